@@ -1,0 +1,105 @@
+//! What the servers' catalogs say about names: tables, columns, functions, views.
+//!
+//! Pure data: loaded by `control`, asked by `plan`. Knows nothing of connections, statements or shards.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// One database's catalog as it was at one moment; replaced whole when it changes.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    /// Grows by one whenever anything below differs from the load before.
+    pub epoch: u64,
+    /// `false` until the first load: every name is unknown then.
+    pub loaded: bool,
+    pub relations: HashMap<String, HashMap<String, Arc<Relation>>>,
+    /// By unqualified name: all overloads in all schemas.
+    pub functions: HashMap<String, Vec<Function>>,
+    /// The database's default collation sorts by bytes (C, POSIX, C.UTF-8).
+    pub default_collation_is_bytes: bool,
+}
+
+/// A row of `pg_class` that a statement can name (PostgreSQL documentation, 53.11).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relation {
+    pub oid: u32,
+    pub schema: String,
+    pub name: String,
+    pub kind: RelationKind,
+    pub columns: Vec<Column>,
+    /// Column names of the primary key, in key order.
+    pub primary_key: Vec<String>,
+    /// `true` for temporary and unlogged relations: replicas do not hold their rows.
+    pub primary_only: bool,
+    /// For a view: what its rule reads, transitively down to base tables, as (schema, name).
+    pub reads: Vec<(String, String)>,
+    /// For a view: functions its rule calls that are volatile.
+    pub volatile_view: bool,
+    /// User triggers or rules that may do anything when the relation is written.
+    pub has_triggers: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelationKind {
+    Table,
+    PartitionedTable,
+    View,
+    MaterializedView,
+    Sequence,
+    ForeignTable,
+}
+
+/// A row of `pg_attribute` (PostgreSQL documentation, 53.7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub name: String,
+    pub type_oid: u32,
+    pub not_null: bool,
+    /// The default calls `nextval`, or the column is an identity column.
+    pub is_serial: bool,
+    /// The column's collation sorts by bytes; meaningless for types without a collation.
+    pub collation_is_bytes: bool,
+}
+
+/// A row of `pg_proc` (PostgreSQL documentation, 53.39).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    pub schema: String,
+    pub volatility: Volatility,
+    /// Written in SQL or PL by a user (not part of PostgreSQL or in C): its body may read tables.
+    pub is_user_defined: bool,
+    pub is_aggregate: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Volatility {
+    Immutable,
+    Stable,
+    Volatile,
+}
+
+impl Catalog {
+    /// The relation a name means: as qualified, else the first match along `search_path`
+    /// (`pg_catalog` is looked in first unless it is listed, as in PostgreSQL documentation 5.9.5).
+    pub fn relation(&self, schema: Option<&str>, name: &str, search_path: &[String]) -> Option<&Arc<Relation>> {
+        let within = |schema: &str| self.relations.get(schema).and_then(|names| names.get(name));
+        if let Some(schema) = schema {
+            return within(schema);
+        }
+        let listed = search_path.iter().any(|schema| schema == "pg_catalog");
+        let implied = (!listed).then(|| within("pg_catalog")).flatten();
+        implied.or_else(|| search_path.iter().find_map(|schema| within(schema)))
+    }
+
+    /// Every function that a call by this name may reach.
+    pub fn functions<'a>(&'a self, schema: Option<&'a str>, name: &str) -> impl Iterator<Item = &'a Function> {
+        let all = self.functions.get(name).map_or(&[][..], Vec::as_slice);
+        all.iter().filter(move |function| schema.is_none_or(|schema| function.schema == schema))
+    }
+}
+
+impl Relation {
+    pub fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+}

@@ -1,0 +1,77 @@
+//! Everything that a client can be told went wrong, and its SQLSTATE.
+//!
+//! Knows nothing of sockets or messages: `wire` writes an [`Error`] as an ErrorResponse.
+
+use std::fmt;
+
+/// One refusal or failure, named by who must act on it (PostgreSQL documentation, appendix A).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    pub sqlstate: SqlState,
+    /// Lower case, starts with what happened.
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+/// A five-letter code of PostgreSQL's appendix A.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SqlState(pub &'static str);
+
+impl SqlState {
+    pub const UNSUPPORTED: Self = Self("0A000");
+    pub const INVALID_VALUE: Self = Self("22023");
+    pub const INVALID_TRANSACTION_STATE: Self = Self("25000");
+    pub const ACTIVE_TRANSACTION: Self = Self("25001");
+    pub const READ_ONLY: Self = Self("25006");
+    pub const FAILED_TRANSACTION: Self = Self("25P02");
+    pub const UNKNOWN_STATEMENT: Self = Self("26000");
+    pub const UNKNOWN_PORTAL: Self = Self("34000");
+    pub const INVALID_AUTHORIZATION: Self = Self("28000");
+    pub const INVALID_PASSWORD: Self = Self("28P01");
+    pub const UNKNOWN_DATABASE: Self = Self("3D000");
+    pub const SYNTAX: Self = Self("42601");
+    pub const INSUFFICIENT_PRIVILEGE: Self = Self("42501");
+    pub const DUPLICATE_STATEMENT: Self = Self("42P05");
+    pub const SATURATED: Self = Self("53300");
+    pub const TOO_LARGE: Self = Self("54000");
+    pub const CANCELED: Self = Self("57014");
+    pub const SHUTTING_DOWN: Self = Self("57P01");
+    pub const UNAVAILABLE: Self = Self("57P03");
+    pub const IDLE_IN_TRANSACTION: Self = Self("25P03");
+    pub const CONNECTION_LOST: Self = Self("08006");
+    pub const OUTCOME_UNKNOWN: Self = Self("08007");
+    pub const PROTOCOL: Self = Self("08P01");
+    pub const INTERNAL: Self = Self("XX000");
+}
+
+impl Error {
+    pub fn new(sqlstate: SqlState, message: impl Into<String>) -> Self {
+        Self { sqlstate, message: message.into(), detail: None, hint: None }
+    }
+
+    /// A construct that cannot be carried out across shards: it names the construct, the hint the way out.
+    pub fn unsupported(what: impl fmt::Display, hint: impl Into<String>) -> Self {
+        Self::new(SqlState::UNSUPPORTED, format!("{what} is not supported across shards")).with_hint(hint)
+    }
+
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (SQLSTATE {})", self.message, self.sqlstate.0)
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,238 @@
+//! The cluster as configured: databases, shards, servers, key ranges. Correct by construction.
+//!
+//! Pure: made from a [`crate::config::Config`], replaced whole on reload. Knows nothing of connections or health.
+
+mod key;
+mod mapping;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use key::{Key, KeyType};
+pub use mapping::{KeyBound, Mapping, ShardSet};
+
+/// Index of a shard within its database, as written in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShardId(pub u16);
+
+/// Index into [`Topology::servers`]; stable for one topology only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerId(pub u16);
+
+/// All that a configuration says about servers and data, in the shape the hot path wants.
+#[derive(Clone, Debug)]
+pub struct Topology {
+    /// One more than the topology it replaced.
+    pub epoch: u64,
+    pub servers: Vec<Arc<Server>>,
+    pub databases: HashMap<String, Arc<Database>>,
+    pub users: Vec<Arc<User>>,
+}
+
+/// One PostgreSQL server under one database name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    pub id: ServerId,
+    /// The name that clients connect to.
+    pub database: String,
+    pub shard: ShardId,
+    pub role: ConfiguredRole,
+    pub host: String,
+    pub port: u16,
+    /// The database's name on the server.
+    pub database_name: String,
+    pub tls: ServerTls,
+    pub lb_weight: u32,
+    pub zone: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfiguredRole {
+    Primary,
+    Replica,
+    /// Asked of the server.
+    Auto,
+}
+
+/// What a server is at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    Primary,
+    Replica,
+}
+
+/// libpq's `sslmode` as far as it makes sense between a proxy and its servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerTls {
+    Disable,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+/// A name that clients connect to, with everything that statements in it need.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Database {
+    pub name: String,
+    /// By shard id, dense from 0.
+    pub shards: Vec<Shard>,
+    /// Where statements and tables live that no shard key places.
+    pub home: ShardId,
+    pub sharded: Vec<ShardedTables>,
+    pub reference: Vec<TablePattern>,
+    pub pooler_mode: PoolerMode,
+    pub read_write_split: ReadWriteSplit,
+    pub strategy: Strategy,
+    pub consistency: Consistency,
+    pub max_replica_lag: Duration,
+    /// How stale an `eventual` read may be.
+    pub max_staleness: Duration,
+    /// How long a read waits for a replica to catch up before it goes to the primary.
+    pub causal_wait: Duration,
+    pub cross_shard_writes: CrossShardWrites,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    pub id: ShardId,
+    pub servers: Vec<ServerId>,
+}
+
+/// Tables that are split by one key, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShardedTables {
+    pub tables: ShardedBy,
+    pub key_type: KeyType,
+    pub mapping: Mapping,
+    /// Tables of one group hold equal keys on equal shards: a join on the key stays inside a shard.
+    pub colocation: usize,
+}
+
+/// Which tables an entry of `[[sharded_tables]]` means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShardedBy {
+    /// Every table that has this column and is not named elsewhere.
+    Column(String),
+    /// This table, by this column.
+    Table { table: TablePattern, column: String },
+}
+
+/// `schema.name`, or a bare name found along `search_path`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TablePattern {
+    pub schema: Option<String>,
+    pub name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    pub databases: UserDatabases,
+    pub password: Credential,
+    /// The name and password used towards servers, when they differ from the client's.
+    pub server_user: Option<String>,
+    pub server_password: Option<Secret>,
+    pub pool_size: usize,
+    pub min_pool_size: usize,
+    pub pooler_mode: Option<PoolerMode>,
+    pub consistency: Option<Consistency>,
+    pub is_admin: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UserDatabases {
+    All,
+    Named(Vec<String>),
+}
+
+/// How a client proves to be the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    Password(Secret),
+    /// `SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>` as in `pg_authid.rolpassword`.
+    ScramVerifier(Secret),
+    /// `auth = "trust"`: no proof.
+    Trust,
+}
+
+/// A value that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolerMode {
+    Session,
+    Transaction,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadWriteSplit {
+    /// Reads go to replicas; to the primary only when none is fit.
+    ExcludePrimary,
+    /// The primary takes its share of reads.
+    IncludePrimary,
+    /// Every statement goes to the primary.
+    PrimaryOnly,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    Ewma,
+    LeastConnections,
+    RoundRobin,
+    Random,
+}
+
+/// What a read may miss (see `balance`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    Eventual,
+    Session,
+    Global,
+    Strong,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrossShardWrites {
+    TwoPhase,
+    Refuse,
+}
+
+impl Topology {
+    pub fn database(&self, name: &str) -> Option<&Arc<Database>> {
+        self.databases.get(name)
+    }
+
+    pub fn server(&self, id: ServerId) -> &Arc<Server> {
+        &self.servers[usize::from(id.0)]
+    }
+
+    /// The user as configured for this database; an entry that names the database beats one for all.
+    pub fn user(&self, name: &str, database: &str) -> Option<&Arc<User>> {
+        let named = |user: &&Arc<User>| matches!(&user.databases, UserDatabases::Named(list) if list.iter().any(|known| known == database));
+        let mut of_name = self.users.iter().filter(|user| user.name == name);
+        of_name.clone().find(named).or_else(|| of_name.find(|user| user.databases == UserDatabases::All))
+    }
+}
+
+impl Database {
+    pub fn is_sharded(&self) -> bool {
+        self.shards.len() > 1
+    }
+
+    pub fn shard(&self, id: ShardId) -> &Shard {
+        &self.shards[usize::from(id.0)]
+    }
+
+    pub fn all_shards(&self) -> ShardSet {
+        ShardSet::first(self.shards.len())
+    }
+}
