@@ -1,12 +1,15 @@
-//! pgweir: a PostgreSQL proxy that shards by key range and splits reads from writes.
+//! pgweir: a PostgreSQL proxy, on its way to sharding by key range and splitting reads from writes.
 //!
 //! Floors, from the top; a module names only those below it (`tests/architecture.rs`):
-//! cli, dev; frontend; admin; session; executor; control; balance, merge, plan; backend, statement;
-//! topology, catalog; wire, config, error.
+//! frontend; merge, plan; backend, statement; topology, catalog; wire, config, error.
 
+pub mod backend;
 pub mod catalog;
+pub mod config;
 pub mod error;
+pub mod frontend;
 pub mod merge;
 pub mod plan;
 pub mod statement;
 pub mod topology;
+pub mod wire;
