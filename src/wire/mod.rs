@@ -1,5 +1,6 @@
 //! The frames of PostgreSQL's protocol 3 (PostgreSQL documentation, chapter 55). Knows no sockets.
 
+pub mod scram;
 mod startup;
 
 pub use startup::{Parameter, Startup, frame_length};

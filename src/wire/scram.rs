@@ -1,0 +1,253 @@
+//! SCRAM-SHA-256, both sides, without channel binding (RFC 5802, RFC 7677; PostgreSQL documentation, 55.3.1).
+//!
+//! Pure: messages in, messages out. Nonces and salts are given by the caller.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, Mac};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+/// What a server keeps of a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Verifier {
+    iterations: u32,
+    salt: Vec<u8>,
+    stored_key: Key,
+    server_key: Key,
+}
+
+/// Why an exchange ended; never says more to a peer than that it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScramFault {
+    /// Not what the RFC allows.
+    Malformed,
+    /// The client asks for channel binding or an authorization identity.
+    Unsupported,
+    /// The proof or signature is wrong.
+    Mismatch,
+    /// An iteration count that would cost us too much or the password its protection.
+    Iterations,
+}
+
+type Key = [u8; 32];
+
+impl Verifier {
+    /// Costs `iterations` hashes.
+    pub fn from_password(password: &str, salt: &[u8], iterations: u32) -> Self {
+        let salted = salted_password(password, salt, iterations);
+        let client_key = hmac(&salted, b"Client Key");
+        let server_key = hmac(&salted, b"Server Key");
+        Self { iterations, salt: salt.to_vec(), stored_key: Sha256::digest(client_key).into(), server_key }
+    }
+
+    /// Reads `SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>` (`pg_authid.rolpassword`).
+    pub fn parse(text: &str) -> Option<Self> {
+        let (head, keys) = text.strip_prefix("SCRAM-SHA-256$")?.split_once('$')?;
+        let (iterations, salt) = head.split_once(':')?;
+        let (stored_key, server_key) = keys.split_once(':')?;
+        let key = |text: &str| STANDARD.decode(text).ok()?.try_into().ok();
+        Some(Self {
+            iterations: iterations.parse().ok().filter(|&count| count > 0)?,
+            salt: STANDARD.decode(salt).ok()?,
+            stored_key: key(stored_key)?,
+            server_key: key(server_key)?,
+        })
+    }
+
+    /// For a user that does not exist: answers as a real one would, with a salt that stays the same for a name,
+    /// and no password fits.
+    pub fn mock(user: &str, secret: &[u8]) -> Self {
+        let salt = hmac(secret, user.as_bytes())[..16].to_vec();
+        Self { iterations: DEFAULT_ITERATIONS, salt, stored_key: [0; 32], server_key: [0; 32] }
+    }
+}
+
+/// A server that has sent its first message.
+pub struct ServerExchange {
+    verifier: Verifier,
+    nonce: String,
+    channel_header: String,
+    /// `client-first-message-bare,server-first-message`
+    signed: String,
+}
+
+impl ServerExchange {
+    /// Answers the client's first message. `nonce`: at least 18 random bytes in base64.
+    pub fn begin(verifier: Verifier, client_first: &[u8], nonce: &str) -> Result<(Self, String), ScramFault> {
+        let text = std::str::from_utf8(client_first).map_err(|_| ScramFault::Malformed)?;
+        let mut parts = text.splitn(3, ',');
+        let (flag, identity) = (parts.next().unwrap_or(""), parts.next().ok_or(ScramFault::Malformed)?);
+        let bare = parts.next().ok_or(ScramFault::Malformed)?;
+        match flag {
+            "n" | "y" => {}
+            _ if flag.starts_with("p=") => return Err(ScramFault::Unsupported),
+            _ => return Err(ScramFault::Malformed),
+        }
+        if !identity.is_empty() {
+            return Err(ScramFault::Unsupported);
+        }
+        let client_nonce = attribute(bare, 'r').filter(|nonce| is_printable(nonce)).ok_or(ScramFault::Malformed)?;
+        let nonce = format!("{client_nonce}{nonce}");
+        let server_first = format!("r={nonce},s={},i={}", STANDARD.encode(&verifier.salt), verifier.iterations);
+        let signed = format!("{bare},{server_first}");
+        Ok((Self { verifier, nonce, channel_header: format!("{flag},,"), signed }, server_first))
+    }
+
+    /// Checks the client's proof; gives the server's final message.
+    pub fn finish(self, client_final: &[u8]) -> Result<String, ScramFault> {
+        let text = std::str::from_utf8(client_final).map_err(|_| ScramFault::Malformed)?;
+        let (without_proof, proof) = text.rsplit_once(",p=").ok_or(ScramFault::Malformed)?;
+        let binding = attribute(without_proof, 'c').ok_or(ScramFault::Malformed)?;
+        if binding != STANDARD.encode(&self.channel_header) || attribute(without_proof, 'r') != Some(&self.nonce) {
+            return Err(ScramFault::Malformed);
+        }
+        let proof: Key = decode(proof)?;
+        let signed = format!("{},{without_proof}", self.signed);
+        let client_key = xor(proof, hmac(&self.verifier.stored_key, signed.as_bytes()));
+        let stored_key: Key = Sha256::digest(client_key).into();
+        if !bool::from(stored_key.ct_eq(&self.verifier.stored_key)) {
+            return Err(ScramFault::Mismatch);
+        }
+        Ok(format!("v={}", STANDARD.encode(hmac(&self.verifier.server_key, signed.as_bytes()))))
+    }
+}
+
+/// A client that has sent its first message.
+pub struct ClientExchange {
+    password: String,
+    nonce: String,
+}
+
+impl ClientExchange {
+    /// Gives the first message. `nonce`: at least 18 random bytes in base64.
+    pub fn begin(password: &str, nonce: &str) -> (Self, String) {
+        (Self { password: password.to_owned(), nonce: nonce.to_owned() }, format!("n,,{}", bare(nonce)))
+    }
+
+    /// Answers the server's first message; the signature is what the server's final message must prove.
+    pub fn respond(self, server_first: &[u8]) -> Result<(ServerSignature, String), ScramFault> {
+        let text = std::str::from_utf8(server_first).map_err(|_| ScramFault::Malformed)?;
+        let nonce = attribute(text, 'r').filter(|nonce| nonce.len() > self.nonce.len() && is_printable(nonce));
+        let nonce = nonce.filter(|nonce| nonce.starts_with(&self.nonce)).ok_or(ScramFault::Malformed)?;
+        let salt = attribute(text, 's').and_then(|salt| STANDARD.decode(salt).ok()).ok_or(ScramFault::Malformed)?;
+        let iterations = attribute(text, 'i').and_then(|count| count.parse().ok()).ok_or(ScramFault::Malformed)?;
+        if !ITERATIONS.contains(&iterations) {
+            return Err(ScramFault::Iterations);
+        }
+        let salted = salted_password(&self.password, &salt, iterations);
+        let client_key = hmac(&salted, b"Client Key");
+        let stored_key: Key = Sha256::digest(client_key).into();
+        let without_proof = format!("c=biws,r={nonce}");
+        let signed = format!("{},{text},{without_proof}", bare(&self.nonce));
+        let proof = xor(client_key, hmac(&stored_key, signed.as_bytes()));
+        let signature = hmac(&hmac(&salted, b"Server Key"), signed.as_bytes());
+        Ok((ServerSignature(signature), format!("{without_proof},p={}", STANDARD.encode(proof))))
+    }
+}
+
+/// What the server's final message must carry.
+pub struct ServerSignature(Key);
+
+impl ServerSignature {
+    /// A server that cannot prove it knows the verifier is not the server.
+    pub fn verify(self, server_final: &[u8]) -> Result<(), ScramFault> {
+        let text = std::str::from_utf8(server_final).map_err(|_| ScramFault::Malformed)?;
+        let given: Key = decode(attribute(text, 'v').ok_or(ScramFault::Mismatch)?)?;
+        if bool::from(given.ct_eq(&self.0)) { Ok(()) } else { Err(ScramFault::Mismatch) }
+    }
+}
+
+fn bare(nonce: &str) -> String {
+    // PostgreSQL takes the name from the startup packet and ignores this one.
+    format!("n=,r={nonce}")
+}
+
+fn attribute(text: &str, name: char) -> Option<&str> {
+    text.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
+}
+
+fn is_printable(nonce: &str) -> bool {
+    !nonce.is_empty() && nonce.bytes().all(|byte| (0x21..=0x7e).contains(&byte))
+}
+
+fn decode(text: &str) -> Result<Key, ScramFault> {
+    STANDARD.decode(text).ok().and_then(|bytes| bytes.try_into().ok()).ok_or(ScramFault::Malformed)
+}
+
+fn salted_password(password: &str, salt: &[u8], iterations: u32) -> Key {
+    // A password that is not valid for SASLprep is used as it is, as PostgreSQL does.
+    let prepared = stringprep::saslprep(password).unwrap_or(password.into());
+    pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(prepared.as_bytes(), salt, iterations)
+}
+
+fn hmac(key: &[u8], message: &[u8]) -> Key {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    mac.update(message);
+    mac.finalize().into_bytes().into()
+}
+
+fn xor(left: Key, right: Key) -> Key {
+    std::array::from_fn(|index| left[index] ^ right[index])
+}
+
+/// PostgreSQL's `scram_iterations`.
+pub const DEFAULT_ITERATIONS: u32 = 4096;
+/// Below, a password is not protected; above, a server could keep us busy for minutes.
+const ITERATIONS: std::ops::RangeInclusive<u32> = 4096..=1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_sides_agree_on_a_password_and_on_nothing_else() {
+        let verifier = Verifier::from_password("pencil", b"0123456789abcdef", 4096);
+        for (password, expected) in
+            [("pencil", Ok(())), ("Pencil", Err(ScramFault::Mismatch)), ("", Err(ScramFault::Mismatch))]
+        {
+            let (client, first) = ClientExchange::begin(password, "clientnonce");
+            let (server, first) = ServerExchange::begin(verifier.clone(), first.as_bytes(), "servernonce").unwrap();
+            let (signature, last) = client.respond(first.as_bytes()).unwrap();
+            let outcome = server.finish(last.as_bytes()).map(|last| signature.verify(last.as_bytes()).unwrap());
+            assert_eq!(outcome, expected, "{password}");
+        }
+    }
+
+    /// The exchange of RFC 7677, section 3; its client names a user, which changes only what is signed.
+    #[test]
+    fn the_server_accepts_the_exchange_of_the_rfc() {
+        let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
+        let verifier = Verifier::from_password("pencil", &salt, 4096);
+        let (server, first) =
+            ServerExchange::begin(verifier, b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO", "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0")
+                .unwrap();
+        assert_eq!(first, "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096");
+        let last = b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
+        assert_eq!(server.finish(last), Ok("v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=".to_owned()));
+    }
+
+    #[test]
+    fn messages_outside_the_rfc_are_refused() {
+        let verifier = Verifier::mock("nobody", b"secret");
+        let check = |first: &[u8], expected| {
+            assert_eq!(ServerExchange::begin(verifier.clone(), first, "x").err(), Some(expected), "{first:?}");
+        };
+        check(b"", ScramFault::Malformed);
+        check(b"n,,n=", ScramFault::Malformed);
+        check(b"n,,r=", ScramFault::Malformed);
+        check(b"p=tls-server-end-point,,n=,r=a", ScramFault::Unsupported);
+        check(b"n,a=root,n=,r=a", ScramFault::Unsupported);
+        check(b"\xff,,n=,r=a", ScramFault::Malformed);
+        for server_first in ["r=other,s=AAAA,i=4096", "r=nonce,s=AAAA,i=4096", "r=noncex,s=AAAA", "r=noncex,s=?,i=4096"]
+        {
+            let (client, _) = ClientExchange::begin("p", "nonce");
+            assert_eq!(client.respond(server_first.as_bytes()).err(), Some(ScramFault::Malformed), "{server_first}");
+        }
+        for iterations in ["1", "4095", "1000001", "2147483647"] {
+            let (client, _) = ClientExchange::begin("p", "nonce");
+            let first = format!("r=noncex,s=AAAA,i={iterations}");
+            assert_eq!(client.respond(first.as_bytes()).err(), Some(ScramFault::Iterations));
+        }
+    }
+}
