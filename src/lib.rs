@@ -1,11 +1,15 @@
-//! pgweir: a PostgreSQL proxy, on its way to sharding by key range and splitting reads from writes.
+//! pgweir: a PostgreSQL proxy that shards by key range and splits reads from writes.
 //!
 //! Floors, from the top; a module names only those below it (`tests/architecture.rs`):
-//! frontend; merge, plan; backend, statement; topology, catalog; wire, config, error.
+//! cli, dev; frontend; admin; session; executor; control; plan; balance, merge; backend, statement; topology, catalog;
+//! wire; config; error.
 
 pub mod backend;
+pub mod balance;
 pub mod catalog;
 pub mod config;
+pub mod control;
+pub mod dev;
 pub mod error;
 pub mod frontend;
 pub mod merge;

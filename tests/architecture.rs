@@ -12,13 +12,24 @@ const FLOORS: &[&[&str]] = &[
     &["wire"],
     &["topology", "catalog"],
     &["backend", "statement"],
-    &["merge"],
+    &["balance", "merge"],
     &["plan"],
+    &["control"],
+    &["executor"],
+    &["session"],
+    &["admin"],
     &["frontend"],
+    &["cli", "dev"],
 ];
 
 /// A library, and the one module that may name it.
-const OWNERS: &[(&str, &str)] = &[("toml", "config"), ("sqlparser", "statement"), ("pgwire", "wire")];
+const OWNERS: &[(&str, &str)] = &[
+    ("toml", "config"),
+    ("sqlparser", "statement"),
+    ("pgwire", "wire"),
+    ("tokio_postgres", "control"),
+    ("deadpool_postgres", "control"),
+];
 
 #[test]
 fn modules_name_lower_ones_only() {

@@ -6,6 +6,7 @@ mod key;
 mod mapping;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,69 @@ pub struct Topology {
     pub servers: Vec<Arc<Server>>,
     pub databases: HashMap<String, Arc<Database>>,
     pub users: Vec<Arc<User>>,
+    pub process: Process,
+}
+
+/// What holds for the whole process. A duration of zero means "no limit".
+#[derive(Clone, Debug, PartialEq)]
+pub struct Process {
+    pub host: String,
+    pub port: u16,
+    /// Threads that serve clients; never 0.
+    pub workers: usize,
+    pub max_client_conn: usize,
+    /// `host:port` of `/healthz` and `/readyz`.
+    pub admin_http: Option<String>,
+    /// TLS towards clients; `None`: an SSLRequest is answered `N`.
+    pub tls: Option<ClientTls>,
+    /// Log-in of the control plane; `None`: each database's first user.
+    pub control: Option<(String, Secret)>,
+    /// Longest wait for a free server connection.
+    pub query_wait_timeout: Duration,
+    /// Longest time for a connection to a server to be opened and logged in.
+    pub connect_timeout: Duration,
+    /// From the first byte of a client to its ReadyForQuery.
+    pub client_login_timeout: Duration,
+    /// Longest time that one unit of work may take.
+    pub query_timeout: Duration,
+    /// Longest silence of a client inside a transaction.
+    pub idle_transaction_timeout: Duration,
+    /// Age at which a server connection is not used again.
+    pub server_lifetime: Duration,
+    /// Idle server connections above `min_pool_size` are closed after this.
+    pub server_idle_timeout: Duration,
+    /// How long a SIGTERM waits for transactions.
+    pub shutdown_timeout: Duration,
+    /// How long a COMMIT PREPARED may take before the client gets its answer with a WARNING.
+    pub commit_timeout: Duration,
+    /// TCP keepalive: idle time before the first probe, on both sides.
+    pub tcp_keepalive: Duration,
+    pub probe_interval: Duration,
+    /// How long rows of `pgweir.decisions` stay.
+    pub decision_retention: Duration,
+    /// Bytes that one merge may hold (groups and distinct rows).
+    pub merge_limit: usize,
+    /// Prepared statements that one server connection holds.
+    pub prepared_statements_limit: usize,
+    pub log_format: LogFormat,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientTls {
+    /// `false`: clients may also stay in the clear.
+    pub required: bool,
+    /// PEM files.
+    pub certificate: PathBuf,
+    pub private_key: PathBuf,
+    /// Clients must show a certificate signed by one of these.
+    pub client_ca: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
 }
 
 /// One PostgreSQL server under one database name.
@@ -43,6 +107,8 @@ pub struct Server {
     /// The database's name on the server.
     pub database_name: String,
     pub tls: ServerTls,
+    /// PEM file of the authorities that the server's certificate is checked against; `None`: the public ones.
+    pub tls_ca: Option<PathBuf>,
     pub lb_weight: u32,
     pub zone: Option<String>,
 }

@@ -1,0 +1,1 @@
+//! The control plane, beside the path of statements: probes, catalog loader, recovery, migrations.

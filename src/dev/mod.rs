@@ -1,0 +1,1 @@
+//! A whole cluster from nothing: `pgweir dev`.
