@@ -1,6 +1,26 @@
 //! Several shards' row streams become one. Pure: bytes of rows in, bytes of rows out.
 //!
-//! Knows result types and formats, nothing of shards, statements or sockets.
+//! Knows result types and formats, nothing of shards, statements or sockets. A [`Merge`] says what is wanted,
+//! [`Columns`] what the inputs hold, a [`Merger`] does it row by row. All comparing goes through `key`: a value becomes
+//! bytes that compare as PostgreSQL compares the values; types without such bytes are refused before the first row.
+//! Text is taken to arrive in the servers' own encoding.
+
+mod accumulate;
+mod columns;
+mod datetime;
+mod distinct;
+mod groups;
+mod key;
+mod kind;
+mod merger;
+mod numeric;
+mod order;
+mod row;
+#[cfg(test)]
+mod tests;
+
+pub use columns::Columns;
+pub use merger::{Merger, Step};
 
 /// How rows of several shards become the answer of one PostgreSQL. Steps in the order of the fields.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -9,17 +29,23 @@ pub struct Merge {
     pub aggregate: Option<Aggregation>,
     /// Equal rows (over the visible columns) are given once.
     pub distinct: bool,
-    /// Each input is sorted so; empty: input after input.
+    /// Without `aggregate`, each input is sorted so; empty: input after input. With `aggregate`, the groups are sorted so
+    /// at the end, however the inputs come; empty: groups as first seen.
     pub order: Vec<SortKey>,
     pub offset: u64,
     pub limit: Option<u64>,
     /// Trailing columns of the inputs that the client must not see (sort keys and partial aggregates).
     pub hidden: usize,
+    /// Trailing outputs of `aggregate` that only sort: the client must not see them.
+    pub hidden_outputs: usize,
+    /// Text columns of the inputs that the servers compare by bytes; `min` and `max` of other text are refused.
+    pub bytewise: Vec<usize>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct SortKey {
-    /// Column of the inputs, from 0.
+    /// Column of the inputs, from 0. With an aggregation: sorts by the final value of the output made from this column
+    /// (`shown` for an average), or by the group's own value if the column is part of the group and not an output.
     pub column: usize,
     pub descending: bool,
     pub nulls_first: bool,
@@ -32,7 +58,7 @@ pub struct SortKey {
 pub struct Aggregation {
     /// Input columns (hidden ones too) whose values make up a group; empty: one group, given even for no rows.
     pub group: Vec<usize>,
-    /// One per visible output column.
+    /// One per visible output column, then `Merge::hidden_outputs` more.
     pub outputs: Vec<Final>,
 }
 
