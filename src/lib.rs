@@ -11,7 +11,7 @@ pub mod config;
 pub mod control;
 pub mod dev;
 pub mod error;
-pub mod frontend;
+pub mod executor;
 pub mod merge;
 pub mod plan;
 pub mod statement;

@@ -1,30 +1,111 @@
-//! Opens connections to servers. Knows nothing of clients.
+//! Connections to servers: opened, logged in, pooled, lent, taken back.
+//!
+//! Knows one server at a time and the replies it owes; nothing of clients, statements or shards.
 
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+mod connection;
+mod login;
+mod owed;
+mod pool;
+pub mod settings;
+mod tls;
 
-use crate::config::DatabaseEntry;
-use crate::error::{Error, SqlState};
-use crate::wire::Startup;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// Connects and sends the first packet.
-pub async fn open(server: &DatabaseEntry, startup: &Startup) -> Result<TcpStream, Error> {
-    let attempt = async {
-        let mut stream = TcpStream::connect((server.host.as_str(), server.port)).await?;
-        stream.set_nodelay(true)?;
-        stream.write_all(&startup.encode()).await?;
-        Ok::<_, std::io::Error>(stream)
-    };
-    let unavailable = |detail: String| {
-        let message = format!("no server available for database \"{}\"", server.name);
-        Error::new(SqlState::UNAVAILABLE, message).with_detail(detail)
-    };
-    match timeout(CONNECT_TIMEOUT, attempt).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(cause)) => Err(unavailable(cause.to_string())),
-        Err(_) => Err(unavailable("connecting took too long".to_owned())),
+pub use connection::{CancelTarget, Connection, Settled, describe_failure, is_fatal, skip, statement_name};
+pub use login::Login;
+pub use owed::{Cause, Event, Owed, Payee, Verdict};
+pub use pool::{Limits, Pool, Usage};
+
+use crate::topology::{Process, Server, Topology, User};
+
+/// All pools of the process, made when first asked for.
+#[derive(Default)]
+pub struct Pools(Mutex<HashMap<Key, Arc<Pool>>>);
+
+/// Which connections are alike.
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    database: String,
+    host: String,
+    port: u16,
+    database_name: String,
+    user: String,
+}
+
+impl Pools {
+    pub fn pool(&self, server: &Arc<Server>, user: &User, process: &Process) -> Arc<Pool> {
+        let key = Key::new(server, user);
+        let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (login, limits) = (login_of(user), limits_of(user, process));
+        let fits = |pool: &Arc<Pool>| {
+            pool.login == login
+                && *pool.limits() == limits
+                && pool.server.tls == server.tls
+                && pool.server.tls_ca == server.tls_ca
+        };
+        if let Some(pool) = pools.get(&key).filter(|pool| fits(pool)) {
+            return Arc::clone(pool);
+        }
+        let pool = Pool::new(Arc::clone(server), login, limits);
+        if let Some(outdated) = pools.insert(key, Arc::clone(&pool)) {
+            outdated.close();
+        }
+        pool
+    }
+
+    pub fn all(&self) -> Vec<Arc<Pool>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Closes pools of servers and users that a new topology does not have.
+    pub fn retain(&self, topology: &Topology) {
+        let mut wanted = std::collections::HashSet::new();
+        for server in &topology.servers {
+            let users = topology.users.iter().filter(|user| user.may_use(&server.database));
+            wanted.extend(users.map(|user| Key::new(server, user)));
+        }
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, pool| {
+            let stays = wanted.contains(key);
+            if !stays {
+                pool.close();
+            }
+            stays
+        });
     }
 }
 
-const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+impl Key {
+    fn new(server: &Server, user: &User) -> Self {
+        Self {
+            database: server.database.clone(),
+            host: server.host.clone(),
+            port: server.port,
+            database_name: server.database_name.clone(),
+            user: user.name.clone(),
+        }
+    }
+}
+
+fn login_of(user: &User) -> Login {
+    let password = match &user.password {
+        crate::topology::Credential::Password(password) => Some(password.clone()),
+        _ => None,
+    };
+    Login {
+        user: user.server_user.clone().unwrap_or_else(|| user.name.clone()),
+        password: user.server_password.clone().or(password),
+    }
+}
+
+fn limits_of(user: &User, process: &Process) -> Limits {
+    Limits {
+        size: user.pool_size,
+        min_size: user.min_pool_size,
+        lifetime: process.server_lifetime,
+        idle_timeout: process.server_idle_timeout,
+        wait_timeout: process.query_wait_timeout,
+        connect_timeout: process.connect_timeout,
+        keepalive: process.tcp_keepalive,
+    }
+}

@@ -65,6 +65,12 @@ impl Columns {
         columns
     }
 
+    /// The same names, types and formats; OIDs and numbers of tables may differ from shard to shard.
+    pub fn are_like(&self, other: &Self) -> bool {
+        let alike = |(own, other): (&Column, &Column)| own.name == other.name && own.fields[6..] == other.fields[6..];
+        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(alike)
+    }
+
     pub fn len(&self) -> usize {
         self.0.len()
     }

@@ -289,6 +289,15 @@ impl Topology {
     }
 }
 
+impl User {
+    pub fn may_use(&self, database: &str) -> bool {
+        match &self.databases {
+            UserDatabases::All => true,
+            UserDatabases::Named(names) => names.iter().any(|name| name == database),
+        }
+    }
+}
+
 impl Database {
     pub fn is_sharded(&self) -> bool {
         self.shards.len() > 1

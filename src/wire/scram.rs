@@ -63,6 +63,11 @@ impl Verifier {
     }
 }
 
+/// A nonce of the shape both sides use, made of random bytes.
+pub fn nonce(random: &[u8; 18]) -> String {
+    STANDARD.encode(random)
+}
+
 /// A server that has sent its first message.
 pub struct ServerExchange {
     verifier: Verifier,

@@ -1,0 +1,335 @@
+//! One logged-in connection to a server, with all that is known about its state.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout};
+
+use super::login::{self, Login, Opened};
+use super::owed::{Cause, Event, Owed, Payee, Verdict};
+use super::pool::Place;
+use super::settings::{Settings, difference};
+use crate::error::{Error, SqlState};
+use crate::topology::Server;
+use crate::wire::frame::{Header, client};
+use crate::wire::message::{error_field, put_bare, put_named, put_query};
+use crate::wire::{CancelKey, Channel, Status};
+
+/// Owned by whoever uses it; dropping it closes it and frees its place in the pool.
+pub struct Connection {
+    pub channel: Channel,
+    pub owed: Owed,
+    pub status: Status,
+    /// What the server's settings are, when no transaction is open.
+    pub applied: Settings,
+    pub server: Arc<Server>,
+    /// ParameterStatus messages of the log-in.
+    pub reported: Arc<Vec<(String, String)>>,
+    /// The client speaks: CopyInResponse was seen, and neither its end nor an error.
+    pub copying_in: bool,
+    prepared: Prepared,
+    target: Arc<CancelTarget>,
+    opened: Instant,
+    pub(super) used: Instant,
+    /// The worker whose runtime the socket is registered with.
+    pub(super) worker: usize,
+    pub(super) place: Option<Place>,
+    tainted: bool,
+}
+
+/// Where a CancelRequest for a connection goes.
+#[derive(Debug)]
+pub struct CancelTarget {
+    server: Arc<Server>,
+    address: SocketAddr,
+    key: CancelKey,
+    /// Requests under way. A connection that one may still hit is not used for another client.
+    in_flight: AtomicUsize,
+}
+
+/// What one frame was, for whoever relays.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Settled {
+    pub verdict: Verdict,
+    pub event: Event,
+}
+
+/// Statements that the server holds under names of ours.
+#[derive(Default)]
+struct Prepared {
+    /// Number of the statement to when it was last used.
+    known: HashMap<u64, u64, foldhash::fast::RandomState>,
+    uses: u64,
+}
+
+impl Connection {
+    pub(super) async fn open(server: &Arc<Server>, login: &Login, terms: OpeningTerms) -> Result<Self, Error> {
+        let Opened { channel, address, key, parameters } =
+            match timeout(terms.connect_timeout, login::open(server, login, terms.keepalive)).await {
+                Ok(opened) => opened?,
+                Err(_) => return Err(login::refused(server, "connecting took too long")),
+            };
+        let target = CancelTarget { server: Arc::clone(server), address, key, in_flight: AtomicUsize::new(0) };
+        Ok(Self {
+            channel,
+            owed: Owed::default(),
+            status: Status::Idle,
+            applied: Settings::default(),
+            server: Arc::clone(server),
+            reported: Arc::new(parameters),
+            copying_in: false,
+            prepared: Prepared::default(),
+            target: Arc::new(target),
+            opened: Instant::now(),
+            used: Instant::now(),
+            worker: terms.worker,
+            place: None,
+            tainted: false,
+        })
+    }
+
+    pub fn target(&self) -> &Arc<CancelTarget> {
+        &self.target
+    }
+
+    /// Never to be used for another client again.
+    pub fn taint(&mut self) {
+        self.tainted = true;
+    }
+
+    /// Everything asked was answered, no transaction is open, nothing unaccounted is there.
+    pub fn is_clean(&self) -> bool {
+        self.owed.is_empty()
+            && self.status == Status::Idle
+            && self.channel.input.is_empty()
+            && self.channel.output.is_empty()
+            && !self.copying_in
+            && !self.tainted
+            && self.target.in_flight.load(Ordering::Acquire) == 0
+    }
+
+    pub(super) fn is_older_than(&self, lifetime: Duration) -> bool {
+        !lifetime.is_zero() && self.opened.elapsed() > lifetime
+    }
+
+    /// The server neither closed the idle connection nor said anything on it. Costs no system call while it is quiet.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.channel.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    pub fn knows(&mut self, statement: u64) -> bool {
+        self.prepared.touch(statement)
+    }
+
+    /// All prepared statements of the server session are gone (DISCARD ALL, DEALLOCATE ALL).
+    pub fn forget_statements(&mut self) {
+        self.prepared.known.clear();
+    }
+
+    /// Makes room for one more prepared statement by closing the one unused for longest.
+    pub fn make_room(&mut self, limit: usize) {
+        if self.prepared.known.len() < limit {
+            return;
+        }
+        let oldest = self.prepared.known.iter().min_by_key(|(_, used)| **used).map(|(statement, _)| *statement);
+        if let Some(statement) = oldest {
+            self.prepared.known.remove(&statement);
+            put_named(&mut self.channel.output, client::CLOSE, b'S', &statement_name(statement));
+            self.owed.push(Cause::Close, Payee::Nobody);
+        }
+    }
+
+    /// Takes the next whole frame off the input and settles it against what is owed.
+    /// `None`: there is no whole frame.
+    pub fn settle_whole(&mut self) -> Result<Option<(Settled, Header)>, Error> {
+        match Header::whole(&self.channel.input)? {
+            Some(header) => {
+                let first = self.channel.input.get(Header::BYTES).copied();
+                Ok(Some((self.settle(header.kind, first)?, header)))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Settles a frame of which at least the header and, for ReadyForQuery, the status byte are there.
+    pub fn settle(&mut self, kind: u8, first: Option<u8>) -> Result<Settled, Error> {
+        let (verdict, event) = self.owed.settle(kind)?;
+        match event {
+            Event::Ready => {
+                self.status = Status::from_byte(first.unwrap_or_default())?;
+                self.copying_in = false;
+            }
+            Event::Parsed(statement) => {
+                self.prepared.touch_or_insert(statement);
+            }
+            Event::Failed(_) => self.copying_in = false,
+            Event::CopyIn(_) => self.copying_in = true,
+            Event::Nothing => {}
+        }
+        Ok(Settled { verdict, event })
+    }
+
+    /// Runs statements of the proxy's own and waits for their end; gives the body of the first error.
+    pub async fn run(&mut self, sql: &str) -> Result<Result<(), Bytes>, Error> {
+        self.run_all(&[sql], &mut |_, _| {}).await
+    }
+
+    /// As [`Connection::run`] for several texts in one go; `report` hears of ParameterStatus messages.
+    pub async fn run_all(
+        &mut self,
+        texts: &[&str],
+        report: &mut (dyn FnMut(&str, &str) + Send),
+    ) -> Result<Result<(), Bytes>, Error> {
+        for sql in texts {
+            put_query(&mut self.channel.output, sql);
+            self.owed.push(Cause::Query, Payee::Nobody);
+        }
+        let mut failure = None;
+        self.channel.flush().await.map_err(|cause| self.lost(&cause))?;
+        while !self.owed.is_empty() {
+            let Some((settled, header)) = self.settle_whole()? else {
+                if self.channel.fill().await.map_err(|cause| self.lost(&cause))? == 0 {
+                    return Err(self.lost(&std::io::ErrorKind::UnexpectedEof.into()));
+                }
+                continue;
+            };
+            let frame = self.channel.input.split_to(header.length).freeze();
+            match settled.verdict {
+                Verdict::Parameter => {
+                    let (name, value) = login::read_parameter(&frame[Header::BYTES..])?;
+                    report(&name, &value);
+                }
+                _ if matches!(settled.event, Event::Failed(_)) => {
+                    failure.get_or_insert(frame.slice(Header::BYTES..));
+                }
+                _ => {}
+            }
+        }
+        Ok(failure.map_or(Ok(()), Err))
+    }
+
+    /// Makes the server's settings what a session wants. An error of the server leaves the connection unusable.
+    pub async fn apply(
+        &mut self,
+        wanted: &Settings,
+        report: &mut (dyn FnMut(&str, &str) + Send),
+    ) -> Result<Result<(), Bytes>, Error> {
+        let sql = difference(&self.applied, wanted);
+        if !sql.is_empty() {
+            if let Err(failure) = self.run_all(&[&sql], report).await? {
+                self.taint();
+                return Ok(Err(failure));
+            }
+        }
+        self.applied = Arc::clone(wanted);
+        Ok(Ok(()))
+    }
+
+    /// The client of a statement has gone: ends the statement on the server, then the connection.
+    pub fn abandon(mut self) {
+        self.taint();
+        if self.owed.is_empty() {
+            return;
+        }
+        let target = Arc::clone(&self.target);
+        tokio::spawn(async move {
+            if let Err(cause) = target.cancel().await {
+                tracing::debug!(%cause, "cancelling a statement whose client has gone");
+            }
+            drop(self);
+        });
+    }
+
+    /// The connection broke.
+    pub fn lost(&self, cause: &std::io::Error) -> Error {
+        let server = &self.server;
+        let message = format!("server connection lost on shard {} of database \"{}\"", server.shard.0, server.database);
+        Error::new(SqlState::CONNECTION_LOST, message).with_detail(format!("{}:{}: {cause}", server.host, server.port))
+    }
+}
+
+impl CancelTarget {
+    /// Asks the server to end what the connection runs; returns when the server has sent the signal.
+    pub async fn cancel(&self) -> std::io::Result<()> {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        // A request that was once under way may hit late: the connection is not used again, so the count stays.
+        let attempt = async {
+            let mut stream = login::dial(&self.server, self.address).await?;
+            stream.write_all(&crate::wire::Startup::Cancel(self.key.encode()).encode()).await?;
+            stream.flush().await?;
+            // Some servers close, some reset: either way the signal has been sent.
+            match stream.read_to_end(&mut Vec::new()).await {
+                Ok(_) => Ok(()),
+                Err(cause) if cause.kind() == std::io::ErrorKind::ConnectionReset => Ok(()),
+                Err(cause) => Err(cause),
+            }
+        };
+        timeout(CANCEL_TIMEOUT, attempt).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl Prepared {
+    fn touch(&mut self, statement: u64) -> bool {
+        self.uses += 1;
+        match self.known.get_mut(&statement) {
+            Some(used) => {
+                *used = self.uses;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn touch_or_insert(&mut self, statement: u64) {
+        self.uses += 1;
+        self.known.insert(statement, self.uses);
+    }
+}
+
+/// How a connection is opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OpeningTerms {
+    pub connect_timeout: Duration,
+    pub keepalive: Duration,
+    pub worker: usize,
+}
+
+/// The name under which servers know a prepared statement.
+pub fn statement_name(statement: u64) -> String {
+    format!("pgweir_{statement}")
+}
+
+/// Message and SQLSTATE of an ErrorResponse's body, for logs.
+pub fn describe_failure(body: &[u8]) -> String {
+    let field = |code| error_field(body, code).unwrap_or_default();
+    format!("{} (SQLSTATE {})", field(b'M'), field(b'C'))
+}
+
+/// Whether an ErrorResponse ends the server's session.
+pub fn is_fatal(body: &[u8]) -> bool {
+    matches!(error_field(body, b'V'), Some("FATAL" | "PANIC"))
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // Polite where it costs nothing: an idle server session ends without a line in the server's log.
+        if self.owed.is_empty() && self.channel.output.is_empty() {
+            put_bare(&mut self.channel.output, client::TERMINATE);
+            let said: Poll<_> = self.channel.poll_flush(&mut Context::from_waker(Waker::noop()));
+            drop(said);
+        }
+    }
+}
+
+/// Takes the frame at the front of `input` away.
+pub fn skip(input: &mut BytesMut, header: Header) {
+    input.advance(header.length);
+}
+
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);

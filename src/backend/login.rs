@@ -1,0 +1,179 @@
+//! Opens a connection to a server: TCP, TLS, startup, authentication, until ReadyForQuery.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::tls;
+use crate::error::{Error, SqlState};
+use crate::topology::{Secret, Server, ServerTls};
+use crate::wire::frame::server;
+use crate::wire::message::{error_field, put_password, put_sasl_initial, put_sasl_response};
+use crate::wire::scram::{self, ClientExchange, ServerSignature};
+use crate::wire::{AuthenticationRequest, CancelKey, Channel, Startup, Stream};
+
+/// Who the proxy is towards a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    pub user: String,
+    pub password: Option<Secret>,
+}
+
+/// A connection that has just become ready.
+pub(super) struct Opened {
+    pub channel: Channel,
+    pub address: SocketAddr,
+    pub key: CancelKey,
+    pub parameters: Vec<(String, String)>,
+}
+
+/// Connects and logs in.
+pub(super) async fn open(server: &Server, login: &Login, keepalive: Duration) -> Result<Opened, Error> {
+    let (stream, address) = connect(server, keepalive).await.map_err(|cause| unavailable(server, &cause))?;
+    let mut channel = Channel::new(encrypt(stream, server).await.map_err(|cause| unavailable(server, &cause))?);
+    let pair = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
+    let startup = Startup::Session {
+        version: 3 << 16,
+        parameters: vec![pair("user", &login.user), pair("database", &server.database_name)],
+    };
+    channel.output.extend_from_slice(&startup.encode());
+    authenticate(&mut channel, server, login).await?;
+    let (key, parameters) = become_ready(&mut channel, server).await?;
+    channel.relax();
+    Ok(Opened { channel, address, key, parameters })
+}
+
+/// Opens a stream as the server's `tls` says, without logging in: for cancel requests.
+pub(super) async fn dial(server: &Server, address: SocketAddr) -> std::io::Result<Stream> {
+    let stream = TcpStream::connect(address).await?;
+    encrypt(stream, server).await
+}
+
+async fn connect(server: &Server, keepalive: Duration) -> std::io::Result<(TcpStream, SocketAddr)> {
+    // Resolved anew for every connection: an address that moved is found at once.
+    let stream = TcpStream::connect((server.host.as_str(), server.port)).await?;
+    stream.set_nodelay(true)?;
+    if !keepalive.is_zero() {
+        let probes = socket2::TcpKeepalive::new().with_time(keepalive).with_interval(keepalive);
+        socket2::SockRef::from(&stream).set_tcp_keepalive(&probes)?;
+    }
+    let address = stream.peer_addr()?;
+    Ok((stream, address))
+}
+
+async fn encrypt(mut stream: TcpStream, server: &Server) -> std::io::Result<Stream> {
+    if server.tls == ServerTls::Disable {
+        return Ok(Stream::Tcp(stream));
+    }
+    stream.write_all(&Startup::Encryption.encode()).await?;
+    match stream.read_u8().await? {
+        b'S' => tls::connect(stream, server).await.map(|stream| Stream::ServerTls(Box::new(stream))),
+        b'N' if server.tls == ServerTls::Prefer => Ok(Stream::Tcp(stream)),
+        b'N' => Err(std::io::Error::other("the server does not offer TLS")),
+        _ => Err(std::io::Error::other("the server did not understand the request for TLS")),
+    }
+}
+
+async fn authenticate(channel: &mut Channel, server: &Server, login: &Login) -> Result<(), Error> {
+    let mut exchange: Option<ClientExchange> = None;
+    let mut signature: Option<ServerSignature> = None;
+    loop {
+        let body = expect(channel, server, server::AUTHENTICATION).await?;
+        let password = || login.password.as_ref().map(|secret| secret.0.as_str()).ok_or_else(|| no_password(login));
+        match AuthenticationRequest::read(&body)? {
+            // A server that has not proved to know the password yet is not the server.
+            AuthenticationRequest::Ok if exchange.is_some() || signature.is_some() => {
+                return Err(refused(server, "it ended the log-in early"));
+            }
+            AuthenticationRequest::Ok => return Ok(()),
+            AuthenticationRequest::Cleartext if channel.is_encrypted() => {
+                put_password(&mut channel.output, password()?);
+            }
+            AuthenticationRequest::Sasl(mechanisms) if mechanisms.iter().any(|name| name == SCRAM) => {
+                let (begun, first) = ClientExchange::begin(password()?, &scram::nonce(&rand::random()));
+                exchange = Some(begun);
+                put_sasl_initial(&mut channel.output, SCRAM, first.into());
+            }
+            AuthenticationRequest::SaslContinue(challenge) => {
+                let begun = exchange.take().ok_or_else(|| refused(server, "it continued what had not begun"))?;
+                let (expected, response) = begun.respond(&challenge).map_err(|_| refused(server, "bad SCRAM data"))?;
+                signature = Some(expected);
+                put_sasl_response(&mut channel.output, response.into());
+            }
+            AuthenticationRequest::SaslFinal(proof) => {
+                let expected = signature.take().ok_or_else(|| refused(server, "it ended what had not begun"))?;
+                expected.verify(&proof).map_err(|_| refused(server, "the server does not know the password"))?;
+            }
+            AuthenticationRequest::Cleartext => {
+                return Err(refused(server, "it asks for a cleartext password on an unencrypted connection"));
+            }
+            AuthenticationRequest::Sasl(_) | AuthenticationRequest::Other(_) => {
+                return Err(refused(server, "it asks for a method other than SCRAM-SHA-256"));
+            }
+        }
+    }
+}
+
+async fn become_ready(channel: &mut Channel, server: &Server) -> Result<(CancelKey, Vec<(String, String)>), Error> {
+    let mut key = CancelKey { process: 0, secret: 0 };
+    let mut parameters = Vec::new();
+    loop {
+        let (kind, body) = next(channel, server).await?;
+        match kind {
+            server::PARAMETER_STATUS => parameters.push(read_parameter(&body)?),
+            server::BACKEND_KEY_DATA => key = CancelKey::read(&body)?,
+            server::READY => return Ok((key, parameters)),
+            server::NOTICE => {}
+            _ => return Err(refused(server, "an unexpected message after authentication")),
+        }
+    }
+}
+
+/// Name and value of a ParameterStatus.
+pub(super) fn read_parameter(mut body: &[u8]) -> Result<(String, String), Error> {
+    let mut text = || crate::wire::frame::take_text(&mut body).map(|text| String::from_utf8_lossy(text).into_owned());
+    Ok((text()?, text()?))
+}
+
+async fn expect(channel: &mut Channel, server: &Server, wanted: u8) -> Result<BytesMut, Error> {
+    match next(channel, server).await? {
+        (kind, body) if kind == wanted => Ok(body),
+        _ => Err(refused(server, "an unexpected message during authentication")),
+    }
+}
+
+async fn next(channel: &mut Channel, server: &Server) -> Result<(u8, BytesMut), Error> {
+    let lost = |cause: std::io::Error| unavailable(server, &cause);
+    channel.flush().await.map_err(lost)?;
+    let frame = channel.frame(MAX_LOGIN_FRAME).await.map_err(lost)??;
+    match frame {
+        None => Err(refused(server, "it closed the connection")),
+        Some((server::ERROR, body)) => {
+            let code = error_field(&body, b'C').unwrap_or_default();
+            let message = error_field(&body, b'M').unwrap_or_default();
+            Err(refused(server, &format!("{message} (SQLSTATE {code})")))
+        }
+        Some(frame) => Ok(frame),
+    }
+}
+
+fn no_password(login: &Login) -> Error {
+    let message = format!("the server asks for a password, and none is configured for \"{}\"", login.user);
+    Error::new(SqlState::UNAVAILABLE, message).with_hint("Give [[users]] a password or server_password.")
+}
+
+pub(super) fn unavailable(server: &Server, cause: &std::io::Error) -> Error {
+    refused(server, &cause.to_string())
+}
+
+/// No connection to `server`, and why.
+pub(super) fn refused(server: &Server, detail: &str) -> Error {
+    let message = format!("no server available for database \"{}\" on shard {}", server.database, server.shard.0);
+    Error::new(SqlState::UNAVAILABLE, message).with_detail(format!("{}:{}: {detail}", server.host, server.port))
+}
+
+const SCRAM: &str = "SCRAM-SHA-256";
+const MAX_LOGIN_FRAME: usize = 64 * 1024;

@@ -1,0 +1,295 @@
+//! The server connections of one user to one server: at most `size` in the whole process, lent first come first
+//! served.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+
+use super::connection::{Connection, OpeningTerms};
+use super::login::Login;
+use crate::error::{Error, SqlState};
+use crate::topology::Server;
+
+/// What a pool may do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    pub size: usize,
+    pub min_size: usize,
+    /// Zero: none of these three ends anything.
+    pub lifetime: Duration,
+    pub idle_timeout: Duration,
+    pub wait_timeout: Duration,
+    pub connect_timeout: Duration,
+    pub keepalive: Duration,
+}
+
+pub struct Pool {
+    pub server: Arc<Server>,
+    pub login: Login,
+    limits: Limits,
+    state: Mutex<State>,
+    /// Clients that ever waited, and for how long altogether.
+    waited: AtomicU64,
+    waited_micros: AtomicU64,
+    longest_queue: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    /// The last one used is lent first: the rest may grow old and go.
+    idle: Vec<Connection>,
+    /// Places taken: idle, lent and being opened.
+    taken: usize,
+    waiters: VecDeque<oneshot::Sender<Handed>>,
+    closed: bool,
+}
+
+/// What a waiter is given.
+enum Handed {
+    Connection(Box<Connection>),
+    /// The right to open one.
+    Place(Place),
+}
+
+/// The right to one connection. Dropped, it goes to the next waiter.
+pub(super) struct Place(Option<Weak<Pool>>);
+
+/// Counters for `SHOW POOLS`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub idle: usize,
+    pub lent: usize,
+    pub waiting: usize,
+    pub waits: u64,
+    pub waited: Duration,
+}
+
+impl Pool {
+    pub fn new(server: Arc<Server>, login: Login, limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            server,
+            login,
+            limits,
+            state: Mutex::default(),
+            waited: AtomicU64::new(0),
+            waited_micros: AtomicU64::new(0),
+            longest_queue: AtomicUsize::new(0),
+        })
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Lends a connection registered with `worker`'s runtime, on which this must be called.
+    pub async fn lend(self: &Arc<Self>, worker: usize) -> Result<Connection, Error> {
+        let place = match self.take(worker) {
+            Taken::Connection(connection) => return connection.move_to(worker),
+            Taken::Place(place) => place,
+            Taken::Waiting(handed) => match self.wait(handed).await? {
+                Handed::Connection(connection) => return connection.move_to(worker),
+                Handed::Place(place) => place,
+            },
+        };
+        self.open(place, worker).await
+    }
+
+    async fn open(&self, place: Place, worker: usize) -> Result<Connection, Error> {
+        let Limits { connect_timeout, keepalive, .. } = self.limits;
+        let terms = OpeningTerms { connect_timeout, keepalive, worker };
+        let mut connection = Connection::open(&self.server, &self.login, terms).await?;
+        connection.place = Some(place);
+        Ok(connection)
+    }
+
+    fn take(self: &Arc<Self>, worker: usize) -> Taken {
+        let mut state = self.lock();
+        if state.waiters.is_empty() {
+            while let Some(mut connection) = state.take_idle(worker) {
+                if connection.is_quiet() && !connection.is_older_than(self.limits.lifetime) {
+                    return Taken::Connection(Box::new(connection));
+                }
+                state.forget(connection);
+            }
+            if state.taken < self.limits.size {
+                state.taken += 1;
+                return Taken::Place(Place(Some(Arc::downgrade(self))));
+            }
+        }
+        let (sender, receiver) = oneshot::channel();
+        state.waiters.push_back(sender);
+        self.longest_queue.fetch_max(state.waiters.len(), Ordering::Relaxed);
+        Taken::Waiting(receiver)
+    }
+
+    async fn wait(&self, handed: oneshot::Receiver<Handed>) -> Result<Handed, Error> {
+        let begun = Instant::now();
+        let limit = self.limits.wait_timeout;
+        let outcome = if limit.is_zero() { Ok(handed.await) } else { timeout(limit, handed).await };
+        self.waited.fetch_add(1, Ordering::Relaxed);
+        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.waited_micros.fetch_add(micros, Ordering::Relaxed);
+        match outcome {
+            Ok(Ok(handed)) => Ok(handed),
+            Ok(Err(_)) => Err(Error::new(SqlState::SHUTTING_DOWN, "the pool was closed by a new configuration")),
+            Err(_) => Err(self.saturated(limit)),
+        }
+    }
+
+    fn saturated(&self, limit: Duration) -> Error {
+        let (server, size) = (&self.server, self.limits.size);
+        let message = format!(
+            "no free server connection within query_wait_timeout ({} ms) for database \"{}\", shard {}",
+            limit.as_millis(),
+            server.database,
+            server.shard.0
+        );
+        Error::new(SqlState::SATURATED, message)
+            .with_detail(format!("All {size} connections to {}:{} are in use.", server.host, server.port))
+            .with_hint("Raise pool_size, shorten transactions, or retry later.")
+    }
+
+    /// Takes a connection back, if it may be used again; else it is closed.
+    pub fn take_back(&self, mut connection: Connection) {
+        if !connection.is_clean() || connection.is_older_than(self.limits.lifetime) {
+            return;
+        }
+        connection.channel.relax();
+        connection.used = Instant::now();
+        let mut connection = Box::new(connection);
+        let mut state = self.lock();
+        while let Some(waiter) = state.waiters.pop_front() {
+            match waiter.send(Handed::Connection(connection)) {
+                Ok(()) => return,
+                Err(Handed::Connection(returned)) => connection = returned,
+                Err(Handed::Place(_)) => unreachable!("a connection was sent"),
+            }
+        }
+        if state.closed {
+            state.forget(*connection);
+        } else {
+            state.idle.push(*connection);
+        }
+    }
+
+    /// Closes what idled too long or grew old; opens nothing.
+    pub fn tend(&self) {
+        let mut state = self.lock();
+        let limits = &self.limits;
+        let mut spare = state.taken.saturating_sub(limits.min_size);
+        let (mut kept, mut ended) = (Vec::new(), Vec::new());
+        for connection in std::mem::take(&mut state.idle) {
+            let bored = !limits.idle_timeout.is_zero() && connection.used.elapsed() > limits.idle_timeout;
+            if connection.is_older_than(limits.lifetime) || (bored && spare > 0) {
+                spare = spare.saturating_sub(1);
+                ended.push(connection);
+            } else {
+                kept.push(connection);
+            }
+        }
+        state.idle = kept;
+        ended.into_iter().for_each(|connection| state.forget(connection));
+    }
+
+    /// Opens connections until `min_pool_size` is there.
+    pub async fn fill(self: &Arc<Self>, worker: usize) -> Result<(), Error> {
+        loop {
+            let place = {
+                let mut state = self.lock();
+                if state.closed || state.taken >= self.limits.min_size.min(self.limits.size) {
+                    return Ok(());
+                }
+                state.taken += 1;
+                Place(Some(Arc::downgrade(self)))
+            };
+            let connection = self.open(place, worker).await?;
+            self.take_back(connection);
+        }
+    }
+
+    /// Lends nothing to waiters any more and closes what is idle; lent connections are closed when they come back.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.waiters.clear();
+        for connection in std::mem::take(&mut state.idle) {
+            state.forget(connection);
+        }
+    }
+
+    pub fn usage(&self) -> Usage {
+        let state = self.lock();
+        Usage {
+            idle: state.idle.len(),
+            lent: state.taken - state.idle.len(),
+            waiting: state.waiters.len(),
+            waits: self.waited.load(Ordering::Relaxed),
+            waited: Duration::from_micros(self.waited_micros.load(Ordering::Relaxed)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Taken {
+    Connection(Box<Connection>),
+    Place(Place),
+    Waiting(oneshot::Receiver<Handed>),
+}
+
+impl State {
+    fn take_idle(&mut self, worker: usize) -> Option<Connection> {
+        let own = self.idle.iter().rposition(|connection| connection.worker == worker);
+        match own {
+            Some(position) => Some(self.idle.remove(position)),
+            None => self.idle.pop(),
+        }
+    }
+
+    /// Closes a connection while the lock is held: its place is given back here, not by its own drop.
+    fn forget(&mut self, mut connection: Connection) {
+        if let Some(place) = connection.place.take() {
+            place.spend();
+        }
+        self.taken -= 1;
+    }
+}
+
+impl Connection {
+    fn move_to(mut self: Box<Self>, worker: usize) -> Result<Self, Error> {
+        if self.worker != worker {
+            self.channel.adopt().map_err(|cause| self.lost(&cause))?;
+            self.worker = worker;
+        }
+        Ok(*self)
+    }
+}
+
+impl Place {
+    /// Ends without giving the place to anybody: for whoever holds the pool's lock.
+    fn spend(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(weak) = self.0.take() else { return };
+        let Some(pool) = weak.upgrade() else { return };
+        let mut state = pool.lock();
+        while let Some(waiter) = state.waiters.pop_front() {
+            match waiter.send(Handed::Place(Self(Some(Weak::clone(&weak))))) {
+                Ok(()) => return,
+                Err(Handed::Place(returned)) => returned.spend(),
+                Err(Handed::Connection(_)) => unreachable!("a place was sent"),
+            }
+        }
+        state.taken -= 1;
+    }
+}

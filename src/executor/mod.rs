@@ -1,0 +1,13 @@
+//! Carries plans out: on one connection, relayed as bytes; on many, merged or all or none.
+//!
+//! Knows connections and plans; nothing of sessions. What a client is sent goes to its channel's output.
+
+mod relay;
+mod request;
+mod scatter;
+mod spread;
+
+pub use relay::{BUFFER_BYTES, Broken, Unit, move_front, relay};
+pub use request::Request;
+pub use scatter::{Ended, scatter};
+pub use spread::{Decision, spread};

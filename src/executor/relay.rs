@@ -1,0 +1,284 @@
+//! One client, one server connection: bytes in both directions until everything asked is answered.
+//!
+//! Both directions are always served together, each bounded: a client that sends without reading cannot dead-lock
+//! us, a slow reader holds back only its own server.
+
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+
+use crate::backend::{Connection, Event, Verdict};
+use crate::error::{Error, SqlState};
+use crate::wire::frame::{Header, server};
+use crate::wire::Channel;
+
+/// What a relay asks of the unit of work it carries.
+pub trait Unit: Send {
+    /// Takes what the client sent off `input` and sends it on, as far as it can. `true`: the unit is complete.
+    fn feed(&mut self, input: &mut BytesMut, connection: &mut Connection) -> Result<bool, Error>;
+
+    /// A setting has a new value. `true`: the client does not know yet.
+    fn parameter(&mut self, name: &str, value: &str) -> bool;
+
+    /// The server speaks of an error; `body` is that of the ErrorResponse, as far as it is there.
+    fn failed(&mut self, body: &[u8]);
+
+    /// Within the extended protocol the client was asked for copy data: one more Sync must come from it.
+    fn reopen(&mut self);
+
+    /// NotificationResponse messages are for this client.
+    fn wants_notifications(&self) -> bool;
+}
+
+/// Why a relay ended early.
+#[derive(Debug)]
+pub enum Broken {
+    /// Nobody is there to be told.
+    Client(std::io::Error),
+    /// The server is gone or not to be trusted. `midway`: half a message has reached the client.
+    Server { error: Error, midway: bool },
+    /// The client broke the protocol, or asked for what cannot be: the error is for it.
+    Refused(Error),
+}
+
+/// Relays until the unit is complete and nothing is owed. What the client has not been sent yet is in its `output`.
+pub async fn relay(client: &mut Channel, connection: &mut Connection, unit: &mut dyn Unit) -> Result<(), Broken> {
+    let mut relay = Relay { complete: false, passing: 0, passing_to_client: false };
+    std::future::poll_fn(|cx| relay.poll(cx, client, connection, unit)).await
+}
+
+struct Relay {
+    complete: bool,
+    /// Bytes still to come of a frame of the server that has been settled already.
+    passing: usize,
+    passing_to_client: bool,
+}
+
+impl Relay {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Channel,
+        connection: &mut Connection,
+        unit: &mut dyn Unit,
+    ) -> Poll<Result<(), Broken>> {
+        loop {
+            let before = (client.input.len(), connection.channel.input.len());
+            self.forward(client, connection, unit)?;
+            if !self.complete || connection.copying_in {
+                self.feed(client, connection, unit)?;
+            }
+            if self.complete && self.passing == 0 && connection.owed.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let mut progress = before != (client.input.len(), connection.channel.input.len());
+            progress |= self.poll_server(cx, client, connection)?;
+            if !progress {
+                progress |= poll_client(cx, client)?;
+            }
+            if !progress {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn feed(
+        &mut self,
+        client: &mut Channel,
+        connection: &mut Connection,
+        unit: &mut dyn Unit,
+    ) -> Result<(), Broken> {
+        if connection.channel.output.len() < BUFFER_BYTES {
+            self.complete = unit.feed(&mut client.input, connection).map_err(Broken::Refused)?;
+            connection.owed.give(&mut client.output);
+        }
+        Ok(())
+    }
+
+    /// `true`: there is more to do at once.
+    fn poll_server(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &Channel,
+        connection: &mut Connection,
+    ) -> Result<bool, Broken> {
+        let full = connection.channel.output.len() >= BUFFER_BYTES;
+        let lost = |connection: &Connection, cause: &std::io::Error, midway| Broken::Server {
+            error: connection.lost(cause),
+            midway,
+        };
+        let mut written = false;
+        if !connection.channel.output.is_empty() {
+            match connection.channel.poll_flush(cx) {
+                Poll::Ready(Ok(())) => written = full,
+                // What the server had to say before it left may still be there to read.
+                Poll::Ready(Err(_)) => connection.channel.output.clear(),
+                Poll::Pending => {}
+            }
+        }
+        if client.output.len() >= BUFFER_BYTES {
+            return Ok(written);
+        }
+        match connection.channel.poll_fill(cx) {
+            Poll::Pending => Ok(written),
+            Poll::Ready(Ok(0)) => Err(lost(connection, &std::io::ErrorKind::UnexpectedEof.into(), self.is_midway())),
+            Poll::Ready(Ok(_)) => Ok(true),
+            Poll::Ready(Err(cause)) => Err(lost(connection, &cause, self.is_midway())),
+        }
+    }
+
+    fn is_midway(&self) -> bool {
+        self.passing > 0 && self.passing_to_client
+    }
+
+    /// Moves what the server sent to the client's output, frame by frame as far as it goes.
+    fn forward(
+        &mut self,
+        client: &mut Channel,
+        connection: &mut Connection,
+        unit: &mut dyn Unit,
+    ) -> Result<(), Broken> {
+        while client.output.len() < BUFFER_BYTES && !connection.channel.input.is_empty() {
+            if self.passing > 0 {
+                self.pass(client, connection);
+                continue;
+            }
+            let run = self.run_of_rows(connection)?;
+            if run > 0 {
+                move_front(&mut connection.channel.input, run, &mut client.output);
+                continue;
+            }
+            if !self.forward_one(client, connection, unit)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many bytes of whole rows at the front of the input are for the client.
+    fn run_of_rows(&self, connection: &mut Connection) -> Result<usize, Broken> {
+        let untrusted = |error| Broken::Server { error, midway: false };
+        let mut end = 0;
+        loop {
+            let input = &connection.channel.input[end..];
+            match Header::whole(input).map_err(untrusted)? {
+                Some(Header { kind: kind @ (server::DATA_ROW | server::COPY_DATA), length }) => {
+                    let settled = connection.settle(kind, None).map_err(untrusted)?;
+                    if settled.verdict != Verdict::ToClient {
+                        return Ok(end);
+                    }
+                    end += length;
+                }
+                _ => return Ok(end),
+            }
+        }
+    }
+
+    /// `false`: not enough of the next frame is there.
+    fn forward_one(
+        &mut self,
+        client: &mut Channel,
+        connection: &mut Connection,
+        unit: &mut dyn Unit,
+    ) -> Result<bool, Broken> {
+        let untrusted = |error| Broken::Server { error, midway: false };
+        let Some(header) = Header::read(&connection.channel.input).map_err(untrusted)? else { return Ok(false) };
+        let there = connection.channel.input.len();
+        if header.length > there && header.length <= WHOLE_BYTES {
+            return Ok(false);
+        }
+        let first = connection.channel.input.get(Header::BYTES).copied();
+        let settled = connection.settle(header.kind, first).map_err(untrusted)?;
+        let body = &connection.channel.input[Header::BYTES..header.length.min(there)];
+        let mut to_client = settled.verdict == Verdict::ToClient;
+        match (settled.verdict, settled.event) {
+            (Verdict::Parameter, _) => to_client = told(unit, body),
+            (Verdict::Notification, _) => to_client = unit.wants_notifications(),
+            (_, Event::Failed(true)) if crate::backend::is_fatal(body) => {
+                let error = fatal_of(connection, body);
+                return Err(Broken::Server { error, midway: false });
+            }
+            (_, Event::Failed(_)) => unit.failed(body),
+            (_, Event::CopyIn(true)) => {
+                self.complete = false;
+                unit.reopen();
+            }
+            _ => {}
+        }
+        let now = header.length.min(there);
+        self.passing = header.length - now;
+        self.passing_to_client = to_client;
+        if to_client {
+            move_front(&mut connection.channel.input, now, &mut client.output);
+        } else {
+            connection.channel.input.advance(now);
+        }
+        connection.owed.give(&mut client.output);
+        Ok(true)
+    }
+
+    fn pass(&mut self, client: &mut Channel, connection: &mut Connection) {
+        let now = self.passing.min(connection.channel.input.len());
+        if self.passing_to_client {
+            move_front(&mut connection.channel.input, now, &mut client.output);
+        } else {
+            connection.channel.input.advance(now);
+        }
+        self.passing -= now;
+    }
+}
+
+/// Writes what waits and reads what is there. `true`: there is more to do at once.
+pub(super) fn poll_client(cx: &mut Context<'_>, client: &mut Channel) -> Result<bool, Broken> {
+    let mut progress = false;
+    if !client.output.is_empty() {
+        let full = client.output.len() >= BUFFER_BYTES;
+        match client.poll_flush(cx) {
+            Poll::Ready(Ok(())) => progress = full,
+            Poll::Ready(Err(cause)) => return Err(Broken::Client(cause)),
+            Poll::Pending => progress = full && client.output.len() < BUFFER_BYTES,
+        }
+    }
+    if client.input.len() < BUFFER_BYTES {
+        match client.poll_fill(cx) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(0)) => return Err(Broken::Client(std::io::ErrorKind::UnexpectedEof.into())),
+            Poll::Ready(Ok(_)) => progress = true,
+            Poll::Ready(Err(cause)) => return Err(Broken::Client(cause)),
+        }
+    }
+    Ok(progress)
+}
+
+/// Moves the first `count` bytes; without copying where all of one buffer goes to an empty one.
+pub fn move_front(from: &mut BytesMut, count: usize, to: &mut BytesMut) {
+    if to.is_empty() && count == from.len() {
+        to.clear();
+        std::mem::swap(from, to);
+    } else {
+        to.extend_from_slice(&from[..count]);
+        from.advance(count);
+    }
+}
+
+fn told(unit: &mut dyn Unit, body: &[u8]) -> bool {
+    let mut rest = body;
+    let mut text = || crate::wire::frame::take_str(&mut rest);
+    match (text(), text()) {
+        (Ok(name), Ok(value)) => unit.parameter(name, value),
+        _ => false,
+    }
+}
+
+/// A server's FATAL ends its connection, not the client's: it is told as an error of the statement.
+pub(super) fn fatal_of(connection: &Connection, body: &[u8]) -> Error {
+    let said = crate::backend::describe_failure(body);
+    let lost = connection.lost(&std::io::ErrorKind::ConnectionAborted.into());
+    let (server, message) = (&connection.server, lost.message);
+    Error::new(SqlState::CONNECTION_LOST, message).with_detail(format!("{}:{}: {said}", server.host, server.port))
+}
+
+/// Each buffer of a relay holds about this much at most.
+pub const BUFFER_BYTES: usize = 64 * 1024;
+/// Frames up to this are relayed whole, longer ones as they come.
+const WHOLE_BYTES: usize = 16 * 1024;

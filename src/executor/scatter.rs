@@ -1,0 +1,221 @@
+//! One read on several shards: their rows become one answer as they come.
+
+use bytes::{Bytes, BytesMut};
+
+use super::relay::{BUFFER_BYTES, Broken, fatal_of, poll_client};
+use super::request::Request;
+use crate::backend::{Connection, Event, Verdict};
+use crate::error::Error;
+use crate::merge::{Columns, Merge, Merger, Step};
+use crate::wire::frame::{Header, server};
+use crate::wire::message::{put_bare, put_command_complete};
+use crate::wire::{Channel, frame};
+
+/// How a statement on several shards ended.
+#[derive(Debug)]
+pub enum Ended {
+    Done,
+    /// The ErrorResponse frame of a server: already in the client's output.
+    Failed,
+    /// An error of the proxy's own: the client is to be told.
+    Refused(Error),
+}
+
+/// Merges the answers of `inputs`, which have been sent their parts, into the client's output.
+pub async fn scatter(
+    client: &mut Channel,
+    inputs: &mut [&mut Connection],
+    merge: &Merge,
+    request: Request<'_>,
+    limit_bytes: usize,
+) -> Result<Ended, Broken> {
+    for input in inputs.iter_mut() {
+        send(client, input).await?;
+    }
+    let mut columns: Option<Columns> = None;
+    for input in inputs.iter_mut() {
+        match head(client, input).await? {
+            Head::Columns(body) => match Columns::parse(&body) {
+                Ok(given) if columns.as_ref().is_none_or(|known| known.are_like(&given)) => {
+                    columns.get_or_insert(given);
+                }
+                Ok(_) => return Ok(Ended::Refused(differ(input))),
+                Err(error) => return Ok(Ended::Refused(error)),
+            },
+            Head::None => return Ok(Ended::Refused(differ(input))),
+            Head::Failed(frame) => {
+                client.output.extend_from_slice(&frame);
+                return Ok(Ended::Failed);
+            }
+        }
+    }
+    let columns = columns.expect("a scatter has at least one part");
+    let mut merger = match Merger::new(merge, &columns, inputs.len(), limit_bytes) {
+        Ok(merger) => merger,
+        Err(error) => return Ok(Ended::Refused(error)),
+    };
+    if request.is_extended() {
+        put_bare(&mut client.output, server::BIND_COMPLETE);
+    }
+    if request.wants_columns() {
+        let body = columns.visible(merge);
+        frame::put(&mut client.output, server::ROW_DESCRIPTION, |out| out.extend_from_slice(&body));
+    }
+    rows(client, inputs, &mut merger).await
+}
+
+async fn rows(client: &mut Channel, inputs: &mut [&mut Connection], merger: &mut Merger) -> Result<Ended, Broken> {
+    let mut given: u64 = 0;
+    loop {
+        let fed = match merger.step() {
+            Ok(Step::Row(row)) => {
+                frame::put(&mut client.output, server::DATA_ROW, |out| out.extend_from_slice(&row));
+                given += 1;
+                if client.output.len() >= BUFFER_BYTES {
+                    client.flush().await.map_err(Broken::Client)?;
+                }
+                continue;
+            }
+            Ok(Step::Done) => break,
+            Ok(Step::Need(input)) => match row(client, inputs[input]).await? {
+                Row::One(body) => merger.feed(input, body),
+                Row::End => merger.end(input),
+                Row::Failed(frame) => {
+                    client.output.extend_from_slice(&frame);
+                    return Ok(Ended::Failed);
+                }
+            },
+            Err(error) => Err(error),
+        };
+        if let Err(error) = fed {
+            return Ok(Ended::Refused(error));
+        }
+    }
+    // What a LIMIT left over is at most a LIMIT's worth of each shard: read away, so that connections can be kept.
+    for input in inputs.iter_mut() {
+        if let Some(failure) = drain(client, input).await? {
+            client.output.extend_from_slice(&failure);
+            return Ok(Ended::Failed);
+        }
+    }
+    put_command_complete(&mut client.output, &format!("SELECT {given}"));
+    Ok(Ended::Done)
+}
+
+/// What comes before the rows.
+pub(super) enum Head {
+    Columns(Bytes),
+    /// The statement gives no rows.
+    None,
+    Failed(Bytes),
+}
+
+/// Reads up to the columns.
+pub(super) async fn head(client: &mut Channel, input: &mut Connection) -> Result<Head, Broken> {
+    loop {
+        let (kind, frame) = next(client, input).await?;
+        match kind {
+            server::ROW_DESCRIPTION => return Ok(Head::Columns(frame.slice(Header::BYTES..))),
+            server::NO_DATA => return Ok(Head::None),
+            server::ERROR => return Ok(Head::Failed(frame)),
+            _ => {}
+        }
+    }
+}
+
+enum Row {
+    One(Bytes),
+    End,
+    Failed(Bytes),
+}
+
+async fn row(client: &mut Channel, input: &mut Connection) -> Result<Row, Broken> {
+    loop {
+        let (kind, frame) = next(client, input).await?;
+        match kind {
+            server::DATA_ROW => return Ok(Row::One(frame.slice(Header::BYTES..))),
+            server::COMMAND_COMPLETE => return Ok(Row::End),
+            server::ERROR => return Ok(Row::Failed(frame)),
+            _ => {}
+        }
+    }
+}
+
+/// Reads everything that is still owed; gives the ErrorResponse frame among it.
+pub(super) async fn drain(client: &mut Channel, input: &mut Connection) -> Result<Option<Bytes>, Broken> {
+    let mut failure = None;
+    while !input.owed.is_empty() {
+        let (kind, frame) = next(client, input).await?;
+        if kind == server::ERROR {
+            failure.get_or_insert(frame);
+        }
+    }
+    Ok(failure)
+}
+
+/// The next frame that is an answer; notices go to the client on the way. Meanwhile the client is served too: what it
+/// has been sent is written, and its leaving is seen.
+pub(super) async fn next(client: &mut Channel, input: &mut Connection) -> Result<(u8, Bytes), Broken> {
+    let untrusted = |error| Broken::Server { error, midway: false };
+    loop {
+        while let Some((settled, header)) = input.settle_whole().map_err(untrusted)? {
+            let frame: BytesMut = input.channel.input.split_to(header.length);
+            match (settled.verdict, settled.event) {
+                (Verdict::Parameter | Verdict::Notification, _) => {}
+                (_, Event::Failed(_)) if crate::backend::is_fatal(&frame[Header::BYTES..]) => {
+                    let error = fatal_of(input, &frame[Header::BYTES..]);
+                    return Err(Broken::Server { error, midway: false });
+                }
+                _ if header.kind == server::NOTICE => client.output.extend_from_slice(&frame),
+                _ => return Ok((header.kind, frame.freeze())),
+            }
+        }
+        read(client, input).await?;
+    }
+}
+
+async fn read(client: &mut Channel, input: &mut Connection) -> Result<(), Broken> {
+    let outcome = std::future::poll_fn(|cx| {
+        let filled = input.channel.poll_fill(cx);
+        if filled.is_pending() {
+            while poll_client(cx, client)? {}
+        }
+        filled.map(Ok)
+    });
+    let lost = |cause: std::io::Error, input: &Connection| Broken::Server { error: input.lost(&cause), midway: false };
+    match outcome.await? {
+        Ok(0) => Err(lost(std::io::ErrorKind::UnexpectedEof.into(), input)),
+        Ok(_) => Ok(()),
+        Err(cause) => Err(lost(cause, input)),
+    }
+}
+
+/// Writes what was put on a connection. The server reads it whole before it answers, so nothing need be read meanwhile
+/// unless it is long; then answers are taken in too.
+pub(super) async fn send(client: &mut Channel, connection: &mut Connection) -> Result<(), Broken> {
+    let outcome = std::future::poll_fn(|cx| {
+        let flushed = connection.channel.poll_flush(cx);
+        if flushed.is_pending() {
+            while connection.channel.input.len() < BUFFER_BYTES {
+                match connection.channel.poll_fill(cx) {
+                    std::task::Poll::Ready(Ok(count)) if count > 0 => {}
+                    // An end is seen again by whoever reads next.
+                    _ => break,
+                }
+            }
+            while poll_client(cx, client)? {}
+        }
+        flushed.map(Ok::<_, Broken>)
+    });
+    match outcome.await? {
+        Ok(()) => Ok(()),
+        Err(cause) => Err(Broken::Server { error: connection.lost(&cause), midway: false }),
+    }
+}
+
+fn differ(input: &Connection) -> Error {
+    Error::unsupported(
+        format!("a result whose columns differ on shard {}", input.server.shard.0),
+        "The table's columns must be the same, in the same order, on every shard.",
+    )
+}

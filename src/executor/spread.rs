@@ -1,0 +1,271 @@
+//! One write on several shards, all or none.
+//!
+//! Two-phase commit with its decision kept in PostgreSQL: every participant but home (the first) prepares; home's
+//! own commit carries the decision row; then the others commit what they prepared. Whoever finds a prepared
+//! transaction later asks home (see `control::recovery`).
+
+use bytes::Bytes;
+
+use super::relay::Broken;
+use super::request::Request;
+use super::scatter::{Ended, drain, next, send};
+use crate::backend::{Cause, Connection, Payee, describe_failure};
+use crate::error::{Error, SqlState};
+use crate::plan::{Spread, Tag};
+use crate::wire::frame::{Header, server};
+use crate::wire::message::{put_bare, put_command_complete, put_query, put_warning};
+use crate::wire::{Channel, frame};
+
+/// The names of the prepared transactions of one write.
+pub struct Decision<'a> {
+    pub gid: &'a str,
+    /// Bytes of rows that may be held for RETURNING.
+    pub limit_bytes: usize,
+}
+
+/// Runs every part, then commits. `inputs` are idle connections, one for each part, home first.
+pub async fn spread(
+    client: &mut Channel,
+    inputs: &mut [&mut Connection],
+    plan: &Spread,
+    request: Request<'_>,
+    decision: &Decision<'_>,
+) -> Result<Ended, Broken> {
+    let two_phase = inputs.len() > 1 && plan.transactional;
+    for (input, part) in inputs.iter_mut().zip(&plan.parts) {
+        if two_phase {
+            put_query(&mut input.channel.output, BEGIN);
+            input.owed.push(Cause::Query, Payee::Nobody);
+        }
+        request.put(input, part, None);
+        send(client, input).await?;
+    }
+    let mut answers = Answers::default();
+    for input in inputs.iter_mut() {
+        if let Err(failure) = answers.collect(client, input, two_phase, decision.limit_bytes).await? {
+            return give_up(client, inputs, two_phase, failure).await;
+        }
+    }
+    if two_phase && let Some(failure) = commit(client, inputs, decision.gid).await? {
+        return give_up(client, inputs, false, failure).await;
+    }
+    answers.give(client, plan, request);
+    Ok(Ended::Done)
+}
+
+/// Why a write did not happen.
+enum Failure {
+    /// An ErrorResponse frame of a server.
+    Server(Bytes),
+    Proxy(Error),
+}
+
+/// What the parts answered, held until all are committed.
+#[derive(Default)]
+struct Answers {
+    columns: Option<Bytes>,
+    rows: Vec<Vec<Bytes>>,
+    bytes: usize,
+    tags: Vec<String>,
+}
+
+impl Answers {
+    async fn collect(
+        &mut self,
+        client: &mut Channel,
+        input: &mut Connection,
+        begun: bool,
+        limit_bytes: usize,
+    ) -> Result<Result<(), Failure>, Broken> {
+        let mut rows = Vec::new();
+        let mut failure = None;
+        // BEGIN cannot fail on an idle connection but by a cancel request or a shutdown.
+        let mut begin_answered = !begun;
+        while !input.owed.is_empty() {
+            let (kind, frame) = next(client, input).await?;
+            match kind {
+                server::ERROR => {
+                    failure.get_or_insert(Failure::Server(frame));
+                }
+                server::READY if !begin_answered => begin_answered = true,
+                server::ROW_DESCRIPTION if begin_answered => self.columns = Some(frame.slice(Header::BYTES..)),
+                server::DATA_ROW if begin_answered => {
+                    self.bytes += frame.len();
+                    rows.push(frame);
+                    if self.bytes > limit_bytes {
+                        rows.clear();
+                        let message = format!("the rows that the statement returns exceed merge_limit ({limit_bytes} B)");
+                        let error = Error::new(SqlState::TOO_LARGE, message).with_hint("Leave out RETURNING.");
+                        failure.get_or_insert(Failure::Proxy(error));
+                    }
+                }
+                server::COMMAND_COMPLETE if begin_answered => {
+                    let tag = frame[Header::BYTES..].strip_suffix(&[0]).unwrap_or_default();
+                    self.tags.push(String::from_utf8_lossy(tag).into_owned());
+                }
+                _ => {}
+            }
+        }
+        self.rows.push(rows);
+        Ok(failure.map_or(Ok(()), Err))
+    }
+
+    fn give(self, client: &mut Channel, plan: &Spread, request: Request<'_>) {
+        if request.is_extended() {
+            put_bare(&mut client.output, server::BIND_COMPLETE);
+        }
+        match &self.columns {
+            Some(body) if request.wants_columns() => {
+                frame::put(&mut client.output, server::ROW_DESCRIPTION, |out| out.extend_from_slice(body));
+            }
+            None if request.is_extended() && request.wants_columns() => {
+                put_bare(&mut client.output, server::NO_DATA);
+            }
+            _ => {}
+        }
+        let mut rows: Vec<_> = self.rows.into_iter().map(Vec::into_iter).collect();
+        for &part in &plan.row_order {
+            let row = rows.get_mut(usize::from(part)).and_then(Iterator::next);
+            row.iter().for_each(|row| client.output.extend_from_slice(row));
+        }
+        rows.into_iter().flatten().for_each(|row| client.output.extend_from_slice(&row));
+        put_command_complete(&mut client.output, &tag(&self.tags, plan.tag));
+    }
+}
+
+/// Prepares, decides, commits. The failure of a step before the decision undoes everything.
+async fn commit(
+    client: &mut Channel,
+    inputs: &mut [&mut Connection],
+    gid: &str,
+) -> Result<Option<Failure>, Broken> {
+    let Some((home, others)) = inputs.split_first_mut() else { return Ok(None) };
+    let mut failures = ask_all(client, others, &format!("PREPARE TRANSACTION '{gid}'")).await?;
+    if failures.iter().all(Option::is_none) {
+        // Home's commit is the decision; what it does not answer is for recovery to find out.
+        let decided = ask(client, home, &format!("SELECT pgweir.decide('{gid}');COMMIT")).await;
+        match decided.map_err(|broken| unknown_outcome(broken, gid))? {
+            None => return finish(client, others, gid).await.map(|()| None),
+            failure => failures.push(failure),
+        }
+    }
+    let failed: Vec<bool> = failures.iter().map(Option::is_some).collect();
+    for (other, failed) in others.iter_mut().zip(failed) {
+        let undo = if failed { "ROLLBACK".to_owned() } else { format!("ROLLBACK PREPARED '{gid}'") };
+        if let Some(failure) = ask(client, other, &undo).await? {
+            tracing::warn!(gid, failure = describe_failure(&failure[Header::BYTES..]), "undoing a prepared write");
+        }
+    }
+    ask(client, home, "ROLLBACK").await?;
+    Ok(failures.into_iter().flatten().next().map(name_disabled))
+}
+
+/// Second phase. The write has happened: what cannot be told now, recovery tells later.
+async fn finish(client: &mut Channel, others: &mut [&mut Connection], gid: &str) -> Result<(), Broken> {
+    let failures = ask_all(client, others, &format!("COMMIT PREPARED '{gid}'")).await;
+    let late = match failures {
+        Ok(failures) => failures.into_iter().flatten().next().map(|frame| describe_failure(&frame[Header::BYTES..])),
+        Err(Broken::Server { error, .. }) => Some(error.to_string()),
+        Err(broken) => return Err(broken),
+    };
+    if let Some(why) = late {
+        let warning = Error::new(SqlState::OUTCOME_UNKNOWN, "the write is committed; a shard will show it a little later");
+        put_warning(&mut client.output, &warning.with_detail(why));
+    }
+    Ok(())
+}
+
+async fn give_up(
+    client: &mut Channel,
+    inputs: &mut [&mut Connection],
+    rollback: bool,
+    failure: Failure,
+) -> Result<Ended, Broken> {
+    for input in inputs.iter_mut() {
+        drain(client, input).await?;
+        if rollback {
+            ask(client, input, "ROLLBACK").await?;
+        }
+    }
+    Ok(match failure {
+        Failure::Proxy(error) => Ended::Refused(error),
+        Failure::Server(frame) => {
+            client.output.extend_from_slice(&frame);
+            Ended::Failed
+        }
+    })
+}
+
+/// Runs a text of the proxy's own on each; gives each one's ErrorResponse frame.
+async fn ask_all(
+    client: &mut Channel,
+    inputs: &mut [&mut Connection],
+    sql: &str,
+) -> Result<Vec<Option<Bytes>>, Broken> {
+    for input in inputs.iter_mut() {
+        put_query(&mut input.channel.output, sql);
+        input.owed.push(Cause::Query, Payee::Nobody);
+        send(client, input).await?;
+    }
+    let mut failures = Vec::new();
+    for input in inputs.iter_mut() {
+        failures.push(drain(client, input).await?);
+    }
+    Ok(failures)
+}
+
+async fn ask(client: &mut Channel, input: &mut Connection, sql: &str) -> Result<Option<Bytes>, Broken> {
+    Ok(ask_all(client, &mut [input], sql).await?.pop().flatten())
+}
+
+fn unknown_outcome(broken: Broken, gid: &str) -> Broken {
+    match broken {
+        Broken::Server { error, .. } => {
+            let message = "the server was lost while committing; whether the write happened is decided by recovery";
+            let error = Error::new(SqlState::OUTCOME_UNKNOWN, message).with_detail(format!("{gid}: {error}"));
+            Broken::Server { error, midway: false }
+        }
+        other => other,
+    }
+}
+
+/// Servers without room for prepared transactions cannot take part at all: say so in the proxy's words.
+fn name_disabled(frame: Bytes) -> Failure {
+    let body = &frame[Header::BYTES..];
+    if crate::wire::message::error_field(body, b'C') == Some("55000") {
+        let error = Error::unsupported("a write on several shards", "Set max_prepared_transactions on every server.");
+        return Failure::Proxy(error.with_detail(describe_failure(body)));
+    }
+    Failure::Server(frame)
+}
+
+/// The command tag of the whole statement: `INSERT 0 3`, `UPDATE 3`, `CREATE TABLE`.
+fn tag(tags: &[String], how: Tag) -> String {
+    let first = tags.first().cloned().unwrap_or_default();
+    if how == Tag::First {
+        return first;
+    }
+    let count = |tag: &String| tag.rsplit(' ').next().and_then(|count| count.parse::<u64>().ok());
+    match (first.rsplit_once(' '), tags.iter().map(count).sum::<Option<u64>>()) {
+        (Some((command, _)), Some(sum)) => format!("{command} {sum}"),
+        _ => first,
+    }
+}
+
+/// A commit that the client has been told of must outlive a crash, whatever the session's `synchronous_commit` is.
+const BEGIN: &str = "BEGIN;SELECT set_config('synchronous_commit','on',true) \
+                     WHERE current_setting('synchronous_commit') IN ('off','local','remote_write')";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_counts_add_up() {
+        let tags = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        assert_eq!(tag(&tags(&["INSERT 0 2", "INSERT 0 3"]), Tag::Sum), "INSERT 0 5");
+        assert_eq!(tag(&tags(&["DELETE 1", "DELETE 0"]), Tag::Sum), "DELETE 1");
+        assert_eq!(tag(&tags(&["UPDATE 4", "UPDATE 4"]), Tag::First), "UPDATE 4");
+        assert_eq!(tag(&tags(&["CREATE TABLE", "CREATE TABLE"]), Tag::Sum), "CREATE TABLE");
+    }
+}

@@ -1,0 +1,50 @@
+//! Templates of a text's statements, kept beside its analysis until topology, catalog or search path change.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+
+use super::snapshot::Snapshot;
+use crate::plan::{Surroundings, Template};
+use crate::statement::Analysis;
+
+/// The templates last made, for those surroundings. Most texts are used in one database with one search path.
+#[derive(Default)]
+pub struct Plans(ArcSwapOption<Planned>);
+
+pub struct Planned {
+    topology_epoch: u64,
+    catalog_epoch: u64,
+    database: Arc<str>,
+    search_path: Arc<[String]>,
+    pub templates: Vec<Template>,
+}
+
+impl Plans {
+    pub fn get(&self, analysis: &Analysis, snapshot: &Snapshot, search_path: &Arc<[String]>) -> Arc<Planned> {
+        if let Some(planned) = &*self.0.load()
+            && planned.fits(snapshot, search_path)
+        {
+            return Arc::clone(planned);
+        }
+        let surroundings = Surroundings { database: &snapshot.database, catalog: &snapshot.catalog, search_path };
+        let planned = Arc::new(Planned {
+            topology_epoch: snapshot.topology.epoch,
+            catalog_epoch: snapshot.catalog.epoch,
+            database: Arc::clone(&snapshot.name),
+            search_path: Arc::clone(search_path),
+            templates: analysis.statements.iter().map(|statement| Template::resolve(statement, &surroundings)).collect(),
+        });
+        self.0.store(Some(Arc::clone(&planned)));
+        planned
+    }
+}
+
+impl Planned {
+    fn fits(&self, snapshot: &Snapshot, search_path: &Arc<[String]>) -> bool {
+        self.topology_epoch == snapshot.topology.epoch
+            && self.catalog_epoch == snapshot.catalog.epoch
+            && (Arc::ptr_eq(&self.database, &snapshot.name) || self.database == snapshot.name)
+            && (Arc::ptr_eq(&self.search_path, search_path) || self.search_path == *search_path)
+    }
+}

@@ -1,0 +1,250 @@
+//! The settings that a client wants, through transactions and savepoints (PostgreSQL documentation, SET).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::backend::settings::{Settings, quoted};
+use crate::error::{Error, SqlState};
+
+/// What the client has set, and what rollback would make of it.
+#[derive(Debug, Default)]
+pub struct Tracked {
+    /// What RESET goes back to: the startup packet's.
+    startup: Settings,
+    /// As of the last commit.
+    committed: Settings,
+    /// As of now.
+    current: Settings,
+    /// `current` as it was at each savepoint, oldest first.
+    savepoints: Vec<(String, Settings)>,
+}
+
+/// A change that a statement makes if it succeeds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    Set { name: String, value: String },
+    Reset(String),
+    ResetAll,
+}
+
+impl Tracked {
+    pub fn new(startup: Settings) -> Self {
+        let current = Arc::clone(&startup);
+        Self { committed: Arc::clone(&startup), startup, current, savepoints: Vec::new() }
+    }
+
+    /// What a connection must have before the next statement.
+    pub fn current(&self) -> &Settings {
+        &self.current
+    }
+
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.current.get(name).map(String::as_str)
+    }
+
+    pub fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Set { name, value } => {
+                Arc::make_mut(&mut self.current).insert(name.clone(), value.clone());
+            }
+            Change::Reset(name) => {
+                let current = Arc::make_mut(&mut self.current);
+                match self.startup.get(name) {
+                    Some(value) => current.insert(name.clone(), value.clone()),
+                    None => current.remove(name),
+                };
+            }
+            Change::ResetAll => {
+                // RESET ALL leaves who the session is alone.
+                let identity = ["role", "session_authorization"];
+                let mut fresh = BTreeMap::clone(&self.startup);
+                let kept = self.current.iter().filter(|(name, _)| identity.contains(&name.as_str()));
+                fresh.extend(kept.map(|(name, value)| (name.clone(), value.clone())));
+                self.current = Arc::new(fresh);
+            }
+        }
+    }
+
+    /// The server's settings after `change` ran there: RESET goes back to the server's own, not to the startup's.
+    #[must_use]
+    pub fn on_server(applied: &Settings, change: &Change) -> Settings {
+        let mut applied = BTreeMap::clone(applied);
+        match change {
+            Change::Set { name, value } => {
+                applied.insert(name.clone(), value.clone());
+            }
+            Change::Reset(name) => {
+                applied.remove(name);
+            }
+            Change::ResetAll => applied.retain(|name, _| name == "role" || name == "session_authorization"),
+        }
+        Arc::new(applied)
+    }
+
+    pub fn commit(&mut self) {
+        self.savepoints.clear();
+        if !Arc::ptr_eq(&self.committed, &self.current) {
+            self.committed = Arc::clone(&self.current);
+        }
+    }
+
+    pub fn rollback(&mut self) {
+        self.savepoints.clear();
+        if !Arc::ptr_eq(&self.committed, &self.current) {
+            self.current = Arc::clone(&self.committed);
+        }
+    }
+
+    pub fn savepoint(&mut self, name: &str) {
+        self.savepoints.push((name.to_owned(), Arc::clone(&self.current)));
+    }
+
+    pub fn release(&mut self, name: &str) {
+        if let Some(position) = self.position(name) {
+            self.savepoints.truncate(position);
+        }
+    }
+
+    pub fn rollback_to(&mut self, name: &str) {
+        if let Some(position) = self.position(name) {
+            self.savepoints.truncate(position + 1);
+            self.current = Arc::clone(&self.savepoints[position].1);
+        }
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        self.savepoints.iter().rposition(|(known, _)| known == name)
+    }
+}
+
+/// The settings of a startup packet: every parameter that is not the protocol's own, and `options`
+/// (PostgreSQL documentation, 55.2.1 and 20.1.4).
+pub fn from_startup(parameters: &[(String, String)]) -> Result<Settings, Error> {
+    let mut settings = BTreeMap::new();
+    for (name, value) in parameters {
+        match name.as_str() {
+            "user" | "database" | "replication" => {}
+            "options" => {
+                for (name, value) in options(value)? {
+                    settings.insert(name, quoted(&value));
+                }
+            }
+            _ if name.starts_with("_pq_.") => {}
+            _ => {
+                settings.insert(name.to_ascii_lowercase(), quoted(value));
+            }
+        }
+    }
+    Ok(Arc::new(settings))
+}
+
+/// `-c name=value` and `--name=value`, words separated by blanks, a backslash taking the next byte as it is.
+fn options(text: &str) -> Result<Vec<(String, String)>, Error> {
+    let mut words = words(text).into_iter();
+    let mut found = Vec::new();
+    while let Some(word) = words.next() {
+        let pair = match (word.strip_prefix("-c"), word.strip_prefix("--")) {
+            (Some(""), _) => words.next().ok_or_else(|| bad_option(&word))?,
+            (Some(pair), _) | (_, Some(pair)) => pair.to_owned(),
+            _ => return Err(bad_option(&word)),
+        };
+        let (name, value) = pair.split_once('=').ok_or_else(|| bad_option(&word))?;
+        found.push((name.replace('-', "_").to_ascii_lowercase(), value.to_owned()));
+    }
+    Ok(found)
+}
+
+fn words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\\' => word.get_or_insert_default().extend(letters.next()),
+            letter if letter.is_ascii_whitespace() => words.extend(word.take()),
+            letter => word.get_or_insert_default().push(letter),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+fn bad_option(word: &str) -> Error {
+    Error::new(SqlState::INVALID_VALUE, format!("startup option \"{word}\" is not understood"))
+        .with_hint("Options are given as -c name=value.")
+}
+
+/// Refuses values under which the proxy would read a text otherwise than the server does.
+pub fn check_readable(name: &str, plain: &str) -> Result<(), Error> {
+    let plain = plain.to_ascii_lowercase();
+    let refuse = |what: String| {
+        let hint = "The proxy could not tell texts from statements any more.";
+        Err(Error::new(SqlState::UNSUPPORTED, what).with_hint(hint))
+    };
+    match name {
+        "standard_conforming_strings" if !matches!(plain.as_str(), "on" | "true" | "yes" | "1") => {
+            refuse("standard_conforming_strings = off is not supported".to_owned())
+        }
+        "client_encoding" => {
+            let bare: String = plain.chars().filter(char::is_ascii_alphanumeric).collect();
+            let embeds = ["sjis", "mskanji", "shiftjis", "win932", "windows932", "big5", "win950", "windows950", "gbk"];
+            let more = ["win936", "windows936", "gb18030", "uhc", "win949", "windows949", "johab", "shiftjis2004"];
+            if embeds.contains(&bare.as_str()) || more.contains(&bare.as_str()) {
+                return refuse(format!("client encoding \"{plain}\" is not supported"));
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(name: &str, value: &str) -> Change {
+        Change::Set { name: name.to_owned(), value: value.to_owned() }
+    }
+
+    #[test]
+    fn rollback_takes_settings_back() {
+        let mut tracked = Tracked::new(Arc::new(BTreeMap::from([("a".to_owned(), "1".to_owned())])));
+        tracked.apply(&set("a", "2"));
+        tracked.commit();
+        tracked.apply(&set("a", "3"));
+        tracked.savepoint("s");
+        tracked.apply(&set("a", "4"));
+        tracked.rollback_to("s");
+        assert_eq!(tracked.value("a"), Some("3"));
+        tracked.rollback();
+        assert_eq!(tracked.value("a"), Some("2"));
+        tracked.apply(&Change::Reset("a".to_owned()));
+        assert_eq!(tracked.value("a"), Some("1"), "RESET goes back to the startup packet's value");
+    }
+
+    #[test]
+    fn reset_all_keeps_who_one_is() {
+        let mut tracked = Tracked::default();
+        [set("role", "r"), set("x", "1")].iter().for_each(|change| tracked.apply(change));
+        tracked.apply(&Change::ResetAll);
+        assert_eq!((tracked.value("role"), tracked.value("x")), (Some("r"), None));
+    }
+
+    #[test]
+    fn startup_options_become_settings() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let given = [pair("user", "u"), pair("TimeZone", "O'Hare"), pair("options", r"-c a=b\ c --x-y=1 -cz=2")];
+        let settings = from_startup(&given).unwrap();
+        let expected = [pair("a", "'b c'"), pair("timezone", "'O''Hare'"), pair("x_y", "'1'"), pair("z", "'2'")];
+        assert_eq!(settings.iter().map(|(name, value)| pair(name, value)).collect::<Vec<_>>(), expected);
+        assert!(from_startup(&[pair("options", "-x")]).is_err());
+    }
+
+    #[test]
+    fn encodings_that_embed_ascii_are_refused() {
+        assert!(check_readable("client_encoding", "SJIS").is_err());
+        assert!(check_readable("client_encoding", "Shift_JIS").is_err());
+        assert!(check_readable("client_encoding", "UTF8").is_ok());
+        assert!(check_readable("standard_conforming_strings", "off").is_err());
+    }
+}

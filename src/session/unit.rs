@@ -1,0 +1,142 @@
+//! Finds the next unit of work in what a client has sent: what PostgreSQL takes as one implicit transaction.
+
+use smallvec::SmallVec;
+
+use crate::error::Error;
+use crate::wire::frame::{Header, client};
+
+/// Frames at the front of a client's input that are handled together.
+#[derive(Debug, PartialEq)]
+pub enum Unit {
+    /// More must be read first.
+    Incomplete,
+    /// The client leaves.
+    Terminate,
+    /// A frame without a meaning here, to be dropped: copy data after a failed copy, Flush between units.
+    Stray(Header),
+    /// A Query of this length; `whole`: all of it is there.
+    Query { header: Header, whole: bool },
+    FunctionCall(Header),
+    /// Messages of the extended protocol.
+    Extended(Extended),
+    /// No client sends this.
+    Unknown(u8),
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Extended {
+    pub frames: Frames,
+    /// The last frame is a Sync. Else a Flush, or so much that it must be sent on.
+    pub complete: bool,
+}
+
+/// Whole frames, by kind and place in the input, headers included.
+pub type Frames = SmallVec<[Frame; 8]>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    pub kind: u8,
+    pub start: usize,
+    pub end: usize,
+}
+
+impl Frame {
+    pub fn body(self, input: &[u8]) -> &[u8] {
+        &input[self.start + Header::BYTES..self.end]
+    }
+}
+
+/// Looks at `input`, takes nothing.
+pub fn next(input: &[u8]) -> Result<Unit, Error> {
+    let Some(header) = Header::read(input)? else { return Ok(Unit::Incomplete) };
+    let whole = header.length <= input.len();
+    Ok(match header.kind {
+        client::TERMINATE => Unit::Terminate,
+        client::QUERY if whole || header.length > STATEMENT_BYTES => Unit::Query { header, whole },
+        client::FUNCTION_CALL if whole => Unit::FunctionCall(header),
+        client::QUERY => Unit::Incomplete,
+        client::FUNCTION_CALL if header.length > STATEMENT_BYTES => {
+            return Err(crate::wire::frame::malformed("a function call longer than 16 MiB"));
+        }
+        client::FUNCTION_CALL => Unit::Incomplete,
+        client::FLUSH | client::COPY_DATA | client::COPY_DONE | client::COPY_FAIL => Unit::Stray(header),
+        client::PARSE | client::BIND | client::DESCRIBE | client::EXECUTE | client::CLOSE | client::SYNC => {
+            extended(input)?
+        }
+        other => Unit::Unknown(other),
+    })
+}
+
+fn extended(input: &[u8]) -> Result<Unit, Error> {
+    let mut frames = Frames::new();
+    let mut start = 0;
+    loop {
+        let Some(header) = Header::read(&input[start..])? else { break };
+        let end = start + header.length;
+        if end > input.len() {
+            // Parameters longer than this are sent on as they come.
+            if header.length > STATEMENT_BYTES {
+                return Ok(Unit::Extended(Extended { frames, complete: false }));
+            }
+            break;
+        }
+        frames.push(Frame { kind: header.kind, start, end });
+        start = end;
+        match header.kind {
+            client::SYNC => return Ok(Unit::Extended(Extended { frames, complete: true })),
+            client::FLUSH => return Ok(Unit::Extended(Extended { frames, complete: false })),
+            _ => {}
+        }
+    }
+    if start >= UNIT_BYTES { Ok(Unit::Extended(Extended { frames, complete: false })) } else { Ok(Unit::Incomplete) }
+}
+
+/// A statement or its parameters up to this are read whole before anything is decided.
+pub const STATEMENT_BYTES: usize = 16 * 1024 * 1024;
+/// So much of a unit is looked at before it is sent on without its end.
+const UNIT_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).unwrap();
+        [&[kind][..], &length.to_be_bytes(), body].concat()
+    }
+
+    fn kinds(unit: Unit) -> (String, bool) {
+        let Unit::Extended(extended) = unit else { panic!("{unit:?}") };
+        (extended.frames.iter().map(|frame| frame.kind as char).collect(), extended.complete)
+    }
+
+    #[test]
+    fn a_unit_ends_at_its_sync() {
+        let pipeline = [frame(b'P', b"\0\0"), frame(b'B', b""), frame(b'S', b""), frame(b'B', b"")].concat();
+        assert_eq!(kinds(next(&pipeline).unwrap()), ("PBS".to_owned(), true));
+        for end in 0..pipeline.len() - 5 {
+            assert_eq!(next(&pipeline[..end]), Ok(Unit::Incomplete), "{end} bytes");
+        }
+        let flushed = [frame(b'P', b"\0\0"), frame(b'H', b"")].concat();
+        assert_eq!(kinds(next(&flushed).unwrap()), ("PH".to_owned(), false));
+    }
+
+    #[test]
+    fn much_is_sent_on_before_its_end() {
+        let many = frame(b'B', &[0; 1000]).repeat(66);
+        let (frames, complete) = kinds(next(&many).unwrap());
+        assert_eq!((frames.len(), complete), (66, false));
+        let long = [&b"B"[..], &0x2000_0000u32.to_be_bytes(), b"x"].concat();
+        assert_eq!(kinds(next(&long).unwrap()), (String::new(), false));
+    }
+
+    #[test]
+    fn single_frames() {
+        let header = |kind, length| Header { kind, length };
+        assert_eq!(next(&frame(b'X', b"")), Ok(Unit::Terminate));
+        assert_eq!(next(&frame(b'Q', b"a\0")), Ok(Unit::Query { header: header(b'Q', 7), whole: true }));
+        assert_eq!(next(&frame(b'd', b"a")), Ok(Unit::Stray(header(b'd', 6))));
+        assert_eq!(next(&frame(b'?', b"a")), Ok(Unit::Unknown(b'?')));
+        assert!(next(b"Q\0\0\0\x01").is_err());
+    }
+}

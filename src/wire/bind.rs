@@ -1,0 +1,126 @@
+//! The Bind message, read without copying and written again for one shard (PostgreSQL documentation, 55.7).
+
+use bytes::{BufMut, BytesMut};
+use smallvec::SmallVec;
+
+use super::frame::{client, malformed, put, put_text, take_str, take_u16, take_u32};
+use crate::error::Error;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bind<'a> {
+    pub portal: &'a str,
+    pub statement: &'a str,
+    /// None: all text; one: for all; else one each.
+    formats: SmallVec<[u16; 8]>,
+    values: SmallVec<[Option<&'a [u8]>; 8]>,
+    pub result_formats: SmallVec<[u16; 8]>,
+}
+
+impl<'a> Bind<'a> {
+    pub fn read(mut body: &'a [u8]) -> Result<Self, Error> {
+        let rest = &mut body;
+        let (portal, statement) = (take_str(rest)?, take_str(rest)?);
+        let formats = formats(rest)?;
+        let mut values = SmallVec::new();
+        for _ in 0..take_u16(rest)? {
+            values.push(value(rest)?);
+        }
+        if formats.len() > 1 && formats.len() != values.len() {
+            return Err(malformed("as many parameter formats as parameters, one or none"));
+        }
+        Ok(Self { portal, statement, formats, values, result_formats: self::formats(rest)? })
+    }
+
+    /// What is behind the two names of a Bind body: formats, values, result formats.
+    pub fn after_names(mut body: &[u8]) -> Result<&[u8], Error> {
+        take_str(&mut body)?;
+        take_str(&mut body)?;
+        Ok(body)
+    }
+
+    /// The portal and statement that a Bind body names.
+    pub fn names(mut body: &'a [u8]) -> Result<(&'a str, &'a str), Error> {
+        Ok((take_str(&mut body)?, take_str(&mut body)?))
+    }
+
+    /// A Bind of the unnamed statement to the unnamed portal, with the parameters of these indexes only. Columns beyond
+    /// those that the client named formats for come as text.
+    pub fn put_part(&self, out: &mut BytesMut, parameters: Option<&[usize]>, columns: Option<usize>) {
+        let all: Vec<usize> = (0..self.values.len()).collect();
+        let chosen = parameters.unwrap_or(&all);
+        put(out, client::BIND, |body| {
+            put_text(body, "");
+            put_text(body, "");
+            put_count(body, chosen.len());
+            chosen.iter().for_each(|&index| body.put_u16(self.format(index)));
+            put_count(body, chosen.len());
+            for &index in chosen {
+                match self.values.get(index).copied().flatten() {
+                    None => body.put_i32(-1),
+                    Some(value) => {
+                        body.put_i32(i32::try_from(value.len()).expect("it came in a message"));
+                        body.extend_from_slice(value);
+                    }
+                }
+            }
+            let padding = columns.filter(|_| self.result_formats.len() > 1).unwrap_or_default();
+            let padding = padding.saturating_sub(self.result_formats.len());
+            put_count(body, self.result_formats.len() + padding);
+            self.result_formats.iter().for_each(|&format| body.put_u16(format));
+            (0..padding).for_each(|_| body.put_u16(0));
+        });
+    }
+
+    fn format(&self, index: usize) -> u16 {
+        match self.formats.as_slice() {
+            [] => 0,
+            [all] => *all,
+            each => each.get(index).copied().unwrap_or_default(),
+        }
+    }
+}
+
+fn formats(rest: &mut &[u8]) -> Result<SmallVec<[u16; 8]>, Error> {
+    let count = take_u16(rest)?;
+    (0..count).map(|_| take_u16(rest)).collect()
+}
+
+fn value<'a>(rest: &mut &'a [u8]) -> Result<Option<&'a [u8]>, Error> {
+    let length = take_u32(rest)?;
+    if length == u32::MAX {
+        return Ok(None);
+    }
+    let length = usize::try_from(length).ok().filter(|&length| length <= rest.len());
+    let (value, tail) = rest.split_at(length.ok_or_else(|| malformed("a parameter longer than its message"))?);
+    *rest = tail;
+    Ok(Some(value))
+}
+
+fn put_count(body: &mut BytesMut, count: usize) {
+    body.put_u16(u16::try_from(count).expect("it came in a message"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BODY: &[u8] = b"p\0s\0\0\x02\0\0\0\x01\0\x02\0\0\0\x011\xff\xff\xff\xff\0\x02\0\0\0\x01";
+
+    #[test]
+    fn one_shard_gets_its_parameters_only() {
+        let bind = Bind::read(BODY).unwrap();
+        assert_eq!((bind.portal, bind.statement), ("p", "s"));
+        let mut out = BytesMut::new();
+        bind.put_part(&mut out, Some(&[1]), Some(3));
+        let part = Bind::read(&out[5..]).unwrap();
+        assert_eq!((part.values.as_slice(), part.formats.as_slice()), (&[None][..], &[1][..]));
+        assert_eq!(part.result_formats.as_slice(), &[0, 1, 0]);
+    }
+
+    #[test]
+    fn short_messages_are_refused() {
+        for end in 0..BODY.len() {
+            assert!(Bind::read(&BODY[..end]).is_err(), "{end} bytes");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! A byte stream with a buffer in each direction.
+//!
+//! Buffers hold memory only while bytes are in them: an idle connection costs its socket and this struct.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::frame::Header;
+use crate::error::Error;
+
+/// One end of a conversation.
+pub struct Channel {
+    stream: Stream,
+    /// Read, not yet taken.
+    pub input: BytesMut,
+    /// To be written.
+    pub output: BytesMut,
+}
+
+/// What carries the bytes.
+pub enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    ServerTls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    ClientTls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    /// Nothing any more.
+    Closed,
+}
+
+impl Channel {
+    pub fn new(stream: Stream) -> Self {
+        Self { stream, input: BytesMut::new(), output: BytesMut::new() }
+    }
+
+    pub fn is_encrypted(&self) -> bool {
+        matches!(self.stream, Stream::ServerTls(_) | Stream::ClientTls(_))
+    }
+
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.stream.tcp().and_then(|stream| stream.peer_addr().ok())
+    }
+
+    /// Takes the stream out, to put another layer around it; the buffers must be empty.
+    pub fn into_stream(self) -> Stream {
+        debug_assert!(self.input.is_empty() && self.output.is_empty(), "bytes of one layer are not the other's");
+        self.stream
+    }
+
+    /// Reads what is there, once, up to [`READ_BYTES`]. `Ok(0)` is the end of the stream.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut scratch = [std::mem::MaybeUninit::<u8>::uninit(); READ_BYTES];
+        let mut read = ReadBuf::uninit(&mut scratch);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+        self.input.extend_from_slice(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
+    }
+
+    /// Writes all of `output`.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.output.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.output))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.output.advance(written);
+        }
+        self.output.clear();
+        match &mut self.stream {
+            // Sockets have nothing to flush.
+            Stream::Tcp(_) | Stream::Unix(_) | Stream::Closed => Poll::Ready(Ok(())),
+            stream => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    pub async fn fill(&mut self) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_fill(cx)).await
+    }
+
+    pub async fn flush(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Waits for one whole frame of at most `limit` bytes and takes it off `input`. `None`: the stream ended.
+    pub async fn frame(&mut self, limit: usize) -> io::Result<Result<Option<(u8, BytesMut)>, Error>> {
+        loop {
+            match Header::read(&self.input) {
+                Err(error) => return Ok(Err(error)),
+                Ok(Some(header)) if header.length > limit => {
+                    return Ok(Err(super::frame::malformed("longer than it may be here")));
+                }
+                Ok(Some(header)) if header.length <= self.input.len() => {
+                    let mut frame = self.input.split_to(header.length);
+                    frame.advance(Header::BYTES);
+                    return Ok(Ok(Some((header.kind, frame))));
+                }
+                Ok(_) => {}
+            }
+            if self.fill().await? == 0 {
+                return Ok(Ok(None));
+            }
+        }
+    }
+
+    /// Gives the memory of empty buffers back.
+    pub fn relax(&mut self) {
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+        if self.output.is_empty() {
+            self.output = BytesMut::new();
+        }
+    }
+
+    /// Registers a plain socket with the runtime this is called on. An encrypted one stays where it was registered:
+    /// it works from here too, woken across threads.
+    pub fn adopt(&mut self) -> io::Result<()> {
+        self.stream = match std::mem::replace(&mut self.stream, Stream::Closed) {
+            Stream::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream.into_std()?)?),
+            Stream::Unix(stream) => Stream::Unix(UnixStream::from_std(stream.into_std()?)?),
+            other => other,
+        };
+        Ok(())
+    }
+}
+
+impl Stream {
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Unix(_) | Self::Closed => None,
+            Self::ServerTls(stream) => Some(stream.get_ref().0),
+            Self::ClientTls(stream) => Some(stream.get_ref().0),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::ServerTls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::ClientTls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::ServerTls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::ClientTls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::ServerTls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::ClientTls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Closed => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::ServerTls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::ClientTls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Closed => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+/// How much one read takes at most.
+pub const READ_BYTES: usize = 32 * 1024;

@@ -1,0 +1,291 @@
+//! Messages of our own making, appended to a buffer. `pgwire` knows their layouts; the few that are sent for every
+//! statement are put by hand.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use pgwire::error::ErrorInfo;
+use pgwire::messages::Message;
+use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
+use pgwire::messages::response::{CommandComplete, ErrorResponse, NoticeResponse};
+use pgwire::messages::startup::{Authentication, BackendKeyData, Password, SASLInitialResponse, SASLResponse, SecretKey};
+
+use super::frame::{self, client, malformed, put, put_text, server, take_text, take_u32};
+use crate::error::Error;
+
+/// Where a session stands, as ReadyForQuery says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Idle,
+    InTransaction,
+    Failed,
+}
+
+impl Status {
+    pub fn from_byte(byte: u8) -> Result<Self, Error> {
+        match byte {
+            b'I' => Ok(Self::Idle),
+            b'T' => Ok(Self::InTransaction),
+            b'E' => Ok(Self::Failed),
+            _ => Err(malformed("an unknown transaction status")),
+        }
+    }
+
+    pub fn byte(self) -> u8 {
+        match self {
+            Self::Idle => b'I',
+            Self::InTransaction => b'T',
+            Self::Failed => b'E',
+        }
+    }
+}
+
+/// How bad an ErrorResponse is: FATAL ends the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    Error,
+    Fatal,
+}
+
+pub fn put_error(out: &mut BytesMut, severity: Severity, error: &Error) {
+    let severity = match severity {
+        Severity::Error => "ERROR",
+        Severity::Fatal => "FATAL",
+    };
+    encode(&ErrorResponse::from(info(severity, error)), out);
+}
+
+/// A NoticeResponse of severity WARNING.
+pub fn put_warning(out: &mut BytesMut, warning: &Error) {
+    encode(&NoticeResponse::from(info("WARNING", warning)), out);
+}
+
+fn info(severity: &str, error: &Error) -> ErrorInfo {
+    let mut info = ErrorInfo::new(severity.to_owned(), error.sqlstate.0.to_owned(), plain(&error.message));
+    info.detail = error.detail.as_deref().map(plain);
+    info.hint = error.hint.as_deref().map(plain);
+    info
+}
+
+/// A zero would end the field early.
+fn plain(text: &str) -> String {
+    text.replace('\0', "")
+}
+
+pub fn put_ready(out: &mut BytesMut, status: Status) {
+    out.extend_from_slice(&[server::READY, 0, 0, 0, 5, status.byte()]);
+}
+
+/// A message without a body: ParseComplete, Sync, Terminate …
+pub fn put_bare(out: &mut BytesMut, kind: u8) {
+    out.extend_from_slice(&[kind, 0, 0, 0, 4]);
+}
+
+pub fn put_command_complete(out: &mut BytesMut, tag: &str) {
+    encode(&CommandComplete::new(tag.to_owned()), out);
+}
+
+pub fn put_parameter_status(out: &mut BytesMut, name: &str, value: &str) {
+    put(out, server::PARAMETER_STATUS, |body| {
+        put_text(body, name);
+        put_text(body, value);
+    });
+}
+
+/// BackendKeyData of protocol 3.0.
+pub fn put_key_data(out: &mut BytesMut, key: CancelKey) {
+    encode(&BackendKeyData::new(key.process, SecretKey::I32(key.secret)), out);
+}
+
+/// NegotiateProtocolVersion: the newest minor version served, and options that are not known.
+pub fn put_negotiate(out: &mut BytesMut, minor: u32, unknown_options: &[String]) {
+    put(out, server::NEGOTIATE, |body| {
+        body.put_u32((3 << 16) | minor);
+        body.put_u32(u32::try_from(unknown_options.len()).expect("a startup packet is short"));
+        unknown_options.iter().for_each(|option| put_text(body, option));
+    });
+}
+
+/// What a client must present, and what servers ask us for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuthenticationRequest {
+    Ok,
+    Cleartext,
+    Sasl(Vec<String>),
+    SaslContinue(Vec<u8>),
+    SaslFinal(Vec<u8>),
+    /// MD5, GSS, SSPI …: the code of the message.
+    Other(u32),
+}
+
+impl AuthenticationRequest {
+    /// From the body of an AuthenticationXXX message.
+    pub fn read(mut body: &[u8]) -> Result<Self, Error> {
+        let code = take_u32(&mut body)?;
+        Ok(match code {
+            0 => Self::Ok,
+            3 => Self::Cleartext,
+            10 => Self::Sasl(Self::mechanisms(body)?),
+            11 => Self::SaslContinue(body.to_vec()),
+            12 => Self::SaslFinal(body.to_vec()),
+            other => Self::Other(other),
+        })
+    }
+
+    fn mechanisms(mut body: &[u8]) -> Result<Vec<String>, Error> {
+        let mut names = Vec::new();
+        while !body.is_empty() && body[0] != 0 {
+            names.push(String::from_utf8_lossy(take_text(&mut body)?).into_owned());
+        }
+        Ok(names)
+    }
+
+    pub fn put(self, out: &mut BytesMut) {
+        let message = match self {
+            Self::Ok => Authentication::Ok,
+            Self::Cleartext => Authentication::CleartextPassword,
+            Self::Sasl(mechanisms) => Authentication::SASL(mechanisms),
+            Self::SaslContinue(data) => Authentication::SASLContinue(Bytes::from(data)),
+            Self::SaslFinal(data) => Authentication::SASLFinal(Bytes::from(data)),
+            Self::Other(code) => unreachable!("nothing asks clients for authentication {code}"),
+        };
+        encode(&message, out);
+    }
+}
+
+/// Names a running statement to CancelRequest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CancelKey {
+    pub process: i32,
+    pub secret: i32,
+}
+
+impl CancelKey {
+    /// From the body of BackendKeyData or the end of a CancelRequest.
+    pub fn read(mut body: &[u8]) -> Result<Self, Error> {
+        let mut word = || Ok(i32::from_be_bytes(take_u32(&mut body)?.to_be_bytes()));
+        Ok(Self { process: word()?, secret: word()? })
+    }
+
+    pub fn encode(self) -> Vec<u8> {
+        [self.process.to_be_bytes(), self.secret.to_be_bytes()].concat()
+    }
+}
+
+/// RowDescription of text columns, as the admin console and EXPLAIN ROUTE answer.
+pub fn put_text_columns(out: &mut BytesMut, names: &[&str]) {
+    let field = |name: &&str| FieldDescription::new((*name).to_owned(), 0, 0, TEXT_OID, -1, -1, 0);
+    encode(&RowDescription::new(names.iter().map(field).collect()), out);
+}
+
+pub fn put_text_row(out: &mut BytesMut, values: &[Option<String>]) {
+    let mut data = BytesMut::new();
+    for value in values {
+        match value {
+            None => data.put_i32(-1),
+            Some(text) => {
+                data.put_i32(i32::try_from(text.len()).expect("our own rows are short"));
+                data.extend_from_slice(text.as_bytes());
+            }
+        }
+    }
+    encode(&DataRow::new(data, i16::try_from(values.len()).expect("few columns")), out);
+}
+
+pub fn put_query(out: &mut BytesMut, text: &str) {
+    put(out, client::QUERY, |body| put_text(body, text));
+}
+
+pub fn put_parse(out: &mut BytesMut, name: &str, text: &[u8], types: &[u32]) {
+    put(out, client::PARSE, |body| {
+        put_text(body, name);
+        body.extend_from_slice(text);
+        body.put_u8(0);
+        body.put_u16(u16::try_from(types.len()).expect("as many as a Parse named"));
+        types.iter().for_each(|&oid| body.put_u32(oid));
+    });
+}
+
+/// Describe or Close of a statement (`b'S'`) or portal (`b'P'`).
+pub fn put_named(out: &mut BytesMut, kind: u8, what: u8, name: &str) {
+    put(out, kind, |body| {
+        body.put_u8(what);
+        put_text(body, name);
+    });
+}
+
+pub fn put_execute(out: &mut BytesMut, portal: &str, rows: u32) {
+    put(out, client::EXECUTE, |body| {
+        put_text(body, portal);
+        body.put_u32(rows);
+    });
+}
+
+pub fn put_password(out: &mut BytesMut, password: &str) {
+    encode(&Password::new(password.to_owned()), out);
+}
+
+pub fn put_sasl_initial(out: &mut BytesMut, mechanism: &str, data: Vec<u8>) {
+    encode(&SASLInitialResponse::new(mechanism.to_owned(), Some(Bytes::from(data))), out);
+}
+
+pub fn put_sasl_response(out: &mut BytesMut, data: Vec<u8>) {
+    encode(&SASLResponse::new(Bytes::from(data)), out);
+}
+
+/// A field of an ErrorResponse's body: `b'C'` SQLSTATE, `b'M'` message, `b'V'` severity …
+pub fn error_field(mut body: &[u8], field: u8) -> Option<&str> {
+    while let Some((&code, rest)) = body.split_first().filter(|(code, _)| **code != 0) {
+        body = rest;
+        let value = frame::take_text(&mut body).ok()?;
+        if code == field {
+            return std::str::from_utf8(value).ok();
+        }
+    }
+    None
+}
+
+fn encode(message: &impl Message, out: &mut BytesMut) {
+    message.encode(out).expect("messages of our own making can be encoded");
+}
+
+const TEXT_OID: u32 = 25;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::SqlState;
+
+    #[test]
+    fn errors_carry_their_fields() {
+        let mut out = BytesMut::new();
+        let error = Error::new(SqlState::UNSUPPORTED, "no\0pe").with_detail("why").with_hint("do");
+        put_error(&mut out, Severity::Fatal, &error);
+        let header = frame::Header::whole(&out).unwrap().unwrap();
+        assert_eq!((header.kind, header.length), (b'E', out.len()));
+        let field = |code| error_field(&out[5..], code);
+        assert_eq!((field(b'S'), field(b'C'), field(b'M')), (Some("FATAL"), Some("0A000"), Some("nope")));
+        assert_eq!((field(b'D'), field(b'H'), field(b'x')), (Some("why"), Some("do"), None));
+    }
+
+    #[test]
+    fn authentication_requests_are_read_as_put() {
+        let requests = [
+            AuthenticationRequest::Ok,
+            AuthenticationRequest::Cleartext,
+            AuthenticationRequest::Sasl(vec!["SCRAM-SHA-256".to_owned()]),
+            AuthenticationRequest::SaslContinue(b"r=1".to_vec()),
+            AuthenticationRequest::SaslFinal(b"v=1".to_vec()),
+        ];
+        for request in requests {
+            let mut out = BytesMut::new();
+            request.clone().put(&mut out);
+            assert_eq!(AuthenticationRequest::read(&out[5..]), Ok(request));
+        }
+    }
+
+    #[test]
+    fn rows_have_lengths_and_nulls() {
+        let mut out = BytesMut::new();
+        put_text_row(&mut out, &[Some("ab".to_owned()), None]);
+        assert_eq!(&out[..], b"D\0\0\0\x10\0\x02\0\0\0\x02ab\xff\xff\xff\xff");
+    }
+}
