@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -49,8 +49,8 @@ pub struct CancelTarget {
     server: Arc<Server>,
     address: SocketAddr,
     key: CancelKey,
-    /// Requests under way. A connection that one may still hit is not used for another client.
-    in_flight: AtomicUsize,
+    /// A request was or is being sent.
+    announced: AtomicBool,
 }
 
 /// What one frame was, for whoever relays.
@@ -75,7 +75,7 @@ impl Connection {
                 Ok(opened) => opened?,
                 Err(_) => return Err(login::refused(server, "connecting took too long")),
             };
-        let target = CancelTarget { server: Arc::clone(server), address, key, in_flight: AtomicUsize::new(0) };
+        let target = CancelTarget { server: Arc::clone(server), address, key, announced: AtomicBool::new(false) };
         Ok(Self {
             channel,
             owed: Owed::default(),
@@ -111,7 +111,7 @@ impl Connection {
             && self.channel.output.is_empty()
             && !self.copying_in
             && !self.tainted
-            && self.target.in_flight.load(Ordering::Acquire) == 0
+            && !self.target.announced.load(Ordering::Acquire)
     }
 
     pub(super) fn is_older_than(&self, lifetime: Duration) -> bool {
@@ -125,6 +125,21 @@ impl Connection {
 
     pub fn knows(&mut self, statement: u64) -> bool {
         self.prepared.touch(statement)
+    }
+
+    /// A Parse of this statement is on its way.
+    pub fn expect(&mut self, statement: u64) {
+        self.prepared.touch_or_insert(statement);
+    }
+
+    fn mind_skipped(&mut self) {
+        let skipped = self.owed.take_skipped();
+        for statement in skipped.parses {
+            self.prepared.known.remove(&statement);
+        }
+        if skipped.close {
+            self.taint();
+        }
     }
 
     /// All prepared statements of the server session are gone (DISCARD ALL, DEALLOCATE ALL).
@@ -168,7 +183,10 @@ impl Connection {
             Event::Parsed(statement) => {
                 self.prepared.touch_or_insert(statement);
             }
-            Event::Failed(_) => self.copying_in = false,
+            Event::Failed(_) => {
+                self.copying_in = false;
+                self.mind_skipped();
+            }
             Event::CopyIn(_) => self.copying_in = true,
             Event::Nothing => {}
         }
@@ -255,10 +273,14 @@ impl Connection {
 }
 
 impl CancelTarget {
+    /// A cancel request is about to be sent. It may hit late: the connection is never used for another client.
+    pub fn announce(&self) {
+        self.announced.store(true, Ordering::Release);
+    }
+
     /// Asks the server to end what the connection runs; returns when the server has sent the signal.
     pub async fn cancel(&self) -> std::io::Result<()> {
-        self.in_flight.fetch_add(1, Ordering::AcqRel);
-        // A request that was once under way may hit late: the connection is not used again, so the count stays.
+        self.announce();
         let attempt = async {
             let mut stream = login::dial(&self.server, self.address).await?;
             stream.write_all(&crate::wire::Startup::Cancel(self.key.encode()).encode()).await?;

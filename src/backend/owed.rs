@@ -70,6 +70,16 @@ pub struct Owed {
     debts: VecDeque<(Cause, Payee)>,
     /// ParseCompletes that the client was given since [`Owed::start_counting`].
     parses: usize,
+    skipped: Skipped,
+}
+
+/// Messages of the proxy's own concern that the server skipped after an error.
+#[derive(Debug, Default)]
+pub struct Skipped {
+    /// Statements that were not prepared.
+    pub parses: Vec<u64>,
+    /// A statement that was to be closed is still there.
+    pub close: bool,
 }
 
 impl Owed {
@@ -84,6 +94,10 @@ impl Owed {
 
     pub fn push(&mut self, cause: Cause, payee: Payee) {
         self.debts.push_back((cause, payee));
+    }
+
+    pub fn take_skipped(&mut self) -> Skipped {
+        std::mem::take(&mut self.skipped)
     }
 
     pub fn start_counting(&mut self) {
@@ -170,7 +184,11 @@ impl Owed {
 
     fn skip_to_sync(&mut self) {
         while self.debts.front().is_some_and(|(cause, _)| !matches!(cause, Cause::Query | Cause::Sync)) {
-            self.debts.pop_front();
+            match self.debts.pop_front() {
+                Some((Cause::Parse(Some(statement)), _)) => self.skipped.parses.push(statement),
+                Some((Cause::Close, Payee::Nobody)) => self.skipped.close = true,
+                _ => {}
+            }
         }
     }
 

@@ -22,9 +22,9 @@ pub enum Request<'a> {
 }
 
 impl Request<'_> {
-    /// Puts the part on the connection; it is sent with the next flush. `columns`: output columns of the part, where it
-    /// has more than the client knows of.
-    pub fn put(self, connection: &mut Connection, part: &Part, columns: Option<usize>) {
+    /// Puts the part on the connection; it is sent with the next flush. `hidden`: output columns
+    /// of the part that the client does not know of.
+    pub fn put(self, connection: &mut Connection, part: &Part, hidden: usize) {
         let mut owe = |cause| connection.owed.push(cause, Payee::Client);
         let out = &mut connection.channel.output;
         match self {
@@ -44,7 +44,7 @@ impl Request<'_> {
                     Some(chosen) => chosen.iter().map(|&index| types.get(index).copied().unwrap_or(0)).collect(),
                 };
                 put_parse(out, "", text, &types);
-                bind.put_part(out, chosen, columns);
+                bind.put_part(out, chosen, hidden);
                 put_named(out, client::DESCRIBE, b'P', "");
                 put_execute(out, "", 0);
                 put_bare(out, client::SYNC);

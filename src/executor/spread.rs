@@ -37,7 +37,7 @@ pub async fn spread(
             put_query(&mut input.channel.output, BEGIN);
             input.owed.push(Cause::Query, Payee::Nobody);
         }
-        request.put(input, part, None);
+        request.put(input, part, 0);
         send(client, input).await?;
     }
     let mut answers = Answers::default();

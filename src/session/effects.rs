@@ -81,8 +81,6 @@ fn of_call(call: &Call) -> Option<Effect> {
         }
         // Whether it is local to the transaction is known at execution only.
         "set_config" => Some(Effect::Pin("set_config")),
-        // They mean the nextval of this server session.
-        "currval" | "lastval" => Some(Effect::Pin("currval")),
         _ => None,
     }
 }

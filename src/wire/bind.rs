@@ -43,9 +43,9 @@ impl<'a> Bind<'a> {
         Ok((take_str(&mut body)?, take_str(&mut body)?))
     }
 
-    /// A Bind of the unnamed statement to the unnamed portal, with the parameters of these indexes only. Columns beyond
-    /// those that the client named formats for come as text.
-    pub fn put_part(&self, out: &mut BytesMut, parameters: Option<&[usize]>, columns: Option<usize>) {
+    /// A Bind of the unnamed statement to the unnamed portal, with the parameters of these indexes only. `hidden` columns
+    /// beyond those that the client knows of come as text, where it asked for each column's format.
+    pub fn put_part(&self, out: &mut BytesMut, parameters: Option<&[usize]>, hidden: usize) {
         let all: Vec<usize> = (0..self.values.len()).collect();
         let chosen = parameters.unwrap_or(&all);
         put(out, client::BIND, |body| {
@@ -63,8 +63,7 @@ impl<'a> Bind<'a> {
                     }
                 }
             }
-            let padding = columns.filter(|_| self.result_formats.len() > 1).unwrap_or_default();
-            let padding = padding.saturating_sub(self.result_formats.len());
+            let padding = if self.result_formats.len() > 1 { hidden } else { 0 };
             put_count(body, self.result_formats.len() + padding);
             self.result_formats.iter().for_each(|&format| body.put_u16(format));
             (0..padding).for_each(|_| body.put_u16(0));
@@ -111,7 +110,7 @@ mod tests {
         let bind = Bind::read(BODY).unwrap();
         assert_eq!((bind.portal, bind.statement), ("p", "s"));
         let mut out = BytesMut::new();
-        bind.put_part(&mut out, Some(&[1]), Some(3));
+        bind.put_part(&mut out, Some(&[1]), 1);
         let part = Bind::read(&out[5..]).unwrap();
         assert_eq!((part.values.as_slice(), part.formats.as_slice()), (&[None][..], &[1][..]));
         assert_eq!(part.result_formats.as_slice(), &[0, 1, 0]);

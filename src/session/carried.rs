@@ -1,0 +1,356 @@
+//! A unit of work on its way to a server connection: the client's messages, under names that the server knows.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use super::Session;
+use super::digest::{Step, Steps};
+use super::effects::Effect;
+use super::prepared::Prepared;
+use super::unit::STATEMENT_BYTES;
+use crate::backend::{Cause, Connection, Payee, statement_name};
+use crate::error::{Error, SqlState};
+use crate::executor::{BUFFER_BYTES, Unit, move_front};
+use crate::topology::ShardId;
+use crate::wire::frame::{Header, client, malformed, put, put_text, server};
+use crate::wire::message::{put_bare, put_error, put_parse};
+use crate::wire::{Bind, Severity};
+
+/// What one relay carries.
+pub(super) struct Carried<'s> {
+    session: &'s mut Session,
+    /// Messages at the front of the input that were understood while deciding.
+    steps: smallvec::IntoIter<[Step; 6]>,
+    shard: ShardId,
+    /// Bytes still to come of a frame that has been begun.
+    passing: usize,
+    passing_to_server: bool,
+    /// A Sync or Query was sent.
+    complete: bool,
+    /// After a refusal: everything up to the Sync is dropped.
+    skipping: bool,
+    /// Which unnamed statement the server has.
+    unnamed: Option<u64>,
+    pub failed: bool,
+    /// Of messages that were not known while deciding.
+    effects: Vec<Effect>,
+    /// Text of the first error, where somebody logs or looks at it.
+    pub sqlstate: Option<String>,
+}
+
+impl<'s> Carried<'s> {
+    pub(super) fn new(session: &'s mut Session, steps: Steps, shard: ShardId) -> Self {
+        Self {
+            session,
+            steps: steps.into_iter(),
+            shard,
+            passing: 0,
+            passing_to_server: false,
+            complete: false,
+            skipping: false,
+            unnamed: None,
+            failed: false,
+            effects: Vec::new(),
+            sqlstate: None,
+        }
+    }
+
+    /// Whether the last message of the unit was taken off the input, and how much of a begun one is still to come.
+    pub(super) fn taken(&self) -> (bool, usize) {
+        (self.complete, self.passing)
+    }
+
+    pub(super) fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Understands a message that comes after the unit's way was chosen: it must go the same way.
+    fn digest(&mut self, kind: u8, body: &[u8]) -> Step {
+        let step = self.session.digest(kind, body);
+        let Step::Bind { prepared, .. } = &step else { return step };
+        match self.session.check_bind(prepared, body, self.shard) {
+            Ok(effects) => {
+                self.effects.extend(effects);
+                step
+            }
+            Err(error) => Step::Refused(Box::new(error)),
+        }
+    }
+
+    /// Only the front of the message is there: on a sharded database its key may be behind.
+    fn digest_long_bind(&mut self, body: &[u8]) -> Step {
+        let step = self.session.digest(client::BIND, body);
+        let Step::Bind { prepared, .. } = &step else { return step };
+        if self.session.snapshot.database.is_sharded() {
+            let hint = "Send the long value in a statement of its own, by COPY or in parts.";
+            let message = "parameters longer than 16 MiB are not supported on a sharded database";
+            return Step::Refused(Box::new(Error::new(SqlState::TOO_LARGE, message).with_hint(hint)));
+        }
+        prepared.analysis.statements.iter().for_each(|statement| super::effects::of(statement, &mut self.effects));
+        step
+    }
+
+    fn pass(&mut self, input: &mut BytesMut, connection: &mut Connection) {
+        let now = self.passing.min(input.len());
+        if self.passing_to_server {
+            move_front(input, now, &mut connection.channel.output);
+        } else {
+            input.advance(now);
+        }
+        self.passing -= now;
+    }
+
+    /// Starts to send on (or drop) a frame as it is, of which some may still have to come.
+    fn relay(&mut self, input: &mut BytesMut, connection: &mut Connection, header: Header, to_server: bool) {
+        self.passing = header.length;
+        self.passing_to_server = to_server;
+        self.pass(input, connection);
+    }
+
+    /// While the server waits for copy data: only that, and nothing that it would ignore.
+    fn feed_copy(&mut self, input: &mut BytesMut, connection: &mut Connection, header: Header) -> Result<(), Error> {
+        match header.kind {
+            client::COPY_DATA => self.relay(input, connection, header, true),
+            client::COPY_DONE | client::COPY_FAIL => {
+                self.relay(input, connection, header, true);
+                connection.copying_in = false;
+            }
+            client::SYNC | client::FLUSH => self.relay(input, connection, header, false),
+            _ => return Err(malformed("neither copy data nor its end during COPY FROM STDIN")),
+        }
+        Ok(())
+    }
+
+    fn feed_one(&mut self, input: &mut BytesMut, connection: &mut Connection, header: Header) -> Result<bool, Error> {
+        let whole = header.length <= input.len();
+        match header.kind {
+            client::QUERY => {
+                connection.owed.push(Cause::Query, Payee::Client);
+                self.complete = true;
+                self.relay(input, connection, header, true);
+            }
+            client::FUNCTION_CALL if whole => {
+                connection.owed.push(Cause::Query, Payee::Client);
+                self.complete = true;
+                self.relay(input, connection, header, true);
+            }
+            // Left over from a COPY that failed: the server would ignore it.
+            client::COPY_DATA | client::COPY_DONE | client::COPY_FAIL => self.relay(input, connection, header, false),
+            client::BIND if !whole && header.length > STATEMENT_BYTES => {
+                return self.feed_long_bind(input, connection, header);
+            }
+            _ if !whole => return Ok(false),
+            _ => self.feed_step(input, connection, header),
+        }
+        Ok(true)
+    }
+
+    fn feed_step(&mut self, input: &mut BytesMut, connection: &mut Connection, header: Header) {
+        let frame = input.split_to(header.length);
+        if self.skipping && header.kind != client::SYNC {
+            self.steps.next();
+            return;
+        }
+        let step = match self.steps.next() {
+            Some(step) => step,
+            None => self.digest(header.kind, &frame[Header::BYTES..]),
+        };
+        self.send(step, &frame, connection);
+    }
+
+    fn send(&mut self, step: Step, frame: &[u8], connection: &mut Connection) {
+        let body = &frame[Header::BYTES..];
+        match step {
+            Step::Parse { prepared, named } => self.send_parse(&prepared, named, frame, connection),
+            Step::Bind { prepared, named } => {
+                self.ensure(&prepared, named, connection);
+                let out = &mut connection.channel.output;
+                if named {
+                    put_bind(out, body, &prepared);
+                } else {
+                    out.extend_from_slice(frame);
+                }
+                connection.owed.push(Cause::Bind, Payee::Client);
+            }
+            Step::DescribeStatement { prepared, .. } if prepared.is_control() => {
+                give(connection, &[&[server::PARAMETER_DESCRIPTION, 0, 0, 0, 6, 0, 0], &bare(server::NO_DATA)].concat());
+            }
+            Step::DescribeStatement { prepared, named } => {
+                self.ensure(&prepared, named, connection);
+                put(&mut connection.channel.output, client::DESCRIBE, |out| {
+                    out.put_u8(b'S');
+                    put_text(out, &name_of(&prepared, named));
+                });
+                connection.owed.push(Cause::DescribeStatement, Payee::Client);
+            }
+            Step::CloseStatement => give(connection, &bare(server::CLOSE_COMPLETE)),
+            Step::DescribePortal => forward(connection, frame, Cause::DescribePortal),
+            Step::ClosePortal => forward(connection, frame, Cause::Close),
+            Step::Execute => forward(connection, frame, Cause::Execute),
+            Step::Flush => connection.channel.output.extend_from_slice(frame),
+            Step::Sync => {
+                forward(connection, frame, Cause::Sync);
+                self.complete = true;
+                self.skipping = false;
+            }
+            Step::Refused(error) => self.refuse(&error, connection),
+        }
+    }
+
+    fn send_parse(&mut self, prepared: &Prepared, named: bool, frame: &[u8], connection: &mut Connection) {
+        let complete = || Cause::Given { reply: Bytes::copy_from_slice(&bare(server::PARSE_COMPLETE)), is_parse: true };
+        if prepared.is_control() || (named && connection.knows(prepared.number)) {
+            connection.owed.push(complete(), Payee::Client);
+        } else if named {
+            self.parse(prepared, named, Payee::Client, connection);
+        } else {
+            self.unnamed = Some(prepared.number);
+            forward(connection, frame, Cause::Parse(None));
+        }
+    }
+
+    /// Sends a Parse in front of what needs it, unless the server knows the statement.
+    fn ensure(&mut self, prepared: &Prepared, named: bool, connection: &mut Connection) {
+        let known = if named { connection.knows(prepared.number) } else { self.unnamed == Some(prepared.number) };
+        if !known {
+            self.parse(prepared, named, Payee::Nobody, connection);
+        }
+    }
+
+    fn parse(&mut self, prepared: &Prepared, named: bool, payee: Payee, connection: &mut Connection) {
+        if named {
+            connection.make_room(self.session.snapshot.topology.process.prepared_statements_limit);
+        } else {
+            self.unnamed = Some(prepared.number);
+        }
+        let name = name_of(prepared, named);
+        put_parse(&mut connection.channel.output, &name, &prepared.text, &prepared.types);
+        connection.owed.push(Cause::Parse(named.then_some(prepared.number)), payee);
+        if named {
+            // The server executes in order: what follows may count on it, and an error skips what follows.
+            connection.expect(prepared.number);
+        }
+    }
+
+    /// Makes the server fail too, so that what the unit did before is undone, and gives the client our reason.
+    fn refuse(&mut self, error: &Error, connection: &mut Connection) {
+        let mut reply = BytesMut::new();
+        put_error(&mut reply, Severity::Error, error);
+        put(&mut connection.channel.output, client::BIND, |out| {
+            put_text(out, "");
+            put_text(out, "pgweir refuses");
+            out.put_bytes(0, 6);
+        });
+        connection.owed.push(Cause::Refusal(reply.freeze()), Payee::Client);
+        self.skipping = true;
+        self.failed = true;
+    }
+
+    /// A Bind with parameters longer than is held: its names are at the front, the rest is sent on as it comes.
+    fn feed_long_bind(
+        &mut self,
+        input: &mut BytesMut,
+        connection: &mut Connection,
+        header: Header,
+    ) -> Result<bool, Error> {
+        if input.len() < BUFFER_BYTES {
+            return Ok(false);
+        }
+        let known = &input[Header::BYTES..];
+        let (portal, name) = Bind::names(known)?;
+        let (portal, named) = (portal.to_owned(), !name.is_empty());
+        let behind = known.len() - Bind::after_names(known)?.len();
+        match self.digest_long_bind(known) {
+            Step::Bind { prepared, .. } => {
+                self.ensure(&prepared, named, connection);
+                let name = name_of(&prepared, named);
+                let rest = header.length - Header::BYTES - behind;
+                let length = 4 + portal.len() + 1 + name.len() + 1 + rest;
+                let out = &mut connection.channel.output;
+                out.put_u8(client::BIND);
+                out.put_u32(u32::try_from(length).expect("a message is below 1 GiB"));
+                put_text(out, &portal);
+                put_text(out, &name);
+                connection.owed.push(Cause::Bind, Payee::Client);
+                input.advance(Header::BYTES + behind);
+                self.relay(input, connection, Header { kind: client::BIND, length: rest }, true);
+            }
+            Step::Refused(error) => {
+                self.refuse(&error, connection);
+                self.relay(input, connection, header, false);
+            }
+            _ => unreachable!("a Bind is digested to one of these"),
+        }
+        Ok(true)
+    }
+}
+
+impl Unit for Carried<'_> {
+    fn feed(&mut self, input: &mut BytesMut, connection: &mut Connection) -> Result<bool, Error> {
+        loop {
+            if self.passing > 0 {
+                self.pass(input, connection);
+            }
+            let done = self.complete && !connection.copying_in;
+            let full = connection.channel.output.len() >= BUFFER_BYTES;
+            if self.passing > 0 || done || full {
+                return Ok(self.complete && self.passing == 0);
+            }
+            let Some(header) = Header::read(input)? else { return Ok(self.complete) };
+            if connection.copying_in {
+                self.feed_copy(input, connection, header)?;
+            } else if !self.feed_one(input, connection, header)? {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn parameter(&mut self, name: &str, value: &str) -> bool {
+        self.session.hear(name, value)
+    }
+
+    fn failed(&mut self, body: &[u8]) {
+        self.failed = true;
+        if self.sqlstate.is_none() {
+            self.sqlstate = crate::wire::message::error_field(body, b'C').map(str::to_owned);
+        }
+    }
+
+    fn reopen(&mut self) {
+        self.complete = false;
+    }
+
+    fn wants_notifications(&self) -> bool {
+        self.session.pin.is_some()
+    }
+}
+
+fn name_of(prepared: &Prepared, named: bool) -> String {
+    if named { statement_name(prepared.number) } else { String::new() }
+}
+
+/// The Bind of `body` with the server's name of the statement.
+fn put_bind(out: &mut BytesMut, body: &[u8], prepared: &Prepared) {
+    put(out, client::BIND, |out| {
+        let portal = memchr::memchr(0, body).map_or(0, |end| end + 1);
+        let statement = memchr::memchr(0, &body[portal..]).map_or(body.len(), |end| portal + end + 1);
+        out.extend_from_slice(&body[..portal]);
+        put_text(out, &statement_name(prepared.number));
+        out.extend_from_slice(&body[statement..]);
+    });
+}
+
+fn forward(connection: &mut Connection, frame: &[u8], cause: Cause) {
+    connection.channel.output.extend_from_slice(frame);
+    connection.owed.push(cause, Payee::Client);
+}
+
+fn give(connection: &mut Connection, reply: &[u8]) {
+    let reply = Bytes::copy_from_slice(reply);
+    connection.owed.push(Cause::Given { reply, is_parse: false }, Payee::Client);
+}
+
+fn bare(kind: u8) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    put_bare(&mut out, kind);
+    out.to_vec()
+}

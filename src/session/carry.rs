@@ -1,0 +1,397 @@
+//! Carries a decided unit out: borrows connections, makes them ready, relays, settles what the unit changed.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::time::Instant;
+
+use super::carried::Carried;
+use super::decide::{Decided, Way};
+use super::digest::Steps;
+use super::effects::Effect;
+use super::lent::Lent;
+use super::run::End;
+use super::settings::Tracked;
+use super::transaction::{Begun, Open, Transaction};
+use super::{Pin, Session, State};
+use crate::balance::Need;
+use crate::error::{Error, SqlState};
+use crate::executor::{Broken, Decision, Ended, Request, relay, scatter, spread};
+use crate::plan::{Access, Part, Scatter, Spread};
+use crate::topology::{Role, ShardId};
+use crate::wire::frame::server;
+use crate::wire::message::{put_error, put_ready};
+use crate::wire::{Channel, Severity, Status};
+
+/// Why a unit was not carried out; the client gets an error and stays.
+pub(super) enum Stopped {
+    Refused(Error),
+    /// The body of a server's ErrorResponse to something the proxy asked in the unit's name.
+    Server(Bytes),
+}
+
+/// A unit that was not carried out, or not to its end.
+pub(super) struct Halted {
+    pub why: Stopped,
+    /// Its last message is off the client's input.
+    pub taken: bool,
+    /// Bytes still to come of a message of which some is off the client's input.
+    pub left: usize,
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl Session {
+    /// Relays the unit at the front of the client's input over one connection.
+    pub(super) async fn carry_one(
+        &mut self,
+        client: &mut Channel,
+        decided: Decided,
+        steps: Steps,
+    ) -> Result<Result<(), Halted>, End> {
+        let Way::One { shard, access } = decided.way else { unreachable!("several shards are not relayed") };
+        let mut open = match self.take_connection(shard, access).await {
+            Ok(open) => open,
+            Err(why) => {
+                self.forget_unparsed(true, 0);
+                return Ok(Err(Halted { why, taken: false, left: 0 }));
+            }
+        };
+        client.output.extend_from_slice(&self.news.split());
+        let was_in_block = open.lent.connection.status != Status::Idle;
+        open.wrote |= access == Access::Write;
+        open.lent.connection.owed.start_counting();
+        let mut carried = Carried::new(self, steps, open.lent.shard);
+        let outcome = relay(client, &mut open.lent.connection, &mut carried).await;
+        let (failed, (taken, left)) = (carried.failed, carried.taken());
+        let mut effects = decided.effects;
+        effects.extend(carried.take_effects());
+        match outcome {
+            Ok(()) => {
+                self.forget_unparsed(failed, open.lent.connection.owed.parses());
+                self.settle(open, &effects, failed, was_in_block);
+                Ok(Ok(()))
+            }
+            Err(Broken::Client(cause)) => {
+                open.lent.abandon();
+                Err(End::Gone(cause))
+            }
+            Err(Broken::Refused(error)) => {
+                open.lent.abandon();
+                Err(End::Refused(error))
+            }
+            Err(Broken::Server { error, midway }) => {
+                self.forget_unparsed(true, 0);
+                self.lose(open, was_in_block);
+                if midway {
+                    return Err(End::Refused(error));
+                }
+                Ok(Err(Halted { why: Stopped::Refused(error), taken, left }))
+            }
+        }
+    }
+
+    /// The connection of the open block or the pinned one, else one from the pool, with the session's settings and
+    /// whatever of the block waits.
+    async fn take_connection(&mut self, shard: ShardId, access: Access) -> Result<Box<Open>, Stopped> {
+        match std::mem::replace(&mut self.transaction, Transaction::Idle) {
+            Transaction::Open(open) => Ok(open),
+            Transaction::Idle => self.fresh(shard, access, None).await,
+            Transaction::Begun(begun) => {
+                let opened = self.fresh(shard, access, Some(&begun)).await;
+                if opened.is_err() {
+                    // The block has failed before it reached a server.
+                    self.transaction = Transaction::Failed(None);
+                }
+                opened
+            }
+            // Whatever gets this far ends the block, or goes back to a savepoint of it.
+            Transaction::Failed(Some(open)) => Ok(open),
+            failed @ Transaction::Failed(None) => {
+                self.transaction = failed;
+                let message = "current transaction is aborted, commands ignored until end of transaction block";
+                Err(Error::new(SqlState::FAILED_TRANSACTION, message).into())
+            }
+        }
+    }
+
+    async fn fresh(&mut self, shard: ShardId, access: Access, begun: Option<&Begun>) -> Result<Box<Open>, Stopped> {
+        let access = match begun {
+            // A block is whole on the primary unless it promised to write nothing. A standby has no serializable ones.
+            Some(begun) if !begun.read_only || begun.serializable => Access::Write,
+            _ => access,
+        };
+        let pinned = match self.pin.take() {
+            Some(pin) if pin.lent.shard == shard => Some(pin.lent),
+            other => {
+                self.pin = other;
+                None
+            }
+        };
+        let mut lent = match pinned {
+            Some(lent) => lent,
+            None => self.lend(shard, access).await?,
+        };
+        if let Err(stopped) = self.make_ready(&mut lent, begun).await {
+            lent.abandon();
+            return Err(stopped);
+        }
+        Ok(Box::new(Open { lent, wrote: false, changes: Vec::new() }))
+    }
+
+    async fn make_ready(&mut self, lent: &mut Lent, begun: Option<&Begun>) -> Result<(), Stopped> {
+        let wanted = Arc::clone(self.settings.current());
+        let mut news = Vec::new();
+        let mut report = |name: &str, value: &str| news.push((name.to_owned(), value.to_owned()));
+        lent.connection.apply(&wanted, &mut report).await?.map_err(Stopped::Server)?;
+        if let Some(begun) = begun {
+            let texts: Vec<&str> = begun.texts.iter().map(String::as_str).collect();
+            lent.connection.run_all(&texts, &mut report).await?.map_err(Stopped::Server)?;
+        }
+        news.iter().for_each(|(name, value)| self.hear_and_tell(name, value));
+        Ok(())
+    }
+
+    /// A connection to a server that may serve; a cancel request ends the wait.
+    pub(super) async fn lend(&mut self, shard: ShardId, access: Access) -> Result<Lent, Error> {
+        let consistency = self.wishes.consistency.or(self.user.consistency);
+        let floor = self.position.floor(shard);
+        let need = Need {
+            database: &self.snapshot.database,
+            shard,
+            access: need_of(access),
+            consistency: consistency.unwrap_or(self.snapshot.database.consistency),
+            wrote: floor.write,
+            read: floor.replica_read,
+        };
+        self.client.become_(State::Waiting);
+        let shared = &self.station.shared;
+        let cancelled = self.client.cancelled();
+        let lending = shared.lend(&self.snapshot.topology, &self.user, &need, self.station.worker);
+        let outcome = tokio::select! {
+            biased;
+            outcome = lending => outcome,
+            () = cancelled => Err(Error::new(SqlState::CANCELED, "canceling statement due to user request")),
+        };
+        self.client.become_(State::Active);
+        let (connection, pool, role, in_flight) = outcome?;
+        Ok(Lent::new(connection, pool, (shard, role), &self.client, in_flight))
+    }
+
+    /// After the last reply of a unit.
+    fn settle(&mut self, mut open: Box<Open>, effects: &[Effect], failed: bool, was_in_block: bool) {
+        let now = Instant::now();
+        let shard = open.lent.shard;
+        if open.lent.role == Role::Replica {
+            self.position.read_replica(shard, now);
+        } else if open.wrote {
+            self.position.wrote(shard, now);
+        }
+        let status = open.lent.connection.status;
+        let mut pin = None;
+        if !failed {
+            effects.iter().for_each(|effect| self.take_effect(effect, &mut open, &mut pin));
+        }
+        if status == Status::Idle {
+            let committed = !failed && !effects.contains(&Effect::Rollback);
+            self.end_block(&mut open, committed, was_in_block);
+        }
+        if !effects.is_empty() {
+            self.find_search_path();
+        }
+        let pin = pin.or_else(|| self.client.pinned()).or_else(|| self.is_session_pooled().then_some("session mode"));
+        self.client.pin(pin);
+        match (status, pin) {
+            (Status::Idle, None) => open.lent.give_back(),
+            (Status::Idle, Some(_)) => self.pin = Some(Pin { lent: open.lent }),
+            _ => self.transaction = Transaction::Open(open),
+        }
+    }
+
+    fn end_block(&mut self, open: &mut Open, committed: bool, was_in_block: bool) {
+        if committed {
+            self.settings.commit();
+        } else {
+            self.settings.rollback();
+        }
+        for change in open.changes.drain(..) {
+            if committed {
+                open.lent.connection.applied = Tracked::on_server(&open.lent.connection.applied, &change);
+            } else if !was_in_block {
+                // A text that failed half way may have committed some of what it set.
+                open.lent.connection.taint();
+            }
+        }
+    }
+
+    fn take_effect(&mut self, effect: &Effect, open: &mut Open, pin: &mut Option<&'static str>) {
+        match effect {
+            Effect::Setting(change) => {
+                self.settings.apply(change);
+                open.changes.push(change.clone());
+            }
+            Effect::Savepoint(name) => self.settings.savepoint(name),
+            Effect::Release(name) => self.settings.release(name),
+            Effect::RollbackTo(name) => self.settings.rollback_to(name),
+            Effect::Commit => self.settings.commit(),
+            Effect::Rollback => {
+                self.settings.rollback();
+                open.changes.clear();
+            }
+            Effect::Pin(reason) => *pin = Some(reason),
+            Effect::Discard => {
+                self.statements.clear();
+                self.unnamed = None;
+                open.lent.connection.forget_statements();
+                open.lent.connection.applied = Arc::default();
+                open.changes.clear();
+                self.settings.apply(&super::settings::Change::ResetAll);
+                self.settings.apply(&super::settings::Change::Reset("role".to_owned()));
+                self.settings.apply(&super::settings::Change::Reset("session_authorization".to_owned()));
+                self.client.pin(None);
+            }
+            Effect::ForgetStatements => {
+                self.statements.clear();
+                open.lent.connection.forget_statements();
+            }
+            Effect::UnknownSettings => open.lent.connection.taint(),
+            Effect::Ddl => self.station.shared.catalog_changed(&self.snapshot.name),
+        }
+    }
+
+    /// The server is gone: a block cannot go on.
+    fn lose(&mut self, open: Box<Open>, was_in_block: bool) {
+        self.station.shared.suspect(&open.lent.connection.server);
+        open.lent.abandon();
+        self.client.pin(None);
+        if was_in_block {
+            self.transaction = Transaction::Failed(None);
+        }
+        self.settings.rollback();
+    }
+
+    /// An error of the proxy's own fails the block, as an error of the server would.
+    pub(super) fn fail_transaction(&mut self) {
+        self.transaction = match std::mem::replace(&mut self.transaction, Transaction::Idle) {
+            Transaction::Idle => Transaction::Idle,
+            Transaction::Begun(_) => Transaction::Failed(None),
+            Transaction::Open(open) => Transaction::Failed(Some(open)),
+            failed @ Transaction::Failed(_) => failed,
+        };
+    }
+
+    /// Names that Parse messages gave and that the server then skipped are not there.
+    fn forget_unparsed(&mut self, failed: bool, done: usize) {
+        let parsed = std::mem::take(&mut self.parsed);
+        if failed {
+            parsed.into_iter().skip(done).flatten().for_each(|name| {
+                self.statements.remove(&name);
+            });
+        }
+    }
+
+    /// A read on several shards.
+    pub(super) async fn carry_scatter(
+        &mut self,
+        client: &mut Channel,
+        plan: &Scatter,
+        access: Access,
+        request: Request<'_>,
+    ) -> Result<Result<(), Stopped>, End> {
+        let mut lents = match self.lend_all(&plan.parts, access).await {
+            Ok(lents) => lents,
+            Err(stopped) => return Ok(Err(stopped)),
+        };
+        client.output.extend_from_slice(&self.news.split());
+        for (lent, part) in lents.iter_mut().zip(&plan.parts) {
+            request.put(&mut lent.connection, part, plan.merge.hidden);
+        }
+        let limit = self.snapshot.topology.process.merge_limit;
+        let mut inputs: Vec<_> = lents.iter_mut().map(|lent| &mut *lent.connection).collect();
+        let ended = scatter(client, &mut inputs, &plan.merge, request, limit).await;
+        self.settle_all(lents, ended)
+    }
+
+    /// A write on several shards, all or none.
+    pub(super) async fn carry_spread(
+        &mut self,
+        client: &mut Channel,
+        plan: &Spread,
+        request: Request<'_>,
+    ) -> Result<Result<(), Stopped>, End> {
+        let mut lents = match self.lend_all(&plan.parts, Access::Write).await {
+            Ok(lents) => lents,
+            Err(stopped) => return Ok(Err(stopped)),
+        };
+        client.output.extend_from_slice(&self.news.split());
+        let home = plan.parts.first().map_or(ShardId(0), |part| part.shard);
+        let ticket = self.station.shared.begin_two_phase(&self.snapshot.name, home);
+        let decision = Decision { gid: ticket.gid(), limit_bytes: self.snapshot.topology.process.merge_limit };
+        let mut inputs: Vec<_> = lents.iter_mut().map(|lent| &mut *lent.connection).collect();
+        let ended = spread(client, &mut inputs, plan, request, &decision).await;
+        drop(ticket);
+        let now = Instant::now();
+        plan.parts.iter().for_each(|part| self.position.wrote(part.shard, now));
+        self.settle_all(lents, ended)
+    }
+
+    async fn lend_all(&mut self, parts: &[Part], access: Access) -> Result<Vec<Lent>, Stopped> {
+        let mut lents = Vec::with_capacity(parts.len());
+        for part in parts {
+            let mut lent = self.lend(part.shard, access).await?;
+            if let Err(stopped) = self.make_ready(&mut lent, None).await {
+                lent.abandon();
+                return Err(stopped);
+            }
+            lents.push(lent);
+        }
+        Ok(lents)
+    }
+
+    fn settle_all(&mut self, lents: Vec<Lent>, ended: Result<Ended, Broken>) -> Result<Result<(), Stopped>, End> {
+        let now = Instant::now();
+        for lent in lents {
+            if lent.role == Role::Replica {
+                self.position.read_replica(lent.shard, now);
+            }
+            // What still runs there is of no use to anybody.
+            if lent.connection.owed.is_empty() { lent.give_back() } else { lent.abandon() }
+        }
+        match ended {
+            Ok(Ended::Done | Ended::Failed) => Ok(Ok(())),
+            Ok(Ended::Refused(error)) | Err(Broken::Server { error, midway: false }) => Ok(Err(error.into())),
+            Err(Broken::Client(cause)) => Err(End::Gone(cause)),
+            Err(Broken::Refused(error) | Broken::Server { error, .. }) => Err(End::Refused(error)),
+        }
+    }
+
+    /// Tells the client why its unit was not carried out, and that it may go on.
+    pub(super) fn put_stopped(&mut self, out: &mut BytesMut, stopped: &Stopped) {
+        out.extend_from_slice(&self.news.split());
+        match stopped {
+            Stopped::Refused(error) => self.put_failure(out, error),
+            Stopped::Server(body) => {
+                self.fail_transaction();
+                if crate::backend::is_fatal(body) {
+                    let error = Error::new(SqlState::CONNECTION_LOST, crate::backend::describe_failure(body));
+                    put_error(out, Severity::Error, &error);
+                } else {
+                    crate::wire::frame::put(out, server::ERROR, |out| out.put_slice(body));
+                }
+            }
+        }
+        put_ready(out, self.transaction.status());
+    }
+}
+
+fn need_of(access: Access) -> crate::balance::Access {
+    match access {
+        Access::Read => crate::balance::Access::Read,
+        Access::ReplicaOnly => crate::balance::Access::ReplicaOnly,
+        Access::Write | Access::PrimaryRead => crate::balance::Access::Primary,
+    }
+}

@@ -1,0 +1,200 @@
+//! Statements that are answered here, without a server: the ends of blocks that never got one, and the proxy's own.
+
+use super::Session;
+use super::planned::Planned;
+use super::prepared::Prepared;
+use super::settings::Change;
+use super::transaction::{Begun, Transaction};
+use crate::error::{Error, SqlState};
+use crate::plan::explain;
+use crate::statement::{
+    Analysis, Isolation, Kind, LiteralSpan, SettingControl, SettingValue, Statement, TransactionControl, Values,
+};
+
+/// What a statement that was answered here gives.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Answer {
+    pub columns: Option<Vec<&'static str>>,
+    pub rows: Vec<Vec<Option<String>>>,
+    pub tag: String,
+    pub warning: Option<Error>,
+}
+
+impl Answer {
+    fn tag(tag: &str) -> Self {
+        Self { tag: tag.to_owned(), ..Self::default() }
+    }
+
+    fn warned(tag: &str, sqlstate: SqlState, warning: &str) -> Self {
+        Self { warning: Some(Error::new(sqlstate, warning)), ..Self::tag(tag) }
+    }
+}
+
+impl Session {
+    /// Carries a statement out here, if no server need know of it. `text` is the statement's own.
+    pub(super) fn answer(&mut self, statement: &Statement, text: &str) -> Option<Result<Answer, Error>> {
+        match &statement.kind {
+            Kind::Transaction(control) => self.answer_transaction(control, text).map(Ok),
+            Kind::Setting(control) => self.answer_setting(control, text),
+            Kind::Deallocate { name: Some(name) } if self.statements.remove(name.as_str()).is_some() => {
+                Some(Ok(Answer::tag("DEALLOCATE")))
+            }
+            Kind::Deallocate { name: None } if self.pin.is_none() => {
+                self.statements.clear();
+                Some(Ok(Answer::tag("DEALLOCATE ALL")))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether [`Session::answer`] would, as the session stands.
+    pub(super) fn would_answer(&self, prepared: &Prepared) -> bool {
+        use TransactionControl as Control;
+        let Some(statement) = prepared.analysis.statements.first() else { return true };
+        match (&statement.kind, &self.transaction) {
+            (Kind::Transaction(Control::Begin { .. }), transaction) => {
+                matches!(transaction, Transaction::Idle | Transaction::Begun(_))
+            }
+            (Kind::Transaction(Control::Commit { chain } | Control::Rollback { chain }), transaction) => {
+                match transaction {
+                    Transaction::Idle => !chain,
+                    Transaction::Begun(_) | Transaction::Failed(None) => true,
+                    Transaction::Open(_) | Transaction::Failed(Some(_)) => false,
+                }
+            }
+            (Kind::Deallocate { name: Some(name) }, _) => self.statements.contains_key(name.as_str()),
+            (Kind::Deallocate { name: None }, _) => self.pin.is_none(),
+            _ => true,
+        }
+    }
+
+    fn answer_transaction(&mut self, control: &TransactionControl, text: &str) -> Option<Answer> {
+        use TransactionControl as Control;
+        let sharded = self.snapshot.database.is_sharded();
+        match (&mut self.transaction, control) {
+            (Transaction::Idle, Control::Begin { read_only, isolation, .. }) => {
+                let begun = Begun {
+                    texts: vec![text.to_owned()],
+                    read_only: read_only.unwrap_or(false),
+                    serializable: *isolation == Some(Isolation::Serializable),
+                };
+                self.transaction = Transaction::Begun(begun);
+                Some(Answer::tag(if text.trim_start()[..1].eq_ignore_ascii_case("s") {
+                    "START TRANSACTION"
+                } else {
+                    "BEGIN"
+                }))
+            }
+            (Transaction::Begun(_), Control::Begin { .. }) => Some(Answer::warned(
+                "BEGIN",
+                SqlState::ACTIVE_TRANSACTION,
+                "there is already a transaction in progress",
+            )),
+            (Transaction::Begun(begun), Control::SetTransaction { read_only, isolation }) => {
+                begun.read_only = read_only.unwrap_or(begun.read_only);
+                begun.serializable |= *isolation == Some(Isolation::Serializable);
+                begun.texts.push(text.to_owned());
+                Some(Answer::tag("SET"))
+            }
+            (Transaction::Begun(begun), Control::Savepoint { name }) if sharded => {
+                begun.texts.push(text.to_owned());
+                let name = name.clone();
+                self.settings.savepoint(&name);
+                Some(Answer::tag("SAVEPOINT"))
+            }
+            (Transaction::Idle, Control::Commit { chain: false }) => Some(nothing_to_end("COMMIT")),
+            (Transaction::Idle, Control::Rollback { chain: false }) => Some(nothing_to_end("ROLLBACK")),
+            (Transaction::Begun(_), Control::Commit { chain }) => Some(self.end_begun(*chain, true)),
+            (Transaction::Begun(_), Control::Rollback { chain }) => Some(self.end_begun(*chain, false)),
+            (Transaction::Failed(None), Control::Commit { .. } | Control::Rollback { .. }) => {
+                self.transaction = Transaction::Idle;
+                self.settings.rollback();
+                Some(Answer::tag("ROLLBACK"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Ends a block that no server knows of.
+    fn end_begun(&mut self, chain: bool, commit: bool) -> Answer {
+        if commit {
+            self.settings.commit();
+        } else {
+            self.settings.rollback();
+        }
+        let ended = std::mem::replace(&mut self.transaction, Transaction::Idle);
+        if let (true, Transaction::Begun(mut begun)) = (chain, ended) {
+            begun.texts.truncate(1);
+            self.transaction = Transaction::Begun(begun);
+        }
+        Answer::tag(if commit { "COMMIT" } else { "ROLLBACK" })
+    }
+
+    fn answer_setting(&mut self, control: &SettingControl, text: &str) -> Option<Result<Answer, Error>> {
+        let is_ours = |name: &str| name.starts_with("pgweir.");
+        match control {
+            SettingControl::Set { name, value, .. } if is_ours(name) => {
+                let value = value.as_ref().map(|value| value.plain.as_str());
+                Some(self.wishes.set(name, value, &self.snapshot.database).map(|()| Answer::tag("SET")))
+            }
+            SettingControl::Reset { name } if is_ours(name) => {
+                Some(self.wishes.set(name, None, &self.snapshot.database).map(|()| Answer::tag("RESET")))
+            }
+            SettingControl::Show { name } if is_ours(name) => Some(Ok(Answer {
+                columns: Some(vec!["setting"]),
+                rows: vec![vec![Some(self.wishes.show(name))]],
+                tag: "SHOW".to_owned(),
+                warning: None,
+            })),
+            SettingControl::Set { name, value: Some(SettingValue { plain, .. }), .. }
+                if super::settings::check_readable(name, plain).is_err() =>
+            {
+                super::settings::check_readable(name, plain).err().map(Err)
+            }
+            SettingControl::Set { name, value: Some(value), local } if self.snapshot.database.is_sharded() => {
+                // Which shard the block will be on is not known yet: carried out when it is.
+                let Transaction::Begun(begun) = &mut self.transaction else { return None };
+                if *local {
+                    begun.texts.push(text.to_owned());
+                } else {
+                    self.settings.apply(&Change::Set { name: name.clone(), value: value.sql.clone() });
+                }
+                Some(Ok(Answer::tag("SET")))
+            }
+            _ => None,
+        }
+    }
+
+    /// `EXPLAIN ROUTE`: what would be done, and why.
+    pub(super) fn explain_route(&self, text: &str) -> Result<Answer, Error> {
+        let entry = self.station.analyse(text);
+        let planned = entry.extra.get(&entry.analysis, &self.snapshot, &self.search_path);
+        let (analysis, literals) = (&entry.analysis, self.station.literals(text));
+        let rows = explained(text, analysis, &literals, &planned);
+        Ok(Answer {
+            columns: Some(vec!["property", "value"]),
+            rows: rows.into_iter().map(|(name, value)| vec![Some(name), Some(value)]).collect(),
+            tag: "EXPLAIN".to_owned(),
+            warning: None,
+        })
+    }
+}
+
+fn explained(
+    text: &str,
+    analysis: &Analysis,
+    literals: &[LiteralSpan],
+    planned: &Planned,
+) -> Vec<(String, String)> {
+    let values = Values { text, literals, parameters: None };
+    planned
+        .templates
+        .iter()
+        .zip(&analysis.statements)
+        .flat_map(|(template, _)| explain::explain(template, &values))
+        .collect()
+}
+
+fn nothing_to_end(tag: &str) -> Answer {
+    Answer::warned(tag, SqlState("25P01"), "there is no transaction in progress")
+}

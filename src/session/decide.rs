@@ -1,0 +1,259 @@
+//! Where a unit of work goes, before any of it is sent.
+
+use smallvec::SmallVec;
+
+use super::Session;
+use super::digest::Step;
+use super::effects::{self, Effect};
+use super::planned::Planned;
+use super::prepared::Prepared;
+use super::transaction::Transaction;
+use super::unit::Frame;
+use crate::error::{Error, SqlState};
+use crate::plan::{Access, Plan, Route, Scatter, Spread};
+use crate::statement::{Analysis, Kind, LiteralSpan, Parameters, Statement, Values};
+use crate::topology::ShardId;
+use crate::wire::{Bind, Status};
+
+/// Where a unit goes, and what it changes in the session if it succeeds.
+#[derive(Debug)]
+pub(super) struct Decided {
+    pub way: Way,
+    pub effects: SmallVec<[Effect; 2]>,
+}
+
+#[derive(Debug)]
+pub(super) enum Way {
+    One { shard: ShardId, access: Access },
+    Scatter(Box<Scatter>, Access),
+    Spread(Box<Spread>),
+}
+
+/// Where the statements of a unit want to go, taken together.
+#[derive(Default)]
+struct Wanted {
+    /// The first statement that is bound to a shard by its rows.
+    fixed: Option<ShardId>,
+    /// Where statements go that may go anywhere.
+    anywhere: Option<ShardId>,
+    access: Option<Access>,
+    several: Option<Way>,
+    statements: usize,
+}
+
+impl Session {
+    /// Decides for all statements of a Query.
+    pub(super) fn decide_query(
+        &self,
+        text: &str,
+        analysis: &Analysis,
+        literals: &[LiteralSpan],
+        planned: &Planned,
+    ) -> Result<Decided, Error> {
+        let values = Values { text, literals, parameters: None };
+        let mut effects = Vec::new();
+        let mut wanted = Wanted::default();
+        for (statement, template) in analysis.statements.iter().zip(&planned.templates) {
+            effects::of(statement, &mut effects);
+            let plan = template.plan(&values)?;
+            wanted.add(self, statement, plan)?;
+        }
+        self.conclude(wanted, effects.into())
+    }
+
+    /// Decides for the messages of a unit up to its Sync (or as many of them as are known).
+    pub(super) fn decide_steps(
+        &self,
+        steps: &[Step],
+        frames: &[Frame],
+        input: &[u8],
+        complete: bool,
+    ) -> Result<Decided, Error> {
+        let mut effects = Vec::new();
+        let mut wanted = Wanted::default();
+        let mut parsed = Wanted::default();
+        for (step, frame) in steps.iter().zip(frames) {
+            match step {
+                Step::Bind { prepared, .. } => {
+                    self.decide_bind(prepared, frame.body(input), &mut wanted, &mut effects)?;
+                }
+                Step::Parse { prepared, .. } | Step::DescribeStatement { prepared, .. } if !prepared.is_control() => {
+                    parsed.add_parse(self, prepared);
+                }
+                _ => {}
+            }
+        }
+        if wanted.statements == 0 {
+            wanted = parsed;
+        }
+        if !complete {
+            // More may follow that is not a read.
+            wanted.access = Some(Access::Write);
+        }
+        self.conclude(wanted, effects.into())
+    }
+
+    /// Decides for a Bind that came after its unit was sent on its way: it must go the same way.
+    pub(super) fn check_bind(&self, prepared: &Prepared, body: &[u8], shard: ShardId) -> Result<Vec<Effect>, Error> {
+        let (mut wanted, mut effects) = (Wanted::default(), Vec::new());
+        self.decide_bind(prepared, body, &mut wanted, &mut effects)?;
+        if wanted.several.is_some() || wanted.fixed.is_some_and(|wanted| wanted != shard) {
+            return Err(second_shard(shard));
+        }
+        Ok(effects)
+    }
+
+    fn decide_bind(
+        &self,
+        prepared: &Prepared,
+        body: &[u8],
+        wanted: &mut Wanted,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Error> {
+        let text = prepared.readable().unwrap_or_default();
+        let planned = prepared.plans.get(&prepared.analysis, &self.snapshot, &self.search_path);
+        let parameters = Parameters::parse(Bind::after_names(body)?, &prepared.types)?;
+        let values = Values { text, literals: &prepared.literals, parameters: Some(&parameters) };
+        for (statement, template) in prepared.analysis.statements.iter().zip(&planned.templates) {
+            effects::of(statement, effects);
+            let plan = template.plan(&values)?;
+            wanted.add(self, statement, plan)?;
+        }
+        Ok(())
+    }
+
+    fn conclude(&self, wanted: Wanted, effects: SmallVec<[Effect; 2]>) -> Result<Decided, Error> {
+        let home = self.snapshot.database.home;
+        if let Some(way) = wanted.several {
+            return match &self.transaction {
+                Transaction::Idle if self.pin.is_none() => Ok(Decided { way, effects }),
+                Transaction::Idle => Err(Error::unsupported(
+                    "a statement on several shards while the session is bound to one",
+                    "The session holds a temporary table, advisory lock, LISTEN or the like.",
+                )),
+                _ => Err(Error::unsupported(
+                    "a transaction block that reaches several shards",
+                    "Give every statement of the transaction the same shard key, or run this one outside of BEGIN.",
+                )),
+            };
+        }
+        let access = wanted.access.unwrap_or(Access::Read);
+        let shard = match (&self.transaction, wanted.fixed) {
+            (Transaction::Open(open), Some(fixed)) if fixed != open.lent.shard => {
+                return Err(second_shard(open.lent.shard));
+            }
+            (Transaction::Open(open), _) => open.lent.shard,
+            (_, Some(fixed)) => fixed,
+            (_, None) => self.pin.as_ref().map_or_else(|| wanted.anywhere.unwrap_or(home), |pin| pin.lent.shard),
+        };
+        Ok(Decided { way: Way::One { shard, access }, effects })
+    }
+}
+
+impl Wanted {
+    fn add(&mut self, session: &Session, statement: &Statement, plan: Plan) -> Result<(), Error> {
+        self.statements += 1;
+        if is_control(&statement.kind) {
+            return Ok(());
+        }
+        let Plan { route, access } = session.wishes.apply(plan, statement);
+        self.widen(match statement.kind {
+            // They are not read anything from, and mean the same on every server.
+            Kind::Setting(_) => Access::PrimaryRead,
+            _ => access,
+        });
+        let several = match route {
+            Route::One(shard) if floats(statement) => {
+                self.anywhere.get_or_insert(shard);
+                return Ok(());
+            }
+            Route::One(shard) => {
+                return match self.fixed {
+                    Some(fixed) if fixed != shard => Err(second_shard(fixed)),
+                    _ => {
+                        self.fixed = Some(shard);
+                        Ok(())
+                    }
+                };
+            }
+            Route::Scatter(scatter) => Way::Scatter(Box::new(scatter), access),
+            Route::Spread(spread) => Way::Spread(Box::new(spread)),
+        };
+        if self.statements > 1 || self.several.is_some() {
+            return Err(Error::unsupported(
+                "more than one statement in a text or pipeline that reaches several shards",
+                "Send the statements one by one.",
+            ));
+        }
+        self.several = Some(several);
+        Ok(())
+    }
+
+    /// A statement that is only prepared: any shard knows its types.
+    fn add_parse(&mut self, session: &Session, prepared: &Prepared) {
+        let planned = prepared.plans.get(&prepared.analysis, &session.snapshot, &session.search_path);
+        let reads = planned.templates.iter().all(crate::plan::Template::is_proven_read);
+        self.widen(if reads { Access::Read } else { Access::PrimaryRead });
+    }
+
+    /// One write makes the unit a write; one read that needs the primary sends it there.
+    fn widen(&mut self, access: Access) {
+        self.access = Some(match (self.access, access) {
+            (None, access) => access,
+            (Some(Access::Write), _) | (_, Access::Write) => Access::Write,
+            (Some(Access::PrimaryRead), _) | (_, Access::PrimaryRead) => Access::PrimaryRead,
+            (Some(Access::ReplicaOnly), _) | (_, Access::ReplicaOnly) => Access::ReplicaOnly,
+            (Some(Access::Read), Access::Read) => Access::Read,
+        });
+    }
+}
+
+/// Statements that say nothing about where they run.
+fn is_control(kind: &Kind) -> bool {
+    matches!(kind, Kind::Transaction(_) | Kind::Fetch { .. } | Kind::CloseCursor { .. })
+}
+
+/// Names no table: it means the same on every shard.
+fn floats(statement: &Statement) -> bool {
+    let tables = statement.blocks.iter().flat_map(|block| &block.relations);
+    matches!(statement.kind, Kind::Query | Kind::Setting(_) | Kind::Deallocate { .. } | Kind::Execute { .. })
+        && statement.hints.shard.is_none()
+        && tables.filter(|relation| relation.table.is_some()).count() == 0
+}
+
+fn second_shard(first: ShardId) -> Error {
+    Error::unsupported(
+        format!("a transaction or pipeline that has begun on shard {} and reaches another one", first.0),
+        "Give every statement of the transaction the same shard key.",
+    )
+}
+
+/// What the failed state of a transaction lets pass: its end, and going back to a savepoint.
+pub(super) fn check_failed(analysis: &Analysis) -> Result<(), Error> {
+    use crate::statement::TransactionControl as Control;
+    let ends = |kind: &Kind| {
+        matches!(
+            kind,
+            Kind::Transaction(Control::Commit { .. } | Control::Rollback { .. } | Control::RollbackTo { .. })
+        )
+    };
+    match analysis.statements.first() {
+        Some(first) if ends(&first.kind) => Ok(()),
+        _ => Err(Error::new(
+            SqlState::FAILED_TRANSACTION,
+            "current transaction is aborted, commands ignored until end of transaction block",
+        )),
+    }
+}
+
+/// Where the session stands, as the client is told.
+impl Transaction {
+    pub(super) fn status(&self) -> Status {
+        match self {
+            Self::Idle => Status::Idle,
+            Self::Begun { .. } => Status::InTransaction,
+            Self::Open(open) => open.lent.connection.status,
+            Self::Failed(_) => Status::Failed,
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! What the session has written and seen, by local time: which replica may serve its next read
+//! (see `balance` for the clock ladder).
+
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use crate::topology::ShardId;
+
+/// Per shard; nothing for shards never touched.
+#[derive(Debug, Default)]
+pub(super) struct Position(SmallVec<[(ShardId, Seen); 1]>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    /// When the last write was acknowledged, or the last replica read ended.
+    write: Option<Instant>,
+    replica_read: Option<Instant>,
+}
+
+impl Position {
+    pub fn wrote(&mut self, shard: ShardId, now: Instant) {
+        self.of(shard).write = Some(now);
+    }
+
+    pub fn read_replica(&mut self, shard: ShardId, now: Instant) {
+        self.of(shard).replica_read = Some(now);
+    }
+
+    /// A replica must have caught up to a later rung than this to serve the session.
+    pub fn floor(&self, shard: ShardId) -> Floor {
+        let seen = self.0.iter().find(|(known, _)| *known == shard).map(|(_, seen)| *seen).unwrap_or_default();
+        Floor { write: seen.write, replica_read: seen.replica_read }
+    }
+
+    fn of(&mut self, shard: ShardId) -> &mut Seen {
+        match self.0.iter().position(|(known, _)| *known == shard) {
+            Some(position) => &mut self.0[position].1,
+            None => {
+                self.0.push((shard, Seen::default()));
+                &mut self.0.last_mut().expect("just pushed").1
+            }
+        }
+    }
+}
+
+/// See [`Position::floor`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Floor {
+    pub write: Option<Instant>,
+    pub replica_read: Option<Instant>,
+}

@@ -1,0 +1,171 @@
+//! All clients being served: who they are, what they do, and how a CancelRequest reaches them.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use subtle::ConstantTimeEq;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::backend::CancelTarget;
+use crate::wire::CancelKey;
+
+#[derive(Default)]
+pub struct Registry(Mutex<HashMap<i32, Arc<Client>, foldhash::fast::RandomState>>);
+
+/// One client, as others see it.
+pub struct Client {
+    pub key: CancelKey,
+    pub user: String,
+    pub database: String,
+    pub address: Option<SocketAddr>,
+    pub encrypted: bool,
+    pub since: Instant,
+    pub units: AtomicU64,
+    state: AtomicU8,
+    bound: Mutex<Bound>,
+    cancelled: Notify,
+}
+
+#[derive(Default)]
+struct Bound {
+    targets: Vec<Arc<CancelTarget>>,
+    /// Why a connection stays with the client.
+    pinned: Option<&'static str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Idle,
+    Active,
+    /// For a server connection.
+    Waiting,
+    InTransaction,
+}
+
+/// Takes the client out again when its session ends.
+pub struct Registered {
+    registry: Arc<Registry>,
+    pub client: Arc<Client>,
+}
+
+impl Registry {
+    /// A client under a key that nobody else has.
+    pub fn register(self: &Arc<Self>, make: impl Fn(CancelKey) -> Client) -> Registered {
+        let mut clients = self.lock();
+        loop {
+            // Positive, as process numbers are.
+            let key = CancelKey { process: rand::random::<i32>() & i32::MAX, secret: rand::random() };
+            if let std::collections::hash_map::Entry::Vacant(place) = clients.entry(key.process) {
+                let client = Arc::clone(place.insert(Arc::new(make(key))));
+                return Registered { registry: Arc::clone(self), client };
+            }
+        }
+    }
+
+    /// Ends what the client of this key runs or waits for; an unknown key is ignored, as PostgreSQL does.
+    pub async fn cancel(&self, key: CancelKey) {
+        let client = self.lock().get(&key.process).cloned();
+        let Some(client) = client else { return };
+        if !bool::from(client.key.secret.to_be_bytes().ct_eq(&key.secret.to_be_bytes())) {
+            return;
+        }
+        let targets = client.targets_to_cancel();
+        if targets.is_empty() {
+            if client.state() == State::Waiting {
+                client.cancelled.notify_waiters();
+            }
+            return;
+        }
+        for target in targets {
+            if let Err(cause) = target.cancel().await {
+                tracing::debug!(%cause, "cancel request");
+            }
+        }
+    }
+
+    pub fn all(&self) -> Vec<Arc<Client>> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<i32, Arc<Client>, foldhash::fast::RandomState>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Client {
+    pub fn new(key: CancelKey, user: &str, database: &str) -> Self {
+        Self {
+            key,
+            user: user.to_owned(),
+            database: database.to_owned(),
+            address: None,
+            encrypted: false,
+            since: Instant::now(),
+            units: AtomicU64::new(0),
+            state: AtomicU8::new(0),
+            bound: Mutex::default(),
+            cancelled: Notify::new(),
+        }
+    }
+
+    pub fn state(&self) -> State {
+        match self.state.load(Ordering::Relaxed) {
+            0 => State::Idle,
+            1 => State::Active,
+            2 => State::Waiting,
+            _ => State::InTransaction,
+        }
+    }
+
+    pub(super) fn become_(&self, state: State) {
+        let number = match state {
+            State::Idle => 0,
+            State::Active => 1,
+            State::Waiting => 2,
+            State::InTransaction => 3,
+        };
+        self.state.store(number, Ordering::Relaxed);
+    }
+
+    /// A CancelRequest ends what runs on this connection, until [`Client::unbind`].
+    pub(super) fn bind(&self, target: &Arc<CancelTarget>) {
+        self.lock().targets.push(Arc::clone(target));
+    }
+
+    /// No CancelRequest that comes from now on reaches the connection; one on its way keeps it from being used again.
+    pub(super) fn unbind(&self, target: &Arc<CancelTarget>) {
+        self.lock().targets.retain(|known| !Arc::ptr_eq(known, target));
+    }
+
+    pub(super) fn pin(&self, reason: Option<&'static str>) {
+        self.lock().pinned = reason;
+    }
+
+    pub fn pinned(&self) -> Option<&'static str> {
+        self.lock().pinned
+    }
+
+    /// Returns when a CancelRequest comes while nothing is bound.
+    pub(super) async fn cancelled(&self) {
+        self.cancelled.notified().await;
+    }
+
+    fn targets_to_cancel(&self) -> Vec<Arc<CancelTarget>> {
+        let bound = self.lock();
+        bound.targets.iter().for_each(|target| target.announce());
+        bound.targets.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Bound> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.registry.lock().remove(&self.client.key.process);
+    }
+}

@@ -1,0 +1,37 @@
+//! Where a client stands between two units of work.
+
+use std::collections::BTreeMap;
+
+use super::lent::Lent;
+use super::settings::Change;
+
+/// A transaction block, as the client sees it.
+pub(super) enum Transaction {
+    Idle,
+    /// BEGIN was answered here; no server is chosen before a statement needs one.
+    Begun(Begun),
+    Open(Open),
+    /// Only the end of the block may pass. No connection if there was none or it was lost; else its server does not
+    /// know yet that the block has failed.
+    Failed(Option<Box<Open>>),
+}
+
+/// Statements that wait for a server.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Begun {
+    /// BEGIN, and what was answered here since: SET TRANSACTION, SET LOCAL, SAVEPOINT.
+    pub texts: Vec<String>,
+    pub read_only: bool,
+    pub serializable: bool,
+}
+
+pub(super) struct Open {
+    pub lent: Lent,
+    /// Something ran that is not a proven read.
+    pub wrote: bool,
+    /// Settings changed inside the block, for the connection's own account when it commits.
+    pub changes: Vec<Change>,
+}
+
+/// Values of ParameterStatus that a client was told, shared while they are the log-in's.
+pub(super) type Reported = std::sync::Arc<BTreeMap<String, String>>;
