@@ -9,8 +9,8 @@ use bytes::{Buf, BytesMut};
 
 use crate::backend::{Connection, Event, Verdict};
 use crate::error::{Error, SqlState};
-use crate::wire::frame::{Header, server};
 use crate::wire::Channel;
+use crate::wire::frame::{Header, server};
 
 /// What a relay asks of the unit of work it carries.
 pub trait Unit: Send {
@@ -82,12 +82,7 @@ impl Relay {
         }
     }
 
-    fn feed(
-        &mut self,
-        client: &mut Channel,
-        connection: &mut Connection,
-        unit: &mut dyn Unit,
-    ) -> Result<(), Broken> {
+    fn feed(&mut self, client: &mut Channel, connection: &mut Connection, unit: &mut dyn Unit) -> Result<(), Broken> {
         if connection.channel.output.len() < BUFFER_BYTES {
             self.complete = unit.feed(&mut client.input, connection).map_err(Broken::Refused)?;
             connection.owed.give(&mut client.output);

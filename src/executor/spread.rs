@@ -94,7 +94,8 @@ impl Answers {
                     rows.push(frame);
                     if self.bytes > limit_bytes {
                         rows.clear();
-                        let message = format!("the rows that the statement returns exceed merge_limit ({limit_bytes} B)");
+                        let message =
+                            format!("the rows that the statement returns exceed merge_limit ({limit_bytes} B)");
                         let error = Error::new(SqlState::TOO_LARGE, message).with_hint("Leave out RETURNING.");
                         failure.get_or_insert(Failure::Proxy(error));
                     }
@@ -134,11 +135,7 @@ impl Answers {
 }
 
 /// Prepares, decides, commits. The failure of a step before the decision undoes everything.
-async fn commit(
-    client: &mut Channel,
-    inputs: &mut [&mut Connection],
-    gid: &str,
-) -> Result<Option<Failure>, Broken> {
+async fn commit(client: &mut Channel, inputs: &mut [&mut Connection], gid: &str) -> Result<Option<Failure>, Broken> {
     let Some((home, others)) = inputs.split_first_mut() else { return Ok(None) };
     let mut failures = ask_all(client, others, &format!("PREPARE TRANSACTION '{gid}'")).await?;
     if failures.iter().all(Option::is_none) {
@@ -169,7 +166,8 @@ async fn finish(client: &mut Channel, others: &mut [&mut Connection], gid: &str)
         Err(broken) => return Err(broken),
     };
     if let Some(why) = late {
-        let warning = Error::new(SqlState::OUTCOME_UNKNOWN, "the write is committed; a shard will show it a little later");
+        let warning =
+            Error::new(SqlState::OUTCOME_UNKNOWN, "the write is committed; a shard will show it a little later");
         put_warning(&mut client.output, &warning.with_detail(why));
     }
     Ok(())

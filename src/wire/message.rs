@@ -6,7 +6,9 @@ use pgwire::error::ErrorInfo;
 use pgwire::messages::Message;
 use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
 use pgwire::messages::response::{CommandComplete, ErrorResponse, NoticeResponse};
-use pgwire::messages::startup::{Authentication, BackendKeyData, Password, SASLInitialResponse, SASLResponse, SecretKey};
+use pgwire::messages::startup::{
+    Authentication, BackendKeyData, Password, SASLInitialResponse, SASLResponse, SecretKey,
+};
 
 use super::frame::{self, client, malformed, put, put_text, server, take_text, take_u32};
 use crate::error::Error;

@@ -1,0 +1,356 @@
+//! From a text to what its statements mean.
+
+use std::sync::Arc;
+
+use sqlparser::ast::{self, Statement as Ast};
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::{Location, Token as SqlToken, TokenWithSpan, Tokenizer};
+
+use super::blocks::Walker;
+use super::clauses;
+use super::commands::{Cursor, command, explained};
+use super::hints;
+use super::scan::{Lexer, Token, TokenKind};
+use super::types::{Analysis, Copy, Hints, Insert, InsertSource, Kind, Row, Statement, Tokens, Update};
+
+/// Understands a text. Never fails: what cannot be read is [`Kind::Unknown`].
+pub fn analyze(text: &str) -> Analysis {
+    let mut hints = Hints::default();
+    let mut tokens = Vec::new();
+    for token in Lexer::new(text.as_bytes()) {
+        match token.kind {
+            TokenKind::Hint => hints::read(&text[token.start as usize..token.end as usize], &mut hints),
+            _ => tokens.push(token),
+        }
+    }
+    let literals: Vec<u32> =
+        tokens.iter().filter(|token| matches!(token.kind, TokenKind::Literal(_))).map(|token| token.start).collect();
+    let source = Source { text, tokens: &tokens, literals: &literals };
+    let mut sensitive = false;
+    let mut statements = Vec::new();
+    for part in split(text, &tokens) {
+        let mut statement = source.statement(part, &mut sensitive);
+        statement.hints = hints.clone();
+        statements.push(Arc::new(statement));
+    }
+    let parameters = tokens.iter().filter(|token| token.kind == TokenKind::Parameter);
+    let numbers = parameters.filter_map(|token| text[token.start as usize + 1..token.end as usize].parse().ok());
+    Analysis { statements, parameters: numbers.max().unwrap_or(0), literal_sensitive: sensitive }
+}
+
+/// A text with its tokens, numbered from 0.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'t> {
+    pub text: &'t str,
+    pub tokens: &'t [Token],
+    /// Where each literal starts, ascending.
+    pub literals: &'t [u32],
+}
+
+impl<'t> Source<'t> {
+    pub(super) fn cursor(self, part: Tokens) -> Cursor<'t> {
+        Cursor { text: self.text, tokens: &self.tokens[part.start as usize..part.end as usize], first: part.start }
+    }
+
+    fn statement(self, part: Tokens, sensitive: &mut bool) -> Statement {
+        let cursor = self.cursor(part);
+        let unknown = || Statement::of(Kind::Unknown { keyword: cursor.peek().to_ascii_uppercase() }, part);
+        if cursor.tokens.iter().any(|token| token.kind == TokenKind::Problem) {
+            *sensitive = true;
+            return unknown();
+        }
+        if cursor.peek().eq_ignore_ascii_case("EXPLAIN") {
+            return self.explain(part, sensitive);
+        }
+        if let Some(kind) = command(cursor) {
+            *sensitive = true;
+            let mut statement = Statement::of(kind, part);
+            if cursor.peek().eq_ignore_ascii_case("CREATE") {
+                self.add_source_of_create(part, &mut statement, sensitive);
+            }
+            return statement;
+        }
+        if cursor.peek().eq_ignore_ascii_case("DECLARE") {
+            return self.declare(part, sensitive);
+        }
+        if cursor.peek().eq_ignore_ascii_case("COPY") {
+            return self.copy_query(part, sensitive);
+        }
+        self.parsed(part, sensitive).unwrap_or_else(unknown)
+    }
+
+    fn explain(self, part: Tokens, sensitive: &mut bool) -> Statement {
+        let (route, analyze, inner) = explained(self.cursor(part));
+        if route {
+            return Statement::of(Kind::ExplainRoute { inner }, part);
+        }
+        let mut statement = self.statement(inner, sensitive);
+        let kind = Box::new(statement.kind);
+        statement.kind = Kind::Explain { analyze, inner: kind };
+        statement.tokens = part;
+        statement
+    }
+
+    /// DECLARE name [options] CURSOR [options] FOR query
+    fn declare(self, part: Tokens, sensitive: &mut bool) -> Statement {
+        *sensitive = true;
+        let mut cursor = self.cursor(part);
+        cursor.skip(1);
+        let name = cursor.name();
+        let mut hold = false;
+        while !cursor.tokens.is_empty() && !cursor.take(&["FOR"]) {
+            hold |= cursor.take(&["WITH", "HOLD"]);
+            if !cursor.peek().eq_ignore_ascii_case("FOR") {
+                cursor.skip(1);
+            }
+        }
+        let mut statement = self.statement(Tokens { start: cursor.first, end: part.end }, sensitive);
+        statement.kind = Kind::DeclareCursor { name, hold };
+        statement.tokens = part;
+        statement
+    }
+
+    /// COPY (query) TO …
+    fn copy_query(self, part: Tokens, sensitive: &mut bool) -> Statement {
+        *sensitive = true;
+        let cursor = self.cursor(part);
+        let Some(end) = clauses::closing(cursor.tokens, 1) else {
+            return Statement::of(Kind::Unknown { keyword: "COPY".to_owned() }, part);
+        };
+        let inner = Tokens { start: part.start + 2, end: part.start + end };
+        let mut statement = self.statement(inner, sensitive);
+        let reads = matches!(statement.kind, Kind::Query);
+        let is_client = cursor.has("STDOUT");
+        statement.kind = if reads {
+            Kind::Copy(Copy { table: None, columns: Vec::new(), from: false, is_client })
+        } else {
+            Kind::ModifyingQuery { into: false }
+        };
+        statement.tokens = part;
+        statement
+    }
+
+    /// CREATE TABLE … AS query: where the rows come from matters as for a query.
+    fn add_source_of_create(self, part: Tokens, statement: &mut Statement, sensitive: &mut bool) {
+        let cursor = self.cursor(part);
+        let starts = cursor.tokens.windows(2).position(|pair| {
+            let next = cursor.written(&pair[1]);
+            cursor.written(&pair[0]).eq_ignore_ascii_case("AS")
+                && ["SELECT", "WITH", "TABLE", "VALUES"].iter().any(|word| next.eq_ignore_ascii_case(word))
+        });
+        if let (Some(start), true) = (starts, cursor.has("TABLE") || cursor.has("MATERIALIZED")) {
+            let start = part.start + u32::try_from(start).expect("fewer tokens than bytes") + 1;
+            let source = self.statement(Tokens { start, end: part.end }, sensitive);
+            statement.blocks = source.blocks;
+            statement.calls = source.calls;
+        }
+    }
+
+    /// Reads queries and data changes by the grammar; `None` where it does not understand them.
+    fn parsed(self, part: Tokens, sensitive: &mut bool) -> Option<Statement> {
+        let range = self.bytes(part);
+        if self.longest_chain(part) > CHAIN {
+            return None;
+        }
+        let (ast, places) = parse(&self.text[range.clone()], range.start, self)?;
+        let mut walker = Walker::new(self, &places);
+        let kind = match ast {
+            Ast::Query(query) => walker.outermost(&query),
+            Ast::Insert(insert) => {
+                walker.insert(&insert);
+                self.insert(&insert, part, &walker)?
+            }
+            Ast::Update(update) => {
+                walker.update(&update);
+                let assigned = update.assignments.iter().map(|assignment| walker.assignment(assignment)).collect();
+                Kind::Update(Update { assigned, returning: update.returning.is_some() })
+            }
+            Ast::Delete(delete) => {
+                walker.delete(&delete);
+                Kind::Delete { returning: delete.returning.is_some() }
+            }
+            Ast::Merge(merge) => {
+                walker.merge(&merge);
+                Kind::Merge
+            }
+            _ => return None,
+        };
+        let shape = clauses::shape(self, part, &walker);
+        *sensitive |= shape.as_ref().is_some_and(|(_, ordinals)| *ordinals);
+        let shape = shape.map(|(shape, _)| shape).unwrap_or_default();
+        let Walker { blocks, calls, locks_rows, .. } = walker;
+        Some(Statement { kind, tokens: part, blocks, calls, locks_rows, shape, hints: Hints::default() })
+    }
+
+    fn insert(self, insert: &ast::Insert, part: Tokens, walker: &Walker<'_>) -> Option<Kind> {
+        let source = match insert.source.as_ref().map(|query| &*query.body) {
+            None => InsertSource::DefaultValues,
+            Some(ast::SetExpr::Values(values)) => {
+                let places = clauses::rows(self, part);
+                if places.len() != values.rows.len() {
+                    return None;
+                }
+                let rows = values.rows.iter().zip(places).map(|(row, tokens)| Row {
+                    values: row.iter().map(|value| walker.value(0, value)).collect(),
+                    tokens,
+                    parameters: self.parameters(tokens),
+                });
+                InsertSource::Values(rows.collect())
+            }
+            Some(_) => InsertSource::Query,
+        };
+        let on_conflict = insert.on.as_ref().map(|on| match on {
+            ast::OnInsert::OnConflict(conflict) => matches!(conflict.action, ast::OnConflictAction::DoUpdate(_)),
+            _ => true,
+        });
+        let columns = insert.columns.iter().map(super::blocks::last_part).collect();
+        Some(Kind::Insert(Insert { columns, source, on_conflict, returning: insert.returning.is_some() }))
+    }
+
+    /// Parameters used among these tokens, ascending, each once.
+    fn parameters(self, tokens: Tokens) -> Vec<usize> {
+        let cursor = self.cursor(tokens);
+        let used = cursor.tokens.iter().filter(|token| token.kind == TokenKind::Parameter);
+        let numbers = used.filter_map(|token| cursor.written(token)[1..].parse::<usize>().ok()?.checked_sub(1));
+        let mut numbers: Vec<usize> = numbers.collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    }
+
+    /// Operators in the longest expression without a comma or parenthesis: the grammar's tree is as deep as it is long.
+    fn longest_chain(self, part: Tokens) -> usize {
+        let cursor = self.cursor(part);
+        let (mut longest, mut counts) = (0, vec![0usize]);
+        for token in cursor.tokens {
+            let count = counts.last_mut().expect("never empty");
+            match token.kind {
+                TokenKind::Punctuation(b'(' | b'[') => counts.push(0),
+                TokenKind::Punctuation(b')' | b']') if counts.len() > 1 => {
+                    counts.pop();
+                }
+                TokenKind::Punctuation(b',') => *count = 0,
+                TokenKind::Operator => *count += 1,
+                TokenKind::Word => {
+                    *count += usize::from(matches!(
+                        cursor.written(token).to_ascii_lowercase().as_str(),
+                        "and" | "or" | "not"
+                    ));
+                }
+                _ => {}
+            }
+            longest = longest.max(*counts.last().expect("never empty"));
+        }
+        longest
+    }
+
+    fn bytes(self, part: Tokens) -> std::ops::Range<usize> {
+        let tokens = &self.tokens[part.start as usize..part.end as usize];
+        match (tokens.first(), tokens.last()) {
+            (Some(first), Some(last)) => first.start as usize..last.end as usize,
+            _ => 0..0,
+        }
+    }
+}
+
+/// Token ranges of the statements of a text: between semicolons that stand outside of parentheses and of the body of a
+/// SQL function.
+fn split(text: &str, tokens: &[Token]) -> Vec<Tokens> {
+    let (mut parts, mut start, mut depth, mut bodies) = (Vec::new(), 0, 0usize, 0usize);
+    let word = |index: usize| tokens.get(index).map_or("", |token| &text[token.start as usize..token.end as usize]);
+    for (index, token) in tokens.iter().enumerate() {
+        match token.kind {
+            TokenKind::Punctuation(b'(') => depth += 1,
+            TokenKind::Punctuation(b')') => depth = depth.saturating_sub(1),
+            TokenKind::Word if bodies > 0 && word(index).eq_ignore_ascii_case("case") => bodies += 1,
+            TokenKind::Word if bodies > 0 && word(index).eq_ignore_ascii_case("end") => bodies -= 1,
+            TokenKind::Word
+                if word(index).eq_ignore_ascii_case("atomic")
+                    && index > 0
+                    && word(index - 1).eq_ignore_ascii_case("begin") =>
+            {
+                bodies = 1;
+            }
+            TokenKind::Punctuation(b';') if depth == 0 && bodies == 0 => {
+                parts.push(start..index);
+                start = index + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(start..tokens.len());
+    let number = |index: usize| u32::try_from(index).expect("fewer tokens than bytes");
+    let parts = parts.into_iter().filter(|part| !part.is_empty());
+    parts.map(|part| Tokens { start: number(part.start), end: number(part.end) }).collect()
+}
+
+/// Where the grammar's positions are in the text.
+pub(super) struct Places {
+    /// Byte offset of each line of the part.
+    lines: Vec<usize>,
+    text: String,
+    offset: usize,
+}
+
+impl Places {
+    fn new(text: &str, offset: usize) -> Self {
+        let ends = memchr::memchr_iter(b'\n', text.as_bytes()).map(|end| end + 1);
+        Self { lines: std::iter::once(0).chain(ends).collect(), text: text.to_owned(), offset }
+    }
+
+    /// The byte of the whole text that a location means.
+    pub(super) fn byte(&self, location: Location) -> Option<usize> {
+        let line = usize::try_from(location.line).ok()?.checked_sub(1)?;
+        let column = usize::try_from(location.column).ok()?.checked_sub(1)?;
+        let start = *self.lines.get(line)?;
+        let rest = &self.text[start..];
+        let within = match rest.as_bytes().get(..column) {
+            Some(ahead) if ahead.is_ascii() => column,
+            _ => rest.char_indices().nth(column)?.0,
+        };
+        Some(self.offset + start + within)
+    }
+}
+
+fn parse(text: &str, offset: usize, source: Source<'_>) -> Option<(Ast, Places)> {
+    let dialect = PostgreSqlDialect {};
+    let tokens = Tokenizer::new(&dialect, text).tokenize_with_location().ok()?;
+    let places = Places::new(text, offset);
+    agrees(&tokens, &places, source, offset..offset + text.len()).then_some(())?;
+    let mut parser = Parser::new(&dialect).with_recursion_limit(RECURSION).with_tokens_with_locations(tokens);
+    let statement = parser.parse_statement().ok()?;
+    (parser.peek_token().token == SqlToken::EOF).then_some((statement, places))
+}
+
+/// The grammar's lexer must find the literals where PostgreSQL's finds them; else it has read another text.
+fn agrees(tokens: &[TokenWithSpan], places: &Places, source: Source<'_>, range: std::ops::Range<usize>) -> bool {
+    let inside = |start: &&u32| range.contains(&(**start as usize));
+    let mut ours = source.literals.iter().filter(inside);
+    let theirs = tokens.iter().filter(|token| {
+        matches!(
+            token.token,
+            SqlToken::Number(..)
+                | SqlToken::SingleQuotedString(_)
+                | SqlToken::EscapedStringLiteral(_)
+                | SqlToken::UnicodeStringLiteral(_)
+                | SqlToken::NationalStringLiteral(_)
+                | SqlToken::HexStringLiteral(_)
+                | SqlToken::SingleQuotedByteStringLiteral(_)
+                | SqlToken::DollarQuotedString(_)
+        )
+    });
+    let mut theirs = theirs.map(|token| places.byte(token.span.start));
+    loop {
+        match (ours.next(), theirs.next()) {
+            (None, None) => return true,
+            (Some(&our), Some(Some(their))) if our as usize == their => {}
+            _ => return false,
+        }
+    }
+}
+
+/// Deeper nesting than any program writes by hand is not worth the stack.
+const RECURSION: usize = 64;
+/// See [`Source::longest_chain`].
+const CHAIN: usize = 1_000;

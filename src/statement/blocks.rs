@@ -1,0 +1,622 @@
+//! Query blocks: what each level of a statement reads, writes and restricts.
+
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{self, Expr, JoinConstraint, JoinOperator, SetExpr, TableFactor, Visit, Visitor};
+
+use super::analyze::{Places, Source};
+use super::types::{Block, BlockRole, Call, ColumnRef, Kind, ObjectName, Predicate, Relation, RelationRef, Value};
+
+/// Walks a statement's tree and collects.
+pub(super) struct Walker<'t> {
+    pub source: Source<'t>,
+    pub places: &'t Places,
+    pub blocks: Vec<Block>,
+    pub calls: Vec<Call>,
+    pub locks_rows: bool,
+    /// Part of it modifies data.
+    modifies: bool,
+    into: bool,
+    /// CTEs in scope, innermost last, with their block.
+    ctes: Vec<(String, usize)>,
+    /// Columns merged by USING, with the relation whose value they have.
+    pub(super) merged: Vec<(usize, String, RelationRef)>,
+    /// The block that the next one opened becomes: a query's own comes before those of its CTEs.
+    reserved: Option<usize>,
+    /// The outermost SELECT, for its clauses.
+    pub outermost: Option<ast::Query>,
+}
+
+impl<'t> Walker<'t> {
+    pub(super) fn new(source: Source<'t>, places: &'t Places) -> Self {
+        Self {
+            source,
+            places,
+            blocks: Vec::new(),
+            calls: Vec::new(),
+            locks_rows: false,
+            modifies: false,
+            into: false,
+            ctes: Vec::new(),
+            merged: Vec::new(),
+            reserved: None,
+            outermost: None,
+        }
+    }
+
+    /// A statement that is a query.
+    pub(super) fn outermost(&mut self, query: &ast::Query) -> Kind {
+        self.collect_calls(query);
+        self.query(query, None, BlockRole::Outermost);
+        self.outermost = Some(query.clone());
+        match (self.modifies, self.into) {
+            (_, true) => Kind::ModifyingQuery { into: true },
+            (true, false) => Kind::ModifyingQuery { into: false },
+            (false, false) => Kind::Query,
+        }
+    }
+
+    pub(super) fn insert(&mut self, insert: &ast::Insert) {
+        self.collect_calls(insert);
+        let alias = insert.table_alias.as_ref().map(|alias| ident(&alias.alias));
+        let block = self.open(None, BlockRole::Outermost);
+        if let ast::TableObject::TableName(name) = &insert.table {
+            self.push_table(block, name, alias, true);
+        }
+        if let Some(query) = &insert.source {
+            match &*query.body {
+                SetExpr::Values(values) if query.with.is_none() => {
+                    values.rows.iter().flat_map(|row| row.iter()).for_each(|value| self.subqueries(block, value));
+                }
+                _ => {
+                    self.query(query, Some(block), BlockRole::InsertSource);
+                }
+            }
+        }
+        if let Some(ast::OnInsert::OnConflict(conflict)) = &insert.on
+            && let ast::OnConflictAction::DoUpdate(update) = &conflict.action
+        {
+            update.assignments.iter().for_each(|assignment| self.subqueries(block, &assignment.value));
+            update.selection.iter().for_each(|filter| self.subqueries(block, filter));
+        }
+        self.returning(block, insert.returning.as_deref());
+    }
+
+    pub(super) fn update(&mut self, update: &ast::Update) {
+        self.collect_calls(update);
+        let block = self.open(None, BlockRole::Outermost);
+        self.table_with_joins(block, &update.table, true);
+        match &update.from {
+            Some(ast::UpdateTableFromKind::BeforeSet(tables) | ast::UpdateTableFromKind::AfterSet(tables)) => {
+                tables.iter().for_each(|table| self.table_with_joins(block, table, false));
+            }
+            None => {}
+        }
+        update.assignments.iter().for_each(|assignment| self.subqueries(block, &assignment.value));
+        self.restrict(block, update.selection.as_ref());
+        self.returning(block, update.returning.as_deref());
+    }
+
+    pub(super) fn delete(&mut self, delete: &ast::Delete) {
+        self.collect_calls(delete);
+        let block = self.open(None, BlockRole::Outermost);
+        let (ast::FromTable::WithFromKeyword(from) | ast::FromTable::WithoutKeyword(from)) = &delete.from;
+        from.iter().for_each(|table| self.table_with_joins(block, table, true));
+        let using = delete.using.iter().flatten();
+        using.for_each(|table| self.table_with_joins(block, table, false));
+        self.restrict(block, delete.selection.as_ref());
+        self.returning(block, delete.returning.as_deref());
+    }
+
+    pub(super) fn merge(&mut self, merge: &ast::Merge) {
+        self.collect_calls(merge);
+        let block = self.open(None, BlockRole::Outermost);
+        self.factor(block, &merge.table, true);
+        self.factor(block, &merge.source, false);
+        // Rows that do not match are inserted: the condition restricts nothing but what it joins.
+        if let Expr::BinaryOp { .. } | Expr::Nested(_) = &*merge.on {
+            let filter = self.predicate(block, &merge.on);
+            self.blocks[block].filter = only_joins(filter);
+        }
+        self.blocks[block].outer_join = true;
+    }
+
+    /// What an assignment of UPDATE sets.
+    pub(super) fn assignment(&self, assignment: &ast::Assignment) -> (String, Value) {
+        match &assignment.target {
+            ast::AssignmentTarget::ColumnName(name) => (last_part(name), self.value(0, &assignment.value)),
+            ast::AssignmentTarget::Tuple(names) => {
+                // Each is assigned something; which plain value is not worth finding out.
+                let name = names.iter().map(last_part).collect::<Vec<_>>().join(",");
+                (name, Value::Unknown)
+            }
+        }
+    }
+
+    pub(super) fn query(&mut self, query: &ast::Query, parent: Option<usize>, role: BlockRole) -> usize {
+        let scope = self.ctes.len();
+        if let Some(with) = &query.with {
+            let own = self.open(parent, role);
+            for cte in &with.cte_tables {
+                let name = ident(&cte.alias.name);
+                if with.recursive {
+                    // It may name itself: its block is what comes next.
+                    self.ctes.push((name.clone(), usize::MAX));
+                }
+                let block = self.query(&cte.query, parent, BlockRole::Cte);
+                self.ctes.push((name, block));
+            }
+            self.reserved = Some(own);
+        }
+        let block = self.body(&query.body, parent, role);
+        if query.limit_clause.is_some() || query.fetch.is_some() {
+            self.blocks[block].limited = true;
+        }
+        self.locks_rows |= !query.locks.is_empty();
+        self.order_and_limit(block, query);
+        self.ctes.truncate(scope);
+        block
+    }
+
+    fn order_and_limit(&mut self, block: usize, query: &ast::Query) {
+        if let Some(ast::OrderBy { kind: ast::OrderByKind::Expressions(keys), .. }) = &query.order_by {
+            keys.iter().for_each(|key| self.subqueries(block, &key.expr));
+        }
+        if let Some(ast::LimitClause::LimitOffset { limit, offset, .. }) = &query.limit_clause {
+            limit.iter().for_each(|limit| self.subqueries(block, limit));
+            offset.iter().for_each(|offset| self.subqueries(block, &offset.value));
+        }
+    }
+
+    fn body(&mut self, body: &SetExpr, parent: Option<usize>, role: BlockRole) -> usize {
+        match body {
+            SetExpr::Select(select) => self.select(select, parent, role),
+            SetExpr::Query(query) => self.query(query, parent, role),
+            SetExpr::SetOperation { left, right, .. } => {
+                let block = self.open(parent, role);
+                self.body(left, Some(block), BlockRole::SetArm);
+                self.body(right, Some(block), BlockRole::SetArm);
+                block
+            }
+            SetExpr::Values(values) => {
+                let block = self.open(parent, role);
+                values.rows.iter().flat_map(|row| row.iter()).for_each(|value| self.subqueries(block, value));
+                block
+            }
+            SetExpr::Table(table) => {
+                let block = self.open(parent, role);
+                let name = ObjectName {
+                    schema: table.schema_name.as_ref().map(|name| name.to_lowercase()),
+                    name: table.table_name.as_deref().unwrap_or_default().to_lowercase(),
+                };
+                let alias = name.name.clone();
+                self.blocks[block].relations.push(plain(Some(name), alias));
+                block
+            }
+            SetExpr::Insert(statement)
+            | SetExpr::Update(statement)
+            | SetExpr::Delete(statement)
+            | SetExpr::Merge(statement) => self.modifying(statement, parent, role),
+        }
+    }
+
+    /// A data-modifying CTE.
+    fn modifying(&mut self, statement: &ast::Statement, parent: Option<usize>, role: BlockRole) -> usize {
+        self.modifies = true;
+        let first = self.reserved.unwrap_or(self.blocks.len());
+        match statement {
+            ast::Statement::Insert(insert) => self.insert(insert),
+            ast::Statement::Update(update) => self.update(update),
+            ast::Statement::Delete(delete) => self.delete(delete),
+            ast::Statement::Merge(merge) => self.merge(merge),
+            _ => {
+                self.open(parent, role);
+            }
+        }
+        let block = &mut self.blocks[first];
+        (block.parent, block.role) = (parent, role);
+        first
+    }
+
+    fn select(&mut self, select: &ast::Select, parent: Option<usize>, role: BlockRole) -> usize {
+        let block = self.open(parent, role);
+        select.from.iter().for_each(|table| self.table_with_joins(block, table, false));
+        self.into |= select.into.is_some();
+        let mut found = Aggregates::default();
+        for item in &select.projection {
+            if let ast::SelectItem::UnnamedExpr(expr) | ast::SelectItem::ExprWithAlias { expr, .. } = item {
+                self.subqueries(block, expr);
+                found.look_at(expr);
+            }
+        }
+        let groups = match &select.group_by {
+            ast::GroupByExpr::Expressions(keys, modifiers) => {
+                keys.iter().for_each(|key| self.subqueries(block, key));
+                !keys.is_empty() || !modifiers.is_empty()
+            }
+            ast::GroupByExpr::All(_) => true,
+        };
+        if let Some(having) = &select.having {
+            self.subqueries(block, having);
+        }
+        self.restrict(block, select.selection.as_ref());
+        let block_data = &mut self.blocks[block];
+        block_data.aggregates = found.aggregates || groups || select.having.is_some();
+        block_data.windows = found.windows || !select.named_window.is_empty();
+        block_data.distinct = matches!(select.distinct, Some(ast::Distinct::Distinct | ast::Distinct::On(_)));
+        block
+    }
+
+    fn returning(&mut self, block: usize, items: Option<&[ast::SelectItem]>) {
+        for item in items.into_iter().flatten() {
+            if let ast::SelectItem::UnnamedExpr(expr) | ast::SelectItem::ExprWithAlias { expr, .. } = item {
+                self.subqueries(block, expr);
+            }
+        }
+    }
+
+    fn restrict(&mut self, block: usize, filter: Option<&Expr>) {
+        if let Some(filter) = filter {
+            let predicate = self.predicate(block, filter);
+            self.and(block, predicate);
+        }
+    }
+
+    fn and(&mut self, block: usize, predicate: Predicate) {
+        if predicate == Predicate::True {
+            return;
+        }
+        let known = std::mem::replace(&mut self.blocks[block].filter, Predicate::True);
+        self.blocks[block].filter = match known {
+            Predicate::True => predicate,
+            Predicate::And(mut all) => {
+                all.push(predicate);
+                Predicate::And(all)
+            }
+            other => Predicate::And(vec![other, predicate]),
+        };
+    }
+
+    fn table_with_joins(&mut self, block: usize, table: &ast::TableWithJoins, written: bool) {
+        let first = self.blocks[block].relations.len();
+        self.factor(block, &table.relation, written);
+        for join in &table.joins {
+            let right = self.blocks[block].relations.len();
+            self.factor(block, &join.relation, false);
+            self.join(block, first..right, right, &join.join_operator);
+        }
+    }
+
+    /// `left`: relations of this FROM item before the join, `right`: the first one after it.
+    fn join(&mut self, block: usize, left: std::ops::Range<usize>, right: usize, operator: &JoinOperator) {
+        let end = self.blocks[block].relations.len();
+        let (constraint, nullable) = match operator {
+            JoinOperator::Join(constraint) | JoinOperator::Inner(constraint) | JoinOperator::CrossJoin(constraint) => {
+                (constraint, 0..0)
+            }
+            JoinOperator::Left(constraint) | JoinOperator::LeftOuter(constraint) => (constraint, right..end),
+            JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) => (constraint, left.clone()),
+            JoinOperator::FullOuter(constraint) => (constraint, left.start..end),
+            _ => {
+                self.blocks[block].outer_join = true;
+                return;
+            }
+        };
+        let is_outer = !nullable.is_empty();
+        let is_full = nullable == (left.start..end) && matches!(operator, JoinOperator::FullOuter(_));
+        self.blocks[block].outer_join |= is_outer;
+        nullable.clone().for_each(|relation| self.blocks[block].relations[relation].nullable = true);
+        let predicate = match constraint {
+            JoinConstraint::On(condition) => self.predicate(block, condition),
+            JoinConstraint::Using(columns) => self.using(block, &left, right, columns),
+            JoinConstraint::Natural | JoinConstraint::None => Predicate::True,
+        };
+        let predicate = match (is_full, is_outer) {
+            (true, _) => Predicate::True,
+            // The condition says which rows match, not which rows there are: only what ties one side to the other
+            // may be followed, from the preserved side to the nullable one.
+            (false, true) => across(predicate, block, &nullable),
+            (false, false) => predicate,
+        };
+        self.and(block, predicate);
+    }
+
+    fn using(
+        &mut self,
+        block: usize,
+        left: &std::ops::Range<usize>,
+        right: usize,
+        columns: &[ast::ObjectName],
+    ) -> Predicate {
+        if left.len() != 1 || self.blocks[block].relations.len() != right + 1 {
+            return Predicate::True;
+        }
+        let of = |relation, column: &str| ColumnRef {
+            relation: Some(RelationRef { block, relation }),
+            column: column.to_owned(),
+        };
+        let mut all = Vec::new();
+        for column in columns.iter().map(last_part) {
+            let relation = RelationRef { block, relation: left.start };
+            self.merged.push((block, column.clone(), relation));
+            all.push(Predicate::Same(of(left.start, &column), of(right, &column)));
+        }
+        Predicate::And(all)
+    }
+
+    fn factor(&mut self, block: usize, factor: &TableFactor, written: bool) {
+        match factor {
+            TableFactor::Table { name, alias, args: None, .. } => {
+                let alias = alias.as_ref().map(|alias| ident(&alias.name));
+                self.push_table(block, name, alias, written);
+            }
+            TableFactor::Table { name, alias, args: Some(args), .. } => {
+                self.calls.push(Call { name: object(name), arguments: Vec::new() });
+                args.args.iter().for_each(|argument| self.argument(block, argument));
+                self.push_computed(block, alias.as_ref().map_or_else(|| last_part(name), |alias| ident(&alias.name)));
+            }
+            TableFactor::Function { name, args, alias, .. } => {
+                self.calls.push(Call { name: object(name), arguments: Vec::new() });
+                args.iter().for_each(|argument| self.argument(block, argument));
+                self.push_computed(block, alias.as_ref().map_or_else(|| last_part(name), |alias| ident(&alias.name)));
+            }
+            TableFactor::Derived { subquery, alias, .. } => {
+                let inner = self.query(subquery, Some(block), BlockRole::Derived);
+                let alias = alias.as_ref().map(|alias| ident(&alias.name)).unwrap_or_default();
+                let relation = Relation { block: Some(inner), ..plain(None, alias) };
+                self.blocks[block].relations.push(relation);
+            }
+            TableFactor::NestedJoin { table_with_joins, .. } => self.table_with_joins(block, table_with_joins, written),
+            _ => self.push_computed(block, String::new()),
+        }
+    }
+
+    fn argument(&mut self, block: usize, argument: &ast::FunctionArg) {
+        let (ast::FunctionArg::Named { arg, .. }
+        | ast::FunctionArg::ExprNamed { arg, .. }
+        | ast::FunctionArg::Unnamed(arg)) = argument;
+        if let ast::FunctionArgExpr::Expr(expr) = arg {
+            self.subqueries(block, expr);
+        }
+    }
+
+    fn push_table(&mut self, block: usize, name: &ast::ObjectName, alias: Option<String>, written: bool) {
+        let name = object(name);
+        let alias = alias.unwrap_or_else(|| name.name.clone());
+        let cte = self.ctes.iter().rev().find(|(known, _)| name.schema.is_none() && *known == name.name);
+        let relation = match cte {
+            Some(&(_, inner)) => Relation { block: (inner != usize::MAX).then_some(inner), ..plain(None, alias) },
+            None => plain(Some(name), alias),
+        };
+        self.blocks[block].relations.push(Relation { written, ..relation });
+    }
+
+    fn push_computed(&mut self, block: usize, alias: String) {
+        self.blocks[block].relations.push(plain(None, alias));
+    }
+
+    fn open(&mut self, parent: Option<usize>, role: BlockRole) -> usize {
+        let block = Block {
+            parent,
+            role,
+            relations: Vec::new(),
+            filter: Predicate::True,
+            aggregates: false,
+            windows: false,
+            limited: false,
+            distinct: false,
+            outer_join: false,
+        };
+        if let Some(reserved) = self.reserved.take() {
+            self.blocks[reserved] = block;
+            return reserved;
+        }
+        self.blocks.push(block);
+        self.blocks.len() - 1
+    }
+
+    fn collect_calls(&mut self, tree: &impl Visit) {
+        let mut calls = Calls { walker: self, found: Vec::new() };
+        // It never breaks off.
+        let _ = tree.visit(&mut calls);
+        let found = calls.found;
+        self.calls.extend(found);
+    }
+}
+
+/// Finds every function that is called, however deep.
+struct Calls<'w, 't> {
+    walker: &'w Walker<'t>,
+    found: Vec<Call>,
+}
+
+impl Visitor for Calls<'_, '_> {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if let Expr::Function(function) = expr {
+            let name = object(&function.name);
+            if !(name.schema.is_none() && NO_FUNCTIONS.contains(&name.name.as_str())) {
+                let arguments = match &function.args {
+                    ast::FunctionArguments::List(list) => list.args.iter().map(|arg| self.value(arg)).collect(),
+                    _ => Vec::new(),
+                };
+                self.found.push(Call { name, arguments });
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Calls<'_, '_> {
+    fn value(&self, argument: &ast::FunctionArg) -> Value {
+        match argument {
+            ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) => self.walker.constant(expr),
+            _ => Value::Unknown,
+        }
+    }
+}
+
+/// What an output expression is made of, its subqueries left out.
+#[derive(Default)]
+pub(super) struct Aggregates {
+    pub aggregates: bool,
+    pub windows: bool,
+}
+
+impl Aggregates {
+    pub(super) fn look_at(&mut self, expr: &Expr) {
+        let mut visitor = AggregateVisitor { found: self, subqueries: 0 };
+        // It never breaks off.
+        let _ = expr.visit(&mut visitor);
+    }
+}
+
+struct AggregateVisitor<'a> {
+    found: &'a mut Aggregates,
+    subqueries: usize,
+}
+
+impl Visitor for AggregateVisitor<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &ast::Query) -> ControlFlow<()> {
+        self.subqueries += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &ast::Query) -> ControlFlow<()> {
+        self.subqueries -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if let (Expr::Function(function), 0) = (expr, self.subqueries) {
+            let is_aggregate = AGGREGATES.contains(&last_part(&function.name).as_str())
+                || function.filter.is_some()
+                || !function.within_group.is_empty();
+            match function.over {
+                Some(_) => self.found.windows = true,
+                None => self.found.aggregates |= is_aggregate,
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Equalities between columns, which hold for every row that is joined.
+fn only_joins(predicate: Predicate) -> Predicate {
+    match predicate {
+        Predicate::And(all) => Predicate::And(all.into_iter().map(only_joins).collect()),
+        same @ Predicate::Same(..) => same,
+        _ => Predicate::True,
+    }
+}
+
+/// Equalities between one column of the nullable relations and one of the others.
+fn across(predicate: Predicate, block: usize, nullable: &std::ops::Range<usize>) -> Predicate {
+    let side = |column: &ColumnRef| {
+        let relation = column.relation.filter(|relation| relation.block == block)?;
+        Some(nullable.contains(&relation.relation))
+    };
+    match predicate {
+        Predicate::And(all) => Predicate::And(all.into_iter().map(|each| across(each, block, nullable)).collect()),
+        Predicate::Same(one, other) => match (side(&one), side(&other)) {
+            (Some(left), Some(right)) if left != right => Predicate::Same(one, other),
+            _ => Predicate::True,
+        },
+        _ => Predicate::True,
+    }
+}
+
+fn plain(table: Option<ObjectName>, alias: String) -> Relation {
+    Relation { table, block: None, alias, written: false, nullable: false }
+}
+
+pub(super) fn ident(ident: &ast::Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+}
+
+pub(super) fn last_part(name: &ast::ObjectName) -> String {
+    name.0.last().and_then(|part| part.as_ident()).map(ident).unwrap_or_default()
+}
+
+pub(super) fn object(name: &ast::ObjectName) -> ObjectName {
+    let mut parts = name.0.iter().rev().map(|part| part.as_ident().map(ident).unwrap_or_default());
+    let last = parts.next().unwrap_or_default();
+    ObjectName { schema: parts.next(), name: last }
+}
+
+/// Written like functions, they are constructs of the grammar, harmless all.
+const NO_FUNCTIONS: [&str; 18] = [
+    "coalesce",
+    "greatest",
+    "least",
+    "nullif",
+    "grouping",
+    "array",
+    "row",
+    "current_date",
+    "current_time",
+    "current_timestamp",
+    "localtime",
+    "localtimestamp",
+    "current_user",
+    "session_user",
+    "user",
+    "current_role",
+    "current_catalog",
+    "current_schema",
+];
+
+/// PostgreSQL documentation, 9.21. Users' own are known to the catalog only.
+pub(super) const AGGREGATES: [&str; 48] = [
+    "any_value",
+    "array_agg",
+    "avg",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "bool_and",
+    "bool_or",
+    "corr",
+    "count",
+    "covar_pop",
+    "covar_samp",
+    "cume_dist",
+    "dense_rank",
+    "every",
+    "json_agg",
+    "json_object_agg",
+    "json_arrayagg",
+    "json_objectagg",
+    "jsonb_agg",
+    "jsonb_object_agg",
+    "max",
+    "min",
+    "mode",
+    "percent_rank",
+    "percentile_cont",
+    "percentile_disc",
+    "range_agg",
+    "range_intersect_agg",
+    "rank",
+    "regr_avgx",
+    "regr_avgy",
+    "regr_count",
+    "regr_intercept",
+    "regr_r2",
+    "regr_slope",
+    "regr_sxx",
+    "regr_sxy",
+    "regr_syy",
+    "stddev",
+    "stddev_pop",
+    "stddev_samp",
+    "string_agg",
+    "sum",
+    "var_pop",
+    "var_samp",
+    "variance",
+    "xmlagg",
+];

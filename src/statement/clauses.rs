@@ -1,0 +1,374 @@
+//! The clauses of the outermost query, and where each stands in the text: rewrites splice the client's own words.
+
+use std::ops::Range;
+
+use sqlparser::ast::{self, Expr, SelectItem, SetExpr};
+
+use super::analyze::Source;
+use super::blocks::{AGGREGATES, Aggregates, Walker, ident, last_part};
+use super::scan::{Token, TokenKind};
+use super::types::{Aggregate, Bound, Distinct, GroupKey, OrderKey, OrderTarget, Output, OutputColumn, Shape, Tokens};
+
+/// What the outermost query gives; `true`: an ordinal is among its keys, so that its literals matter. `None`: no query.
+pub(super) fn shape(source: Source<'_>, part: Tokens, walker: &Walker<'_>) -> Option<(Shape, bool)> {
+    let query = walker.outermost.as_ref()?;
+    let mut shape = Shape { has_cte: query.with.is_some(), ..Shape::default() };
+    shape.set_operation = matches!(&*query.body, SetExpr::SetOperation { .. });
+    let (limit, offset) = bounds(query);
+    let bound = |expr: Option<&Expr>| expr.and_then(|expr| to_bound(walker, expr));
+    (shape.limit, shape.offset) = (bound(limit), bound(offset));
+    shape.with_ties = query.fetch.as_ref().is_some_and(|fetch| fetch.with_ties || fetch.percent);
+    let SetExpr::Select(select) = &*query.body else { return Some((shape, has_ordinals(query))) };
+    shape.windows = walker.blocks.first().is_some_and(|block| block.windows);
+    shape.distinct = match &select.distinct {
+        None | Some(ast::Distinct::All) => Distinct::No,
+        Some(ast::Distinct::Distinct) => Distinct::All,
+        Some(ast::Distinct::On(_)) => Distinct::On,
+    };
+    let places = Clauses::find(source, part)?;
+    shape.from = places.from;
+    shape.having = places.having;
+    shape.order_tokens = places.order;
+    shape.limit_tokens = places.limit;
+    let items = split(source, places.items);
+    if items.len() != select.projection.len() {
+        return None;
+    }
+    shape.columns =
+        select.projection.iter().zip(items).map(|(item, tokens)| output(source, walker, item, tokens)).collect();
+    let mut sensitive = has_ordinals(query);
+    if let ast::GroupByExpr::Expressions(keys, modifiers) = &select.group_by {
+        let tokens = places.group.map(|group| split(source, group)).unwrap_or_default();
+        shape.grouping_sets = !modifiers.is_empty()
+            || keys.iter().any(|key| matches!(key, Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_)));
+        if shape.grouping_sets || tokens.len() != keys.len() {
+            shape.grouping_sets |= !keys.is_empty();
+        } else {
+            let keys = keys.iter().zip(tokens);
+            shape.group_by = keys.map(|(key, tokens)| group_key(source, walker, &shape, key, tokens)).collect();
+        }
+        sensitive |= keys.iter().any(|key| ordinal(key).is_some());
+    }
+    if let Some(ast::OrderBy { kind: ast::OrderByKind::Expressions(keys), .. }) = &query.order_by {
+        let tokens = split(source, places.order.map(|order| Tokens { start: order.start + 2, ..order })?);
+        if tokens.len() != keys.len() {
+            return None;
+        }
+        let keys = keys.iter().zip(tokens);
+        shape.order_by = keys.map(|(key, tokens)| order_key(source, walker, &shape, key, tokens)).collect();
+    }
+    Some((shape, sensitive))
+}
+
+fn bounds(query: &ast::Query) -> (Option<&Expr>, Option<&Expr>) {
+    let (limit, offset) = match &query.limit_clause {
+        Some(ast::LimitClause::LimitOffset { limit, offset, .. }) => {
+            (limit.as_ref(), offset.as_ref().map(|offset| &offset.value))
+        }
+        Some(ast::LimitClause::OffsetCommaLimit { offset, limit }) => (Some(limit), Some(offset)),
+        None => (None, None),
+    };
+    (limit.or_else(|| query.fetch.as_ref().and_then(|fetch| fetch.quantity.as_ref())), offset)
+}
+
+fn to_bound(walker: &Walker<'_>, expr: &Expr) -> Option<Bound> {
+    match walker.constant(expr) {
+        super::types::Value::Null => None,
+        super::types::Value::Unknown => Some(Bound::Expression),
+        value => Some(Bound::Value(value)),
+    }
+}
+
+fn output(source: Source<'_>, walker: &Walker<'_>, item: &SelectItem, tokens: Tokens) -> OutputColumn {
+    let (expr, alias) = match item {
+        SelectItem::UnnamedExpr(expr) => (expr, None),
+        SelectItem::ExprWithAlias { expr, alias } => (expr, Some(ident(alias))),
+        _ => return OutputColumn { expression: Output::Wildcard, alias: None, tokens },
+    };
+    let named = alias.is_some();
+    let cut = match source.cursor(tokens).tokens {
+        [.., before, _] if named && source.cursor(tokens).written(before).eq_ignore_ascii_case("as") => 2,
+        _ if named => 1,
+        _ => 0,
+    };
+    let tokens = Tokens { end: tokens.end - cut, ..tokens };
+    OutputColumn { expression: expression(walker, source, expr, tokens), alias, tokens }
+}
+
+fn expression(walker: &Walker<'_>, source: Source<'_>, expr: &Expr, tokens: Tokens) -> Output {
+    if let Some(column) = walker.column(0, expr) {
+        return Output::Column(column);
+    }
+    let mut found = Aggregates::default();
+    found.look_at(expr);
+    if let Expr::Function(function) = expr
+        && let Some(aggregate) = aggregate(source, function, tokens)
+        && !found.windows
+    {
+        return Output::Aggregate(aggregate);
+    }
+    Output::Expression { aggregates: found.aggregates, windows: found.windows }
+}
+
+fn aggregate(source: Source<'_>, function: &ast::Function, tokens: Tokens) -> Option<Aggregate> {
+    let name = last_part(&function.name);
+    let ast::FunctionArguments::List(list) = &function.args else { return None };
+    if !AGGREGATES.contains(&name.as_str()) || function.name.0.len() != 1 || function.over.is_some() {
+        return None;
+    }
+    let cursor = source.cursor(tokens);
+    let open = cursor.tokens.iter().position(|token| token.kind == TokenKind::Punctuation(b'('))?;
+    let close = closing(cursor.tokens, open)?;
+    let star = matches!(list.args.as_slice(), [ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Wildcard)]);
+    let start = tokens.start + u32::try_from(open).ok()? + 1;
+    Some(Aggregate {
+        name,
+        argument: Tokens { start, end: tokens.start + close },
+        star,
+        distinct: matches!(list.duplicate_treatment, Some(ast::DuplicateTreatment::Distinct)),
+        filtered: function.filter.is_some(),
+        ordered: !list.clauses.is_empty() || !function.within_group.is_empty(),
+    })
+}
+
+fn group_key(source: Source<'_>, walker: &Walker<'_>, shape: &Shape, key: &Expr, tokens: Tokens) -> GroupKey {
+    let by_ordinal = ordinal(key).and_then(|number| number.checked_sub(1)).filter(|&index| index < shape.columns.len());
+    // In GROUP BY a name means an input column first: one that is also the output column, or else an alias.
+    let column = walker.column(0, key);
+    let same = |output: &OutputColumn| match (&output.expression, &column) {
+        (Output::Column(known), Some(column)) => known == column,
+        (Output::Wildcard, _) | (_, Some(_)) => false,
+        (_, None) => same_tokens(source, output.tokens, tokens),
+    };
+    let by_alias = || match key {
+        Expr::Identifier(name) => {
+            let name = ident(name);
+            let mut named = shape.columns.iter().enumerate().filter(|(_, output)| output.alias.as_ref() == Some(&name));
+            named.next().filter(|(_, output)| !matches!(output.expression, Output::Column(_))).map(|(index, _)| index)
+        }
+        _ => None,
+    };
+    match by_ordinal.or_else(|| shape.columns.iter().position(same)).or_else(by_alias) {
+        Some(index) => GroupKey::Output(index),
+        None => GroupKey::Hidden { tokens, column },
+    }
+}
+
+fn order_key(
+    source: Source<'_>,
+    walker: &Walker<'_>,
+    shape: &Shape,
+    key: &ast::OrderByExpr,
+    tokens: Tokens,
+) -> OrderKey {
+    let (expr, collate_bytes) = match &key.expr {
+        Expr::Collate { expr, collation } => {
+            (&**expr, Some(matches!(last_part(collation).to_lowercase().as_str(), "c" | "posix" | "ucs_basic")))
+        }
+        other => (other, None),
+    };
+    let (descending, known) = match &key.options.sort {
+        Some(ast::OrderBySort::Desc) => (true, true),
+        Some(ast::OrderBySort::Asc) | None => (false, true),
+        Some(ast::OrderBySort::Using(_)) => (false, false),
+    };
+    let tokens = without_direction(source, tokens);
+    let target = match order_output(source, walker, shape, expr, tokens) {
+        Some(index) if collate_bytes.is_none() && known => OrderTarget::Output(index),
+        _ => OrderTarget::Hidden { tokens, column: walker.column(0, expr) },
+    };
+    OrderKey { target, descending, nulls_first: key.options.nulls_first.unwrap_or(descending), collate_bytes }
+}
+
+/// In ORDER BY a bare name means an output column first.
+fn order_output(source: Source<'_>, walker: &Walker<'_>, shape: &Shape, expr: &Expr, tokens: Tokens) -> Option<usize> {
+    if let Some(number) = ordinal(expr) {
+        return number.checked_sub(1).filter(|&index| index < shape.columns.len());
+    }
+    if shape.columns.iter().any(|column| column.expression == Output::Wildcard) {
+        return None;
+    }
+    let column = walker.column(0, expr);
+    if let Expr::Identifier(name) = expr {
+        let name = ident(name);
+        let named = |output: &OutputColumn| match (&output.alias, &output.expression) {
+            (Some(alias), _) => *alias == name,
+            (None, Output::Column(column)) => column.column == name,
+            _ => false,
+        };
+        if let Some(index) = shape.columns.iter().position(named) {
+            return Some(index);
+        }
+    }
+    shape.columns.iter().position(|output| match (&output.expression, &column) {
+        (Output::Column(known), Some(column)) => known == column,
+        (_, None) => same_tokens(source, output.tokens, tokens),
+        _ => false,
+    })
+}
+
+fn has_ordinals(query: &ast::Query) -> bool {
+    match &query.order_by {
+        Some(ast::OrderBy { kind: ast::OrderByKind::Expressions(keys), .. }) => {
+            keys.iter().any(|key| ordinal(&key.expr).is_some())
+        }
+        _ => false,
+    }
+}
+
+fn ordinal(expr: &Expr) -> Option<usize> {
+    match expr {
+        Expr::Value(ast::ValueWithSpan { value: ast::Value::Number(number, _), .. }) => number.parse().ok(),
+        _ => None,
+    }
+}
+
+/// Literals are compared too: two expressions are the same only if they are written the same.
+fn same_tokens(source: Source<'_>, one: Tokens, other: Tokens) -> bool {
+    let (one, other) = (source.cursor(one), source.cursor(other));
+    let has_literal = one.tokens.iter().any(|token| matches!(token.kind, TokenKind::Literal(_)));
+    one.tokens.len() == other.tokens.len()
+        && !has_literal
+        && one.tokens.iter().zip(other.tokens).all(|(left, right)| {
+            left.kind == right.kind && one.written(left).eq_ignore_ascii_case(other.written(right))
+        })
+}
+
+/// A sort key's tokens without ASC, DESC, USING and NULLS.
+fn without_direction(source: Source<'_>, tokens: Tokens) -> Tokens {
+    let cursor = source.cursor(tokens);
+    let mut count = cursor.tokens.len();
+    let word = |index: usize| cursor.nth(index).to_ascii_lowercase();
+    if count > 2 && word(count - 2) == "nulls" {
+        count -= 2;
+    }
+    if count > 1 && matches!(word(count - 1).as_str(), "asc" | "desc") {
+        count -= 1;
+    }
+    Tokens { end: tokens.start + u32::try_from(count).expect("fewer tokens than bytes"), ..tokens }
+}
+
+/// Where the clauses of a query stand.
+struct Clauses {
+    items: Tokens,
+    from: Option<u32>,
+    group: Option<Tokens>,
+    having: Option<Tokens>,
+    order: Option<Tokens>,
+    limit: Option<Tokens>,
+}
+
+impl Clauses {
+    /// Keywords of the outermost level, in the order that the grammar has them.
+    fn find(source: Source<'_>, part: Tokens) -> Option<Self> {
+        let cursor = source.cursor(part);
+        let mut marks: Vec<(u32, String)> = Vec::new();
+        let mut depth = 0usize;
+        for (index, token) in cursor.tokens.iter().enumerate() {
+            match token.kind {
+                TokenKind::Punctuation(b'(' | b'[') => depth += 1,
+                TokenKind::Punctuation(b')' | b']') => depth = depth.saturating_sub(1),
+                TokenKind::Word if depth == 0 => {
+                    let word = cursor.written(token).to_ascii_lowercase();
+                    // `a.order`, `as limit`: names, not clauses.
+                    let named = index > 0 && matches!(cursor.nth(index - 1).to_ascii_lowercase().as_str(), "." | "as");
+                    if CLAUSES.contains(&word.as_str()) && !named {
+                        marks.push((part.start + u32::try_from(index).ok()?, word));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let place = |word: &str| marks.iter().find(|(_, known)| known == word).map(|(place, _)| *place);
+        let after = |place: u32| marks.iter().map(|(next, _)| *next).find(|next| *next > place).unwrap_or(part.end);
+        let select = place("select")?;
+        let mut start = select + 1;
+        let mut head = source.cursor(Tokens { start, end: part.end });
+        if head.take(&["distinct"]) || head.take(&["all"]) {
+            start = head.first;
+            if head.take(&["on"]) {
+                start = head.first + closing(head.tokens, 0)? + 1;
+            }
+        }
+        let items = Tokens { start, end: after(select) };
+        let clause = |word: &str, skip: u32| place(word).map(|start| Tokens { start: start + skip, end: after(start) });
+        let limit = ["limit", "offset", "fetch"].into_iter().filter_map(place).min();
+        let limit_end = marks.iter().filter(|(_, word)| word == "for").map(|(place, _)| *place).next();
+        Some(Self {
+            items,
+            from: place("from"),
+            group: clause("group", 2),
+            having: clause("having", 1),
+            order: clause("order", 0),
+            limit: limit.map(|start| Tokens { start, end: limit_end.unwrap_or(part.end) }),
+        })
+    }
+}
+
+/// The rows of VALUES: each pair of parentheses after the keyword, at its level.
+pub(super) fn rows(source: Source<'_>, part: Tokens) -> Vec<Tokens> {
+    let cursor = source.cursor(part);
+    let mut rows = Vec::new();
+    let mut depth = 0usize;
+    let start = cursor.tokens.iter().position(|token| {
+        match token.kind {
+            TokenKind::Punctuation(b'(') => depth += 1,
+            TokenKind::Punctuation(b')') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth == 0 && token.kind == TokenKind::Word && cursor.written(token).eq_ignore_ascii_case("values")
+    });
+    let Some(mut next) = start.map(|start| start + 1) else { return rows };
+    while cursor.nth(next) == "(" {
+        let Some(end) = closing(cursor.tokens, next) else { return rows };
+        let first = part.start + u32::try_from(next).expect("fewer tokens than bytes");
+        rows.push(Tokens { start: first, end: part.start + end + 1 });
+        next = end as usize + 1;
+        if cursor.nth(next) != "," {
+            break;
+        }
+        next += 1;
+    }
+    rows
+}
+
+/// The parenthesis that closes the one at `open`.
+pub(super) fn closing(tokens: &[Token], open: usize) -> Option<u32> {
+    let mut depth = 0usize;
+    for (index, token) in tokens.iter().enumerate().skip(open) {
+        match token.kind {
+            TokenKind::Punctuation(b'(') => depth += 1,
+            TokenKind::Punctuation(b')') => depth = depth.checked_sub(1)?,
+            _ => {}
+        }
+        if depth == 0 {
+            return u32::try_from(index).ok();
+        }
+    }
+    None
+}
+
+/// At commas of the outermost level.
+fn split(source: Source<'_>, tokens: Tokens) -> Vec<Tokens> {
+    let cursor = source.cursor(tokens);
+    let (mut parts, mut depth): (Vec<Range<u32>>, usize) = (Vec::new(), 0);
+    let mut start = tokens.start;
+    for (token, number) in cursor.tokens.iter().zip(tokens.start..) {
+        match token.kind {
+            TokenKind::Punctuation(b'(' | b'[') => depth += 1,
+            TokenKind::Punctuation(b')' | b']') => depth = depth.saturating_sub(1),
+            TokenKind::Punctuation(b',') if depth == 0 => {
+                parts.push(start..number);
+                start = number + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(start..tokens.end);
+    parts.into_iter().filter(|part| !part.is_empty()).map(|part| Tokens { start: part.start, end: part.end }).collect()
+}
+
+/// Words that begin a clause of a query.
+const CLAUSES: [&str; 13] = [
+    "select", "into", "from", "where", "group", "having", "window", "order", "limit", "offset", "fetch", "for", "union",
+];

@@ -1,0 +1,378 @@
+//! Statements known by their keywords: everything but queries and data changes. Read from tokens, because a grammar
+//! that is not PostgreSQL's own refuses too many of them.
+
+use super::scan::{Token, TokenKind};
+use super::types::{Copy, Ddl, Isolation, Kind, ObjectName, SettingControl, SettingValue, Tokens, TransactionControl};
+
+/// The tokens of one statement, to be read from the front.
+#[derive(Clone, Copy)]
+pub(super) struct Cursor<'t> {
+    pub text: &'t str,
+    pub tokens: &'t [Token],
+    /// The number of `tokens[0]` in the whole text.
+    pub first: u32,
+}
+
+impl<'t> Cursor<'t> {
+    /// The next token as written.
+    pub(super) fn peek(&self) -> &'t str {
+        self.nth(0)
+    }
+
+    pub(super) fn nth(&self, index: usize) -> &'t str {
+        self.tokens.get(index).map_or("", |token| self.written(token))
+    }
+
+    pub(super) fn written(&self, token: &Token) -> &'t str {
+        &self.text[token.start as usize..token.end as usize]
+    }
+
+    pub(super) fn skip(&mut self, count: usize) {
+        let count = count.min(self.tokens.len());
+        self.tokens = &self.tokens[count..];
+        self.first += u32::try_from(count).expect("a text has fewer tokens than bytes");
+    }
+
+    /// Takes the keywords if they come next, in this order.
+    pub(super) fn take(&mut self, words: &[&str]) -> bool {
+        let there = words.iter().enumerate().all(|(index, word)| self.nth(index).eq_ignore_ascii_case(word));
+        if there {
+            self.skip(words.len());
+        }
+        there
+    }
+
+    /// Takes one of them.
+    pub(super) fn take_any(&mut self, words: &[&str]) -> bool {
+        words.iter().any(|word| self.take(&[word]))
+    }
+
+    /// A name, folded as PostgreSQL does.
+    pub(super) fn name(&mut self) -> String {
+        let name = self.tokens.first().map_or_else(String::new, |token| folded(self.written(token), token.kind));
+        self.skip(1);
+        name
+    }
+
+    /// `a.b.c` joined by points.
+    fn dotted(&mut self) -> String {
+        let mut name = self.name();
+        while self.take(&["."]) {
+            name.push('.');
+            name.push_str(&self.name());
+        }
+        name
+    }
+
+    pub(super) fn object(&mut self) -> ObjectName {
+        let dotted: Vec<String> = {
+            let mut parts = vec![self.name()];
+            while self.take(&["."]) {
+                parts.push(self.name());
+            }
+            parts
+        };
+        let mut parts = dotted.into_iter().rev();
+        let name = parts.next().unwrap_or_default();
+        ObjectName { schema: parts.next(), name }
+    }
+
+    pub(super) fn has(&self, word: &str) -> bool {
+        self.tokens.iter().any(|token| self.written(token).eq_ignore_ascii_case(word))
+    }
+
+    /// What is left, as written.
+    fn rest(&self) -> &'t str {
+        match (self.tokens.first(), self.tokens.last()) {
+            (Some(first), Some(last)) => &self.text[first.start as usize..last.end as usize],
+            _ => "",
+        }
+    }
+}
+
+pub(super) fn folded(written: &str, kind: TokenKind) -> String {
+    match kind {
+        TokenKind::QuotedName => {
+            let inner = written.trim_start_matches(['u', 'U', '&']);
+            inner.get(1..inner.len() - 1).unwrap_or_default().replace("\"\"", "\"")
+        }
+        TokenKind::Literal(_) => plain(written),
+        _ => written.to_ascii_lowercase(),
+    }
+}
+
+/// The kind of a command, or `None` for what the grammar must read.
+pub(super) fn command(mut cursor: Cursor<'_>) -> Option<Kind> {
+    let keyword = cursor.peek().to_ascii_uppercase();
+    let whole = cursor;
+    cursor.skip(1);
+    Some(match keyword.as_str() {
+        "BEGIN" | "START" | "COMMIT" | "END" | "ABORT" | "ROLLBACK" | "SAVEPOINT" | "RELEASE" => {
+            Kind::Transaction(transaction(&keyword, cursor))
+        }
+        "PREPARE" if cursor.take(&["TRANSACTION"]) => Kind::Transaction(TransactionControl::TwoPhase),
+        "PREPARE" => Kind::Prepare { name: cursor.name() },
+        "EXECUTE" => Kind::Execute { name: cursor.name() },
+        "DEALLOCATE" => {
+            cursor.take(&["PREPARE"]);
+            let all = cursor.take(&["ALL"]);
+            Kind::Deallocate { name: (!all).then(|| cursor.name()) }
+        }
+        "SET" => set(cursor),
+        "RESET" => reset(cursor),
+        "SHOW" => Kind::Setting(SettingControl::Show { name: setting_name(&mut cursor) }),
+        "DISCARD" => Kind::Setting(SettingControl::Discard { what: cursor.peek().to_ascii_uppercase() }),
+        "LISTEN" => Kind::Listen { channel: cursor.name() },
+        "UNLISTEN" => {
+            let all = cursor.peek() == "*";
+            Kind::Unlisten { channel: (!all).then(|| cursor.name()) }
+        }
+        "NOTIFY" => Kind::Notify { channel: cursor.name() },
+        "FETCH" | "MOVE" => {
+            Kind::Fetch { name: cursor.tokens.last().map_or_else(String::new, |t| whole.written(t).to_lowercase()) }
+        }
+        "CLOSE" => {
+            let all = cursor.take(&["ALL"]);
+            Kind::CloseCursor { name: (!all).then(|| cursor.name()) }
+        }
+        "LOCK" => Kind::LockTable,
+        "CALL" => Kind::Call,
+        "DO" => Kind::Do,
+        "TRUNCATE" => truncate(cursor),
+        "COPY" => copy(cursor)?,
+        "VACUUM" => Kind::Utility { transactional: false },
+        "CLUSTER" | "CHECKPOINT" | "LOAD" | "ANALYZE" | "ANALYSE" | "REFRESH" => {
+            Kind::Utility { transactional: !whole.has("CONCURRENTLY") && keyword != "CLUSTER" }
+        }
+        "REINDEX" => Kind::Utility { transactional: false },
+        "CREATE" | "ALTER" | "DROP" | "GRANT" | "REVOKE" | "COMMENT" | "SECURITY" | "IMPORT" | "REASSIGN" => {
+            Kind::Ddl(ddl(whole))
+        }
+        _ => return None,
+    })
+}
+
+fn transaction(keyword: &str, mut cursor: Cursor<'_>) -> TransactionControl {
+    use TransactionControl as Control;
+    match keyword {
+        "BEGIN" | "START" => {
+            cursor.take_any(&["WORK", "TRANSACTION"]);
+            let (read_only, isolation) = modes(cursor);
+            Control::Begin { read_only, isolation, deferrable: cursor.has("DEFERRABLE") }
+        }
+        "COMMIT" | "ROLLBACK" if cursor.take(&["PREPARED"]) => Control::TwoPhase,
+        "COMMIT" | "END" => {
+            cursor.take_any(&["WORK", "TRANSACTION"]);
+            Control::Commit { chain: chained(cursor) }
+        }
+        "SAVEPOINT" => Control::Savepoint { name: cursor.name() },
+        "RELEASE" => {
+            cursor.take(&["SAVEPOINT"]);
+            Control::Release { name: cursor.name() }
+        }
+        _ => {
+            cursor.take_any(&["WORK", "TRANSACTION"]);
+            if cursor.take(&["TO"]) {
+                cursor.take(&["SAVEPOINT"]);
+                return Control::RollbackTo { name: cursor.name() };
+            }
+            Control::Rollback { chain: chained(cursor) }
+        }
+    }
+}
+
+fn chained(mut cursor: Cursor<'_>) -> bool {
+    cursor.take(&["AND", "CHAIN"])
+}
+
+fn modes(mut cursor: Cursor<'_>) -> (Option<bool>, Option<Isolation>) {
+    let (mut read_only, mut isolation) = (None, None);
+    while !cursor.tokens.is_empty() {
+        if cursor.take(&["READ", "ONLY"]) {
+            read_only = Some(true);
+        } else if cursor.take(&["READ", "WRITE"]) {
+            read_only = Some(false);
+        } else if cursor.take(&["READ", "COMMITTED"]) {
+            isolation = Some(Isolation::ReadCommitted);
+        } else if cursor.take(&["READ", "UNCOMMITTED"]) {
+            isolation = Some(Isolation::ReadUncommitted);
+        } else if cursor.take(&["REPEATABLE", "READ"]) {
+            isolation = Some(Isolation::RepeatableRead);
+        } else if cursor.take(&["SERIALIZABLE"]) {
+            isolation = Some(Isolation::Serializable);
+        } else {
+            cursor.skip(1);
+        }
+    }
+    (read_only, isolation)
+}
+
+fn set(mut cursor: Cursor<'_>) -> Kind {
+    if cursor.take(&["TRANSACTION"]) || cursor.take(&["LOCAL", "TRANSACTION"]) {
+        let (read_only, isolation) = modes(cursor);
+        return Kind::Transaction(TransactionControl::SetTransaction { read_only, isolation });
+    }
+    if cursor.take(&["CONSTRAINTS"]) {
+        // Lasts until the end of the transaction, as what it sets.
+        return setting("constraints".to_owned(), None, true);
+    }
+    if cursor.take(&["SESSION", "CHARACTERISTICS", "AS", "TRANSACTION"]) {
+        return characteristics(cursor);
+    }
+    let local = cursor.take(&["LOCAL"]);
+    // SESSION may also begin SESSION AUTHORIZATION.
+    if !cursor.nth(1).eq_ignore_ascii_case("AUTHORIZATION") {
+        cursor.take(&["SESSION"]);
+    }
+    let name = setting_name(&mut cursor);
+    cursor.take_any(&["TO", "="]);
+    let is_default = cursor.peek().eq_ignore_ascii_case("DEFAULT")
+        || (name == "role" && cursor.peek().eq_ignore_ascii_case("NONE"))
+        || (name == "timezone" && cursor.peek().eq_ignore_ascii_case("LOCAL"));
+    let sql = cursor.rest().to_owned();
+    let value = (!is_default).then(|| SettingValue { plain: plain_list(cursor), sql });
+    setting(name, value, local)
+}
+
+fn setting(name: String, value: Option<SettingValue>, local: bool) -> Kind {
+    Kind::Setting(SettingControl::Set { name, value, local })
+}
+
+/// One mode is a setting of its own; several at once are too rare to be carried.
+fn characteristics(cursor: Cursor<'_>) -> Kind {
+    let quoted = |text: &str| Some(SettingValue { sql: format!("'{text}'"), plain: text.to_owned() });
+    match modes(cursor) {
+        (Some(read_only), None) => {
+            setting("default_transaction_read_only".to_owned(), quoted(if read_only { "on" } else { "off" }), false)
+        }
+        (None, Some(isolation)) => {
+            let level = match isolation {
+                Isolation::ReadUncommitted => "read uncommitted",
+                Isolation::ReadCommitted => "read committed",
+                Isolation::RepeatableRead => "repeatable read",
+                Isolation::Serializable => "serializable",
+            };
+            setting("default_transaction_isolation".to_owned(), quoted(level), false)
+        }
+        _ => Kind::Unknown { keyword: "SET".to_owned() },
+    }
+}
+
+fn reset(mut cursor: Cursor<'_>) -> Kind {
+    let name = setting_name(&mut cursor);
+    Kind::Setting(if name == "all" { SettingControl::ResetAll } else { SettingControl::Reset { name } })
+}
+
+/// The setting that SET, RESET and SHOW mean, by its name in `pg_settings`.
+fn setting_name(cursor: &mut Cursor<'_>) -> String {
+    if cursor.take(&["TIME", "ZONE"]) {
+        return "timezone".to_owned();
+    }
+    if cursor.take(&["SESSION", "AUTHORIZATION"]) {
+        return "session_authorization".to_owned();
+    }
+    if cursor.take(&["TRANSACTION", "ISOLATION", "LEVEL"]) {
+        return "transaction_isolation".to_owned();
+    }
+    if cursor.take(&["NAMES"]) {
+        return "client_encoding".to_owned();
+    }
+    if cursor.take(&["SCHEMA"]) {
+        return "search_path".to_owned();
+    }
+    cursor.dotted().to_lowercase()
+}
+
+fn plain_list(cursor: Cursor<'_>) -> String {
+    let mut plain = String::new();
+    for token in cursor.tokens {
+        match token.kind {
+            TokenKind::Punctuation(b',') => plain.push_str(", "),
+            kind => plain.push_str(&match kind {
+                TokenKind::QuotedName | TokenKind::Literal(_) => folded(cursor.written(token), kind),
+                _ => cursor.written(token).to_owned(),
+            }),
+        }
+    }
+    plain
+}
+
+fn plain(literal: &str) -> String {
+    match literal.strip_prefix('\'').and_then(|inner| inner.strip_suffix('\'')) {
+        Some(inner) => inner.replace("''", "'"),
+        None => literal.to_owned(),
+    }
+}
+
+fn truncate(mut cursor: Cursor<'_>) -> Kind {
+    cursor.take(&["TABLE"]);
+    let mut tables = Vec::new();
+    loop {
+        cursor.take(&["ONLY"]);
+        tables.push(cursor.object());
+        cursor.take(&["*"]);
+        if !cursor.take(&[","]) {
+            return Kind::Truncate { tables };
+        }
+    }
+}
+
+/// `None` for COPY (query), which the grammar must read.
+fn copy(mut cursor: Cursor<'_>) -> Option<Kind> {
+    if cursor.peek() == "(" {
+        return None;
+    }
+    cursor.take(&["BINARY"]);
+    let table = Some(cursor.object());
+    let mut columns = Vec::new();
+    if cursor.take(&["("]) {
+        while !cursor.take(&[")"]) && !cursor.tokens.is_empty() {
+            columns.push(cursor.name());
+            cursor.take(&[","]);
+        }
+    }
+    let from = cursor.take(&["FROM"]);
+    cursor.take(&["TO"]);
+    let is_client = cursor.take_any(&["STDIN", "STDOUT"]);
+    Some(Kind::Copy(Copy { table, columns, from, is_client }))
+}
+
+fn ddl(mut cursor: Cursor<'_>) -> Ddl {
+    let verb = cursor.peek().to_ascii_uppercase();
+    let concurrently = cursor.has("CONCURRENTLY");
+    cursor.skip(1);
+    cursor.take(&["OR", "REPLACE"]);
+    cursor.take_any(&["GLOBAL", "LOCAL"]);
+    let temporary = cursor.take_any(&["TEMP", "TEMPORARY"]);
+    cursor.take_any(&["UNLOGGED", "UNIQUE", "FOREIGN", "MATERIALIZED", "RECURSIVE", "EVENT", "TRUSTED", "PROCEDURAL"]);
+    let object = cursor.peek().to_ascii_uppercase();
+    let outside = matches!(object.as_str(), "DATABASE" | "TABLESPACE" | "SYSTEM" | "SUBSCRIPTION")
+        && matches!(verb.as_str(), "CREATE" | "DROP" | "ALTER");
+    Ddl { what: format!("{verb} {object}"), transactional: !concurrently && !outside, temporary }
+}
+
+/// The tokens of what EXPLAIN explains, and whether it runs.
+pub(super) fn explained(mut cursor: Cursor<'_>) -> (bool, bool, Tokens) {
+    cursor.skip(1);
+    let route = cursor.take(&["ROUTE"]);
+    let mut analyze = false;
+    if cursor.peek() == "(" && !is_query(cursor.nth(1)) {
+        let end = cursor.tokens.iter().position(|token| token.kind == TokenKind::Punctuation(b')'));
+        let options = Cursor { tokens: &cursor.tokens[..end.unwrap_or(0)], ..cursor };
+        analyze = options.has("ANALYZE");
+        cursor.skip(end.map_or(0, |end| end + 1));
+    }
+    loop {
+        if cursor.take_any(&["ANALYZE", "ANALYSE"]) {
+            analyze = true;
+        } else if !cursor.take(&["VERBOSE"]) {
+            break;
+        }
+    }
+    let end = cursor.first + u32::try_from(cursor.tokens.len()).expect("fewer tokens than bytes");
+    (route, analyze, Tokens { start: cursor.first, end })
+}
+
+fn is_query(word: &str) -> bool {
+    ["SELECT", "WITH", "VALUES", "TABLE", "("].iter().any(|known| word.eq_ignore_ascii_case(known))
+}

@@ -1,0 +1,517 @@
+//! What an SQL text means, as data.
+
+use std::sync::Arc;
+
+/// The `n`th lifted literal of a text, from 0.
+pub type LiteralIndex = usize;
+/// The `n` of `$n` less one.
+pub type ParameterIndex = usize;
+
+/// What a text means, whatever its literals: shared by all texts of one shape.
+#[derive(Debug, PartialEq)]
+pub struct Analysis {
+    /// One per statement of the text, in order; none for an empty text.
+    pub statements: Vec<Arc<Statement>>,
+    /// The highest `$n` used.
+    pub parameters: usize,
+    /// Another text of the same shape may mean something else (`ORDER BY 1`, `SET x = 'a'`).
+    pub literal_sensitive: bool,
+}
+
+impl Analysis {
+    /// Of a text that cannot be read at all.
+    pub fn unreadable() -> Self {
+        let statement = Statement::of(Kind::Unknown { keyword: String::new() }, Tokens::default());
+        Self { statements: vec![Arc::new(statement)], parameters: 0, literal_sensitive: true }
+    }
+}
+
+impl Statement {
+    /// One of which nothing but the kind matters.
+    pub fn of(kind: Kind, tokens: Tokens) -> Self {
+        Self {
+            kind,
+            tokens,
+            blocks: Vec::new(),
+            calls: Vec::new(),
+            locks_rows: false,
+            shape: Shape::default(),
+            hints: Hints::default(),
+        }
+    }
+}
+
+/// One SQL statement.
+#[derive(Debug, PartialEq)]
+pub struct Statement {
+    pub kind: Kind,
+    /// The statement's own tokens within the text (see [`Tokens`]), without the semicolon.
+    pub tokens: Tokens,
+    /// Query blocks, outermost first. INSERT/UPDATE/DELETE's own target and WHERE are block 0.
+    pub blocks: Vec<Block>,
+    /// Functions called anywhere, casts and operators excepted.
+    pub calls: Vec<Call>,
+    /// A row lock (`FOR UPDATE/SHARE …`) anywhere.
+    pub locks_rows: bool,
+    /// Output, order and limits of block 0, where it is a query.
+    pub shape: Shape,
+    /// What routing comments asked for.
+    pub hints: Hints,
+}
+
+/// A half-open range of token numbers of the text. Token numbers, unlike byte offsets, are the same for all texts
+/// of one shape; `scan` turns them into bytes of a given text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    pub start: u32,
+    pub end: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kind {
+    /// SELECT, VALUES, TABLE, or EXPLAIN of one; no part of it modifies data. Functions decide the rest.
+    Query,
+    Insert(Insert),
+    Update(Update),
+    /// Block 0 holds target, USING and WHERE.
+    Delete {
+        returning: bool,
+    },
+    Merge,
+    /// A SELECT with a data-modifying CTE, or SELECT INTO: `into` for the latter.
+    ModifyingQuery {
+        into: bool,
+    },
+    /// EXPLAIN: `analyze` runs the statement inside, whose blocks, calls and kind these are.
+    Explain {
+        analyze: bool,
+        inner: Box<Kind>,
+    },
+    /// EXPLAIN ROUTE: the statement inside, not run.
+    ExplainRoute {
+        inner: Tokens,
+    },
+    Copy(Copy),
+    Truncate {
+        tables: Vec<ObjectName>,
+    },
+    Ddl(Ddl),
+    Transaction(TransactionControl),
+    Setting(SettingControl),
+    /// PREPARE, EXECUTE, DEALLOCATE (`None`: ALL).
+    Prepare {
+        name: String,
+    },
+    Execute {
+        name: String,
+    },
+    Deallocate {
+        name: Option<String>,
+    },
+    DeclareCursor {
+        name: String,
+        hold: bool,
+    },
+    /// FETCH and MOVE.
+    Fetch {
+        name: String,
+    },
+    CloseCursor {
+        name: Option<String>,
+    },
+    Listen {
+        channel: String,
+    },
+    Unlisten {
+        channel: Option<String>,
+    },
+    Notify {
+        channel: String,
+    },
+    LockTable,
+    Call,
+    Do,
+    /// VACUUM, ANALYZE, REINDEX, CLUSTER, CHECKPOINT, REFRESH MATERIALIZED VIEW, LOAD …
+    Utility {
+        transactional: bool,
+    },
+    /// Not understood by the parser. `keyword` is its first word in upper case.
+    Unknown {
+        keyword: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Insert {
+    /// As listed; empty: all of the table's, in its order.
+    pub columns: Vec<String>,
+    pub source: InsertSource,
+    /// `Some(true)` for DO UPDATE, `Some(false)` for DO NOTHING.
+    pub on_conflict: Option<bool>,
+    pub returning: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum InsertSource {
+    Values(Vec<Row>),
+    DefaultValues,
+    /// The query is a block of the statement.
+    Query,
+}
+
+/// One parenthesised row of VALUES.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    pub values: Vec<Value>,
+    /// With its parentheses.
+    pub tokens: Tokens,
+    /// Parameters the row uses, ascending.
+    pub parameters: Vec<ParameterIndex>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Update {
+    /// Columns assigned, with the value where it is a plain one.
+    pub assigned: Vec<(String, Value)>,
+    pub returning: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Copy {
+    /// `None`: COPY (query), whose blocks are the statement's.
+    pub table: Option<ObjectName>,
+    pub columns: Vec<String>,
+    pub from: bool,
+    /// STDIN or STDOUT; else a file or program on the server.
+    pub is_client: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ddl {
+    /// "CREATE TABLE", "ALTER TABLE", "DROP INDEX" …
+    pub what: String,
+    /// `false` for what PostgreSQL refuses inside a transaction block (CREATE DATABASE, CREATE INDEX CONCURRENTLY …).
+    pub transactional: bool,
+    /// CREATE TEMPORARY …
+    pub temporary: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TransactionControl {
+    Begin {
+        read_only: Option<bool>,
+        isolation: Option<Isolation>,
+        deferrable: bool,
+    },
+    /// COMMIT or END; `chain` for AND CHAIN.
+    Commit {
+        chain: bool,
+    },
+    Rollback {
+        chain: bool,
+    },
+    Savepoint {
+        name: String,
+    },
+    Release {
+        name: String,
+    },
+    RollbackTo {
+        name: String,
+    },
+    /// SET TRANSACTION …
+    SetTransaction {
+        read_only: Option<bool>,
+        isolation: Option<Isolation>,
+    },
+    /// PREPARE TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED, by the client.
+    TwoPhase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    ReadUncommitted,
+    ReadCommitted,
+    RepeatableRead,
+    Serializable,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SettingControl {
+    /// Names are lower case ("timezone", "search_path", "pgweir.shard").
+    /// `value` is the text that `SET name TO …` takes after TO, as the client wrote it; `None`: DEFAULT.
+    Set {
+        name: String,
+        value: Option<SettingValue>,
+        local: bool,
+    },
+    Reset {
+        name: String,
+    },
+    ResetAll,
+    Show {
+        name: String,
+    },
+    /// DISCARD ALL | PLANS | SEQUENCES | TEMP, upper case.
+    Discard {
+        what: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingValue {
+    /// As written, to be sent again: `'a', b`, `on`, `'UTC'`.
+    pub sql: String,
+    /// Unquoted and joined by ", ".
+    pub plain: String,
+}
+
+/// One query level: a FROM list and a WHERE, or the target of a write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Block {
+    /// `None` for the outermost.
+    pub parent: Option<usize>,
+    pub role: BlockRole,
+    pub relations: Vec<Relation>,
+    /// WHERE and inner JOIN conditions (and outer ones as far as they restrict), conjoined.
+    pub filter: Predicate,
+    /// For every subquery: what makes it more than a filter over its relations.
+    pub aggregates: bool,
+    pub windows: bool,
+    pub limited: bool,
+    pub distinct: bool,
+    /// An outer join whose nullable side a filter may not be pushed below, is among the relations.
+    pub outer_join: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockRole {
+    Outermost,
+    /// Subquery in FROM.
+    Derived,
+    Cte,
+    /// Scalar subquery, or one inside an expression of the select list.
+    Scalar,
+    /// IN (subquery), EXISTS and their like, in a filter.
+    Filter,
+    /// An arm of UNION, INTERSECT or EXCEPT.
+    SetArm,
+    /// The source of INSERT … SELECT.
+    InsertSource,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Relation {
+    /// `None`: a derived table, a CTE's name or a function in FROM.
+    pub table: Option<ObjectName>,
+    /// For a derived table or CTE reference: its block.
+    pub block: Option<usize>,
+    /// The name that columns are qualified by.
+    pub alias: String,
+    pub written: bool,
+    /// On the nullable side of an outer join.
+    pub nullable: bool,
+}
+
+/// `schema.name` with unquoted names folded to lower case.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ObjectName {
+    pub schema: Option<String>,
+    pub name: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    pub name: ObjectName,
+    /// The arguments, where each is a plain value.
+    pub arguments: Vec<Value>,
+}
+
+/// A column as a block sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ColumnRef {
+    /// The block that the relation stands in: an outer one's for a correlated column. `None`: unqualified.
+    pub relation: Option<RelationRef>,
+    pub column: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RelationRef {
+    pub block: usize,
+    pub relation: usize,
+}
+
+/// A value as far as routing can know it before execution.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    Null,
+    /// `negated` for a unary minus in front. `cast` is the type in `'…'::type`, `type '…'` or CAST, lower case.
+    Literal {
+        index: LiteralIndex,
+        negated: bool,
+        cast: Option<String>,
+    },
+    Parameter {
+        index: ParameterIndex,
+        cast: Option<String>,
+    },
+    Column(ColumnRef),
+    Default,
+    /// Anything computed.
+    Unknown,
+}
+
+/// What must hold for a row to matter, weakened where not understood: `True` restricts nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Predicate {
+    True,
+    /// A constant FALSE or NULL.
+    False,
+    And(Vec<Predicate>),
+    Or(Vec<Predicate>),
+    Compare {
+        column: ColumnRef,
+        comparison: Comparison,
+        value: Value,
+    },
+    /// `IN (list)`; NOT IN is `True`. `tokens` is the list with its parentheses, `items` each element's tokens.
+    In {
+        column: ColumnRef,
+        values: Vec<Value>,
+        tokens: Tokens,
+        items: Vec<Tokens>,
+    },
+    /// `= ANY(array)` where the array is one literal or parameter.
+    EqualsAny {
+        column: ColumnRef,
+        array: Value,
+    },
+    /// `column IN (subquery)` where the subquery gives one plain column: equal to `Same`.
+    /// Also `a.x = b.y` of joins.
+    Same(ColumnRef, ColumnRef),
+    IsNull(ColumnRef),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    Equal,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+/// What the outermost query gives and in which order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Shape {
+    pub columns: Vec<OutputColumn>,
+    pub distinct: Distinct,
+    pub group_by: Vec<GroupKey>,
+    /// GROUP BY with ROLLUP, CUBE or GROUPING SETS.
+    pub grouping_sets: bool,
+    pub having: Option<Tokens>,
+    pub order_by: Vec<OrderKey>,
+    pub limit: Option<Bound>,
+    pub offset: Option<Bound>,
+    /// FETCH … WITH TIES.
+    pub with_ties: bool,
+    pub windows: bool,
+    pub set_operation: bool,
+    pub has_cte: bool,
+    /// The token of the outermost FROM, where hidden output columns can be put in front of.
+    pub from: Option<u32>,
+    /// ORDER BY …, with the keywords, to the last key.
+    pub order_tokens: Option<Tokens>,
+    /// LIMIT/OFFSET/FETCH clauses together.
+    pub limit_tokens: Option<Tokens>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Distinct {
+    #[default]
+    No,
+    All,
+    On,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutputColumn {
+    pub expression: Output,
+    pub alias: Option<String>,
+    /// The expression without its alias.
+    pub tokens: Tokens,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// `*` or `alias.*`.
+    Wildcard,
+    Column(ColumnRef),
+    /// A call of one aggregate and nothing around it.
+    Aggregate(Aggregate),
+    /// Anything else; `aggregates`: an aggregate is somewhere inside.
+    Expression {
+        aggregates: bool,
+        windows: bool,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Aggregate {
+    /// Lower case: "count", "sum" …
+    pub name: String,
+    /// Between the parentheses; `*` for `count(*)`.
+    pub argument: Tokens,
+    pub star: bool,
+    pub distinct: bool,
+    pub filtered: bool,
+    pub ordered: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum GroupKey {
+    /// Named or numbered: the output column it is.
+    Output(usize),
+    /// An expression that is not among the output columns.
+    Hidden { tokens: Tokens, column: Option<ColumnRef> },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct OrderKey {
+    pub target: OrderTarget,
+    pub descending: bool,
+    pub nulls_first: bool,
+    /// An explicit COLLATE "C" or "POSIX" (`Some(true)`), or any other (`Some(false)`).
+    pub collate_bytes: Option<bool>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum OrderTarget {
+    Output(usize),
+    Hidden { tokens: Tokens, column: Option<ColumnRef> },
+}
+
+/// A LIMIT or OFFSET.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Bound {
+    /// LIMIT ALL and LIMIT NULL are no bound at all and stay `None` in [`Shape`].
+    Value(Value),
+    /// Computed: known to the server only.
+    Expression,
+}
+
+/// `/* pgweir: shard=1, key=42, role=primary, cache=off */`, and the spellings of PgDog and PgCat.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    pub shard: Option<u16>,
+    pub key: Option<String>,
+    pub role: Option<RoleHint>,
+    /// A hint that was not understood: the statement is refused with 22023.
+    pub bad: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoleHint {
+    Primary,
+    Replica,
+}
