@@ -240,7 +240,7 @@ impl<'t> Source<'t> {
                 }
                 _ => {}
             }
-            longest = longest.max(*counts.last().expect("never empty"));
+            longest = longest.max(counts.last().copied().unwrap_or_default());
         }
         longest
     }
