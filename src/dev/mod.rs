@@ -1,1 +1,16 @@
-//! A whole cluster from nothing: `pgweir dev`.
+//! A whole cluster from nothing: `pgweir dev`, and the servers that the tests run on.
+//!
+//! Knows PostgreSQL's programs, folders and processes. Knows nothing of the proxy: it is handed in as a function.
+
+mod cluster;
+mod error;
+mod guard;
+mod installation;
+mod server;
+mod state;
+
+pub use cluster::{APP, Cluster, DATABASE, Purpose, SUPERUSER, caught_up};
+pub use error::Error;
+pub use installation::Installation;
+pub use server::{HOST, Role, Server, Stop, free_port};
+pub use state::State;
