@@ -4,13 +4,20 @@
 
 mod cluster;
 mod error;
+mod folder;
 mod guard;
 mod installation;
+mod leftover;
+mod load;
+mod run;
 mod server;
+mod settings;
+mod shop;
 mod state;
 
 pub use cluster::{APP, Cluster, DATABASE, Purpose, SUPERUSER, caught_up};
 pub use error::Error;
 pub use installation::Installation;
+pub use run::{Launch, Options, ProxyError, Serving, run};
 pub use server::{HOST, Role, Server, Stop, free_port};
 pub use state::State;

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::Error;
 use super::installation::Installation;
+use super::leftover;
 
 /// A server of a cluster; the process ends with this value.
 pub struct Server {
@@ -83,7 +84,7 @@ impl Server {
 
     /// Starts on a port that is free, `port` if it is, and returns when connections are accepted.
     pub(super) fn launch(&self, port: Option<u16>, settings: String) -> Result<(), Error> {
-        self.end_leftover();
+        leftover::end(&self.data);
         self.process().settings = settings;
         let mut wanted = port.filter(|port| TcpListener::bind((HOST, *port)).is_ok());
         for _ in 0..PORT_ATTEMPTS {
@@ -176,35 +177,6 @@ impl Server {
         text.lines().nth(7).filter(|_| owner == pid).map(|status| status.trim().to_owned())
     }
 
-    /// Ends a postmaster that an earlier process of ours left behind, and forgets one that is long gone.
-    fn end_leftover(&self) {
-        let lock = self.data.join(LOCK_FILE);
-        let Ok(text) = fs::read_to_string(&lock) else { return };
-        let Some(pid) = text.lines().next().and_then(|line| line.trim().parse::<u32>().ok()) else { return };
-        if !self.works_here(pid) {
-            // The number may by now be another program's, for which PostgreSQL would refuse to start. If the file
-            // cannot be removed, PostgreSQL's own message says what to do.
-            let _ = fs::remove_file(lock);
-            return;
-        }
-        for (how, patience) in [(Stop::Fast, FAST_DEADLINE), (Stop::Immediate, FAST_DEADLINE), (Stop::Kill, POLL)] {
-            signal(pid, how);
-            let deadline = Instant::now() + patience;
-            while self.works_here(pid) && Instant::now() < deadline {
-                std::thread::sleep(POLL);
-            }
-        }
-    }
-
-    /// Whether a process is a postmaster of this folder: it has the folder as its working folder.
-    fn works_here(&self, pid: u32) -> bool {
-        if Path::new("/proc/self").exists() {
-            let folder = fs::read_link(format!("/proc/{pid}/cwd"));
-            return folder.is_ok_and(|folder| self.data.canonicalize().is_ok_and(|data| data == folder));
-        }
-        kill(process_id(pid), None).is_ok()
-    }
-
     fn logged_since(&self, begin: u64) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(text.get(begin as usize..).unwrap_or_default()).into_owned();
@@ -245,7 +217,7 @@ pub fn free_port() -> Result<u16, Error> {
     bound.map(|address| address.port()).map_err(Error::io(Path::new(HOST)))
 }
 
-fn signal(pid: u32, how: Stop) {
+pub(super) fn signal(pid: u32, how: Stop) {
     let signal = match how {
         Stop::Fast => Signal::SIGINT,
         Stop::Immediate => Signal::SIGQUIT,
@@ -255,7 +227,7 @@ fn signal(pid: u32, how: Stop) {
     let _ = kill(process_id(pid), signal);
 }
 
-fn process_id(pid: u32) -> Pid {
+pub(super) fn process_id(pid: u32) -> Pid {
     Pid::from_raw(i32::try_from(pid).expect("process ids are positive i32"))
 }
 
@@ -280,12 +252,12 @@ pub const HOST: &str = "127.0.0.1";
 /// Included at the end of `postgresql.conf`.
 pub(super) const CONF: &str = "pgweir.conf";
 
-const LOCK_FILE: &str = "postmaster.pid";
+pub(super) const LOCK_FILE: &str = "postmaster.pid";
 const PORT_IN_USE: &str = "Address already in use";
 const STILL_IN_USE: &str = "still in use";
 const PORT_ATTEMPTS: u32 = 10;
-const POLL: Duration = Duration::from_millis(10);
+pub(super) const POLL: Duration = Duration::from_millis(10);
 /// Recovery after a crash may take its time.
 const START_DEADLINE: Duration = Duration::from_secs(300);
 const RELEASE_DEADLINE: Duration = Duration::from_secs(15);
-const FAST_DEADLINE: Duration = Duration::from_secs(20);
+pub(super) const FAST_DEADLINE: Duration = Duration::from_secs(20);
