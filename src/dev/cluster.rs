@@ -5,14 +5,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
 
 use super::Error;
 use super::guard::Guard;
 use super::installation::{Installation, run};
-use super::server::{CONF, HOST, Role, Server, Stop};
+use super::server::{CONF, HOST, POLL, Role, Server, Stop};
 use super::state::State;
-use crate::control::connect::{Client, Login, connect};
+use crate::control::connect::{Login, connect};
 
 /// All servers of all shards, running; they end with this value, and with this process.
 pub struct Cluster {
@@ -88,6 +87,14 @@ impl Cluster {
         self.shards.iter().map(|shard| self.superuser(&shard.primary)).collect()
     }
 
+    /// Returns when every replica has replayed all that its primary had written at the time of the call.
+    pub async fn caught_up(&self) -> Result<(), Error> {
+        for shard in &self.shards {
+            self.replayed(shard).await?;
+        }
+        Ok(())
+    }
+
     /// Stops all servers at once; `drop` does the same.
     pub fn stop(self) {}
 
@@ -108,7 +115,8 @@ impl Cluster {
             each(shard.replicas.iter().enumerate(), |(number, replica)| {
                 let settings = self.settings(replica, Some(&shard.primary), purpose);
                 replica.launch(ports.get(1 + number).copied(), settings)
-            })
+            })?;
+            block_on(self.replayed(shard))
         })
     }
 
@@ -161,6 +169,24 @@ impl Cluster {
         text
     }
 
+    /// Returns when every replica of a shard has replayed all that the primary had written at the time of the call.
+    async fn replayed(&self, shard: &Shard) -> Result<(), Error> {
+        // Not by the clients' database: a replica that has just been made does not have it yet.
+        let login = |server| self.login(server, "postgres", SUPERUSER, &self.state.superuser_password);
+        let primary = connect(&login(&shard.primary)).await?;
+        let position = primary.rows("SELECT pg_current_wal_insert_lsn()").await?.concat().pop().flatten();
+        let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{}'::pg_lsn", position.unwrap_or_default());
+        // What is not flushed is not sent: this commit flushes it.
+        primary.batch("SET synchronous_commit = local; SELECT txid_current()").await?;
+        for replica in &shard.replicas {
+            let replica = connect(&login(replica)).await?;
+            while replica.rows(&replayed).await? != [[Some("t".to_owned())]] {
+                tokio::time::sleep(POLL).await;
+            }
+        }
+        Ok(())
+    }
+
     fn login(&self, server: &Server, database: &str, user: &str, password: &str) -> Login {
         Login {
             host: HOST.to_owned(),
@@ -190,30 +216,6 @@ impl Shard {
     fn servers(&self) -> impl Iterator<Item = &Server> {
         std::iter::once(&self.primary).chain(&self.replicas)
     }
-}
-
-/// Returns when every replica has replayed all that its primary had written at the time of the call.
-pub async fn caught_up(cluster: &Cluster) -> Result<(), Error> {
-    for primary in cluster.servers().filter(|server| server.role == Role::Primary) {
-        let on_primary = connect(&cluster.superuser(primary)).await?;
-        let position = on_primary.rows("SELECT pg_current_wal_insert_lsn()").await?.concat().pop().flatten();
-        let position = position.unwrap_or_default();
-        // What is not flushed is not sent, and nothing else may come that flushes it.
-        on_primary.batch("SELECT txid_current()").await?;
-        let replicas = cluster.servers().filter(|server| server.shard == primary.shard && server.role != Role::Primary);
-        for replica in replicas {
-            let client = connect(&cluster.superuser(replica)).await?;
-            while !has_replayed(&client, &position).await? {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        }
-    }
-    Ok(())
-}
-
-async fn has_replayed(replica: &Client, position: &str) -> Result<bool, Error> {
-    let sql = format!("SELECT pg_last_wal_replay_lsn() >= '{position}'::pg_lsn");
-    Ok(replica.rows(&sql).await? == [[Some("t".to_owned())]])
 }
 
 /// Runs on a thread for each item; the first error, if any.

@@ -3,10 +3,13 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
+use tokio::time::Instant;
 
 use super::cluster::SERVERS;
+use super::server::POLL;
 use super::state::{self, State};
 use super::{Error, leftover};
 
@@ -18,7 +21,7 @@ pub(super) struct Folder {
 
 impl Folder {
     /// Makes the folder if need be. A folder with files that we did not make is not touched.
-    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+    pub(super) async fn open(path: &Path) -> Result<Self, Error> {
         fs::create_dir_all(path).map_err(Error::io(path))?;
         let path = path.canonicalize().map_err(Error::io(path))?;
         let mut names = Vec::new();
@@ -30,10 +33,8 @@ impl Folder {
         }
         let file = path.join(LOCK);
         let opened = fs::OpenOptions::new().create(true).append(true).open(&file).map_err(Error::io(&file))?;
-        match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Self { path, _lock: lock }),
-            Err(_) => Err(Error::InUse { folder: path }),
-        }
+        let lock = lock(opened).await.ok_or_else(|| Error::InUse { folder: path.clone() })?;
+        Ok(Self { path, _lock: lock })
     }
 
     /// What was made here, if it was made to its end.
@@ -57,6 +58,19 @@ impl Folder {
     }
 }
 
+/// A process that was killed a moment ago may still hold the lock: it gets some moments to be gone.
+async fn lock(mut file: fs::File) -> Option<Flock<fs::File>> {
+    let deadline = Instant::now() + LOCK_DEADLINE;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Some(lock),
+            Err((given_back, _)) if Instant::now() < deadline => file = given_back,
+            Err(_) => return None,
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
 fn folders(parent: &Path) -> Vec<PathBuf> {
     fs::read_dir(parent)
         .into_iter()
@@ -69,3 +83,4 @@ fn folders(parent: &Path) -> Vec<PathBuf> {
 
 /// Also marks the folder as ours, from before anything else is in it.
 const LOCK: &str = "lock";
+const LOCK_DEADLINE: Duration = Duration::from_secs(1);

@@ -15,7 +15,7 @@ mod settings;
 mod shop;
 mod state;
 
-pub use cluster::{APP, Cluster, DATABASE, Purpose, SUPERUSER, caught_up};
+pub use cluster::{APP, Cluster, DATABASE, Purpose, SUPERUSER};
 pub use error::Error;
 pub use installation::Installation;
 pub use run::{Launch, Options, ProxyError, Serving, run};

@@ -12,7 +12,7 @@ use super::cluster::{APP, DATABASE, Purpose};
 use super::folder::Folder;
 use super::server::{HOST, free_port};
 use super::state::{State, write_private};
-use super::{Cluster, Error, Role, caught_up, load, settings};
+use super::{Cluster, Error, Role, load, settings};
 use crate::control::migrate::{Migrations, apply};
 
 /// What can be said on the command line of `pgweir dev`.
@@ -89,7 +89,7 @@ struct Dev {
 
 impl Dev {
     async fn bring_up(options: &Options) -> Result<Self, Error> {
-        let folder = Folder::open(&options.dir)?;
+        let folder = Folder::open(&options.dir).await?;
         let port = port(options.port)?;
         let state = state(&folder, options)?;
         let path = folder.path.clone();
@@ -109,7 +109,7 @@ impl Dev {
             state.loaded = true;
             state.save(&folder.path)?;
         }
-        caught_up(&cluster).await?;
+        cluster.caught_up().await?;
         let (config, admin_http) = (folder.path.join("pgweir.toml"), preferred_or_free(ADMIN_PORT)?);
         write_private(&config, &settings::toml(&cluster, port, admin_http))?;
         Ok(Self { cluster, config, admin_http, folder })

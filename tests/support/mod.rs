@@ -10,6 +10,7 @@ use std::ops::Deref;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -64,24 +65,18 @@ impl Cluster {
 
     /// Runs a text as superuser in database `shop` of one server: its rows, values by `|`, NULL as nothing.
     pub(crate) fn sql(&self, shard: u16, role: Role, text: &str) -> String {
-        let (login, sql) = (self.superuser(self.server(shard, role)), text.to_owned());
-        let rows = wait_for(async move { connect(&login).await?.rows(&sql).await }).unwrap();
-        let lines =
-            rows.into_iter().map(|row| row.into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>().join("|"));
-        lines.collect::<Vec<_>>().join("\n")
+        sql(&self.superuser(self.server(shard, role)), text).unwrap()
     }
 
-    /// The same on every primary.
-    pub(crate) fn sql_everywhere(&self, text: &str) {
-        for shard in 0..self.state().shards {
-            self.sql(shard, Role::Primary, text);
-        }
+    /// The same on every primary: the answers in the order of the shards.
+    pub(crate) fn sql_everywhere(&self, text: &str) -> Vec<String> {
+        (0..self.state().shards).map(|shard| self.sql(shard, Role::Primary, text)).collect()
     }
 
     /// Returns when every replica has what its primary has now.
     pub(crate) fn settle(&self) {
         thread::scope(|scope| {
-            let waits = scope.spawn(|| runtime().block_on(dev::caught_up(&self.cluster)));
+            let waits = scope.spawn(|| runtime().block_on(self.cluster.caught_up()));
             waits.join().unwrap().unwrap();
         });
     }
@@ -91,7 +86,8 @@ impl Cluster {
         let pause = "SELECT pg_wal_replay_pause()";
         self.sql(shard, Role::Replica(number), pause);
         // The request is granted when the replica has stopped for it.
-        while self.sql(shard, Role::Replica(number), "SELECT pg_get_wal_replay_pause_state()") != "paused" {}
+        let state = "SELECT pg_get_wal_replay_pause_state()";
+        until(|| self.sql(shard, Role::Replica(number), state) == "paused");
     }
 
     pub(crate) fn resume_replay(&self, shard: u16, number: u16) {
@@ -105,7 +101,7 @@ impl Cluster {
         self.sql(shard, replica, "SELECT pg_reload_conf()");
         let wanted = self.sql(shard, replica, &format!("SELECT '{delay}'::interval = '0'::interval"));
         let differs = "SELECT setting = '0' FROM pg_settings WHERE name = 'recovery_min_apply_delay'";
-        while self.sql(shard, replica, differs) != wanted {}
+        until(|| self.sql(shard, replica, differs) == wanted);
     }
 
     /// `[[databases]]` entries of all servers, as database `shop`.
@@ -196,6 +192,15 @@ pub(crate) fn psql_as(user: &str, port: u16, database: &str, password: &str, arg
         .unwrap()
 }
 
+/// Returns when the condition holds; asks again and again, and fails after a minute.
+pub(crate) fn until(condition: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(tokio::time::Instant::now() < deadline, "what was waited for did not come");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Runs a future on a thread of its own, so that tests with and without a runtime can call it.
 pub(crate) fn wait_for<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     thread::spawn(|| runtime().block_on(work)).join().unwrap()
@@ -203,6 +208,15 @@ pub(crate) fn wait_for<T: Send + 'static>(work: impl Future<Output = T> + Send +
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Runs a text on one server: its rows, values by `|`, NULL as nothing; or the SQLSTATE.
+pub(crate) fn sql(login: &Login, text: &str) -> Result<String, String> {
+    let (login, sql) = (login.clone(), text.to_owned());
+    let answer = wait_for(async move { connect(&login).await?.rows(&sql).await });
+    let rows = answer.map_err(|cause| cause.sqlstate().map_or_else(|| cause.to_string(), str::to_owned))?;
+    let line = |row: Vec<Option<String>>| row.into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>().join("|");
+    Ok(rows.into_iter().map(line).collect::<Vec<_>>().join("\n"))
 }
 
 /// Lets the servers' user enter a folder that is ours.
