@@ -20,4 +20,5 @@ pub use error::Error;
 pub use installation::Installation;
 pub use run::{Launch, Options, ProxyError, Serving, run};
 pub use server::{HOST, Role, Server, Stop, free_port};
+pub use settings::tables;
 pub use state::State;

@@ -7,14 +7,21 @@ use super::load::ranges;
 use super::server::HOST;
 use super::{Cluster, Role};
 
-/// The text of `pgweir.toml`: the cluster's servers, users and key ranges.
+/// The text of `pgweir.toml`.
 pub(super) fn toml(cluster: &Cluster, port: u16, admin_http: u16) -> String {
-    let state = cluster.state();
-    let mut text = format!(
+    format!(
         "# Written by `pgweir dev` at every start.\n\n\
          [general]\nhost = \"{HOST}\"\nport = {port}\nadmin_http = \"{HOST}:{admin_http}\"\n\
-         admin_users = [\"{APP}\"]\n\n\
-         [control]\nuser = \"{SUPERUSER}\"\npassword = {:?}\n\n\
+         admin_users = [\"{APP}\"]\n\n{}",
+        tables(cluster)
+    )
+}
+
+/// All but `[general]`: the cluster's servers, users and key ranges.
+pub fn tables(cluster: &Cluster) -> String {
+    let state = cluster.state();
+    let mut text = format!(
+        "[control]\nuser = \"{SUPERUSER}\"\npassword = {:?}\n\n\
          [[users]]\nname = \"{APP}\"\ndatabase = \"{DATABASE}\"\npassword = {:?}\n",
         state.superuser_password, state.app_password
     );

@@ -86,7 +86,8 @@ impl Tables {
         let full_name = dice.chance(90).then(|| format!("{first} {last}"));
         let born = dice.chance(70).then(|| date(dice.below(18_000)));
         let avatar = dice.chance(10).then(|| format!("\\\\x{:016x}", dice.next()));
-        let seen = dice.chance(85).then(|| dice.moment());
+        let created = dice.second();
+        let seen = dice.chance(85).then(|| dice.after(created));
         let theme = dice.pick(&["light", "dark"]);
         self.users.row(&[
             &id,
@@ -101,7 +102,7 @@ impl Tables {
             &format!(r#"{{"theme": "{theme}", "newsletter": {}}}"#, dice.chance(40)),
             &or_null(avatar),
             &or_null(seen),
-            &dice.moment(),
+            &timestamp(created),
         ]);
     }
 
@@ -115,7 +116,8 @@ impl Tables {
             self.order_items.row(&[&user, &id, &line, &product, &quantity, &price, &or_null(discount)]);
         }
         let status = dice.pick(STATUSES);
-        let shipped = matches!(status, "shipped" | "delivered").then(|| dice.moment());
+        let placed = dice.second();
+        let shipped = matches!(status, "shipped" | "delivered").then(|| dice.after(placed));
         let note = dice.chance(15).then_some("Please ring twice");
         self.orders.row(&[
             &user,
@@ -126,7 +128,7 @@ impl Tables {
             &dice.pick(&["EUR", "EUR", "EUR", "GBP", "USD"]),
             &dice.chance(8),
             &or_null(note),
-            &dice.moment(),
+            &timestamp(placed),
             &or_null(shipped),
         ]);
     }
@@ -136,7 +138,8 @@ impl Tables {
         let attachment = format!(r#"[{{"kind": "photo", "bytes": {}}}]"#, 1000 + dice.below(900_000));
         let attachments = dice.chance(25).then_some(attachment);
         let score = dice.chance(90).then(|| format!("{}.{:03}", dice.below(5), dice.below(1000)));
-        let edited = dice.chance(20).then(|| dice.moment());
+        let published = dice.second();
+        let edited = dice.chance(20).then(|| dice.after(published));
         self.posts.row(&[
             &user,
             &id,
@@ -147,7 +150,7 @@ impl Tables {
             &dice.below(500),
             &or_null(score),
             &dice.chance(97),
-            &dice.moment(),
+            &timestamp(published),
             &or_null(edited),
         ]);
     }
@@ -205,10 +208,23 @@ impl Dice {
 
     /// A second of the years 2023 to 2025.
     fn moment(&mut self) -> String {
-        let second = self.below(3 * 365 * 86_400);
-        let (hour, minute) = (second / 3600 % 24, second / 60 % 60);
-        format!("{} {hour:02}:{minute:02}:{:02}+00", date(DAY_2023 + second / 86_400), second % 60)
+        timestamp(self.second())
     }
+
+    /// Counted from the beginning of 2023.
+    fn second(&mut self) -> u64 {
+        self.below(3 * 365 * 86_400)
+    }
+
+    /// Minutes to days after a second.
+    fn after(&mut self, second: u64) -> String {
+        timestamp(second + 60 + self.below(10 * 86_400))
+    }
+}
+
+fn timestamp(second: u64) -> String {
+    let (hour, minute) = (second / 3600 % 24, second / 60 % 60);
+    format!("{} {hour:02}:{minute:02}:{:02}+00", date(DAY_2023 + second / 86_400), second % 60)
 }
 
 fn price(product: u64) -> u64 {

@@ -21,6 +21,9 @@ pub(crate) use pgweir::dev::{APP, DATABASE, Role, SUPERUSER, Server, Stop, free_
 
 pub(crate) const PASSWORD: &str = "correct horse";
 
+/// Keys of each shard, from 1 up in the order of the shards; the last one has no end.
+pub(crate) const KEYS: u64 = 1000;
+
 /// Shards of a primary and streaming replicas, with database `shop`, users `app` and `postgres`, [`PASSWORD`] for both.
 pub(crate) struct Cluster {
     cluster: dev::Cluster,
@@ -33,7 +36,7 @@ impl Cluster {
         let folder = tempfile::tempdir().unwrap();
         // The servers run as a user of their own, who must be able to enter.
         open_to_all(folder.path());
-        let mut state = dev::State::new(shards, replicas, 0);
+        let mut state = dev::State::new(shards, replicas, KEYS * u64::from(shards));
         state.superuser_password = PASSWORD.to_owned();
         state.app_password = PASSWORD.to_owned();
         let cluster = dev::Cluster::open(folder.path(), state, dev::Purpose::Test).unwrap();
@@ -102,6 +105,11 @@ impl Cluster {
         let wanted = self.sql(shard, replica, &format!("SELECT '{delay}'::interval = '0'::interval"));
         let differs = "SELECT setting = '0' FROM pg_settings WHERE name = 'recovery_min_apply_delay'";
         until(|| self.sql(shard, replica, differs) == wanted);
+    }
+
+    /// Configuration of a proxy for the demo's shop on this cluster, with user `app`, for [`Proxy::start`].
+    pub(crate) fn toml(&self) -> String {
+        format!("admin_users = [\"{APP}\"]\n{}", dev::tables(&self.cluster))
     }
 
     /// `[[databases]]` entries of all servers, as database `shop`.
