@@ -1,7 +1,11 @@
-.PHONY: test fmt lint postgresql
+.PHONY: dev test fmt lint postgresql drivers
+
+# A sharded, replicated PostgreSQL with the shop in it, behind the proxy: make dev ARGS="--rows 1000 --fresh"
+dev: postgresql
+	cargo run --release -- dev $(ARGS)
 
 # Everything CI runs.
-test: postgresql
+test: postgresql drivers
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo test
@@ -12,7 +16,41 @@ fmt:
 lint:
 	cargo clippy --all-targets -- -D warnings
 
-# Debian's PostgreSQL, where no server binaries are found.
+# Debian's PostgreSQL, where no server programs are found in the places that `pgweir dev` looks in.
 postgresql:
-	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
-	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql postgresql-client; }
+	@command -v postgres >/dev/null 2>&1 \
+	  || [ -x "$$(pg_config --bindir 2>/dev/null)/postgres" ] \
+	  || ls /usr/lib/postgresql/*/bin/postgres /opt/homebrew/opt/postgresql*/bin/postgres \
+	        /usr/local/opt/postgresql*/bin/postgres 2>/dev/null | grep -q . \
+	  || $(MAKE) --no-print-directory install PACKAGES="postgresql postgresql-client"
+	@command -v psql >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/psql >/dev/null 2>&1 \
+	  || $(MAKE) --no-print-directory install PACKAGES=postgresql-client
+
+# What the trials through drivers need: .drivers/venv with psycopg and asyncpg, .drivers/node_modules with pg.
+DRIVERS_PYTHON = psycopg[binary]>=3.2 asyncpg>=0.30
+DRIVERS_NODE = pg@8
+
+drivers: .drivers/python .drivers/node
+
+.drivers/python: Makefile
+	@python3 -c 'import ensurepip, venv' 2>/dev/null \
+	  || $(MAKE) --no-print-directory install PACKAGES="python3 python3-venv"
+	python3 -m venv .drivers/venv
+	.drivers/venv/bin/pip install --quiet --no-input --disable-pip-version-check $(patsubst %,'%',$(DRIVERS_PYTHON))
+	@touch $@
+
+.drivers/node: Makefile
+	@{ command -v node && command -v npm; } >/dev/null 2>&1 \
+	  || $(MAKE) --no-print-directory install PACKAGES="nodejs npm"
+	@mkdir -p .drivers
+	npm install --prefix .drivers --silent --no-save --no-package-lock $(DRIVERS_NODE)
+	@touch $@
+
+# Without a question, as root or by sudo.
+SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
+
+.PHONY: install
+install:
+	@command -v apt-get >/dev/null 2>&1 || { echo "Please install $(PACKAGES) with your system's package manager." >&2; exit 1; }
+	$(SUDO) apt-get update -qq
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(PACKAGES)

@@ -4,23 +4,29 @@
 
 mod support;
 
-use support::{Proxy, Server};
+use support::{Cluster, Proxy, free_port};
 
 struct Bench {
     // Dropped first, so that the server is not waited on by open sessions.
     proxy: Proxy,
-    server: Server,
+    cluster: Cluster,
 }
 
 impl Bench {
+    /// Database `shop` is the server's `postgres`; database `down` has a server that is not there.
     fn start() -> Self {
-        let server = Server::start();
-        Self { proxy: Proxy::start(server.port), server }
+        let cluster = Cluster::start(1, 0);
+        let (up, down) = (cluster.primary(0).port(), free_port().unwrap());
+        let config = format!(
+            "[[databases]]\nname = \"shop\"\nhost = \"127.0.0.1\"\nport = {up}\ndatabase_name = \"postgres\"\n\
+             [[databases]]\nname = \"down\"\nhost = \"127.0.0.1\"\nport = {down}\n"
+        );
+        Self { proxy: Proxy::start(&config), cluster }
     }
 
     /// The same answer direct and through the proxy, and not an empty one.
     fn check_same(&self, sql: &str) {
-        let direct = support::psql(self.server.port, "postgres", support::PASSWORD, sql);
+        let direct = support::psql(self.cluster.primary(0).port(), "postgres", support::PASSWORD, sql);
         let proxied = support::psql(self.proxy.port, "shop", support::PASSWORD, sql);
         assert_eq!((&direct.stdout, &direct.stderr), (&proxied.stdout, &proxied.stderr), "{sql}");
         assert!(!direct.stdout.is_empty() || !direct.stderr.is_empty(), "{sql}");
