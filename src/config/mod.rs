@@ -1,114 +1,114 @@
 //! The TOML file as the user wrote it. The only module that knows `toml`.
 //!
-//! Unknown keys are refused: a key that does nothing is a lie.
+//! Unknown keys are refused: a key that does nothing is a lie. What the sections say together (which shard is where,
+//! which user may do what) is not known here: `topology` is made of it.
 
-use std::collections::HashSet;
-use std::fmt;
+mod choices;
+mod decode;
+mod error;
+mod secret;
+mod sections;
+mod source;
+mod units;
+
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
-/// One configuration file.
+pub use choices::{
+    Auth, ClientTlsMode, ConfiguredRole, Consistency, CrossShardWrites, DataType, LogFormat, PoolerMode,
+    ReadWriteSplit, ServerTls, Strategy,
+};
+pub use error::{ConfigError, Problem};
+pub use secret::{Secret, SecretEntry};
+pub use sections::{
+    Cache, Control, DatabaseEntry, General, GeneralTls, KeyLiteral, MappingEntry, OneOrMany, ReferenceTables,
+    ShardedTable, UserEntry,
+};
+pub use source::Source;
+
+/// One configuration file, its secrets read, its files seen to exist.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     #[serde(default)]
     pub general: General,
+    #[serde(default)]
     pub databases: Vec<DatabaseEntry>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct General {
-    pub host: String,
-    /// 0 lets the operating system choose.
-    pub port: u16,
-    /// Clients at once; one more is refused with 53300.
-    pub max_client_conn: usize,
-}
-
-/// One server under the name that clients connect to.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DatabaseEntry {
-    pub name: String,
-    pub host: String,
-    #[serde(default = "postgresql_port")]
-    pub port: u16,
-    /// The database's name on the server, when it differs.
-    pub database_name: Option<String>,
-}
-
-/// Why a file is no configuration; its text names file, line and column and underlines the place.
-#[derive(Debug)]
-pub struct ConfigError {
-    pub file: PathBuf,
-    pub reason: String,
+    #[serde(default)]
+    pub users: Vec<UserEntry>,
+    #[serde(default)]
+    pub control: Option<Control>,
+    #[serde(default)]
+    pub sharded_tables: Vec<ShardedTable>,
+    #[serde(default)]
+    pub reference_tables: Vec<ReferenceTables>,
+    #[serde(default)]
+    pub cache: Cache,
+    /// The text, for errors that are found later.
+    #[serde(skip)]
+    pub source: Arc<Source>,
 }
 
 impl Config {
+    /// Reads a file, and the secrets that it names.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        let error = |reason: String| ConfigError { file: file.to_owned(), reason };
-        let text = std::fs::read_to_string(file).map_err(|cause| error(cause.to_string()))?;
-        let config: Self = toml::from_str(&text).map_err(|cause| error(cause.to_string()))?;
-        config.with_distinct_names().map_err(error)
-    }
-
-    /// Several servers under one name need roles and shards, which this version does not have.
-    fn with_distinct_names(self) -> Result<Self, String> {
-        let mut names = HashSet::new();
-        match self.databases.iter().find(|entry| !names.insert(entry.name.as_str())) {
-            Some(entry) => Err(format!("database \"{}\" has two servers: not in this version", entry.name)),
-            None if self.databases.is_empty() => Err("no [[databases]] entry".to_owned()),
-            None => Ok(self),
+        match std::fs::read_to_string(file) {
+            Ok(text) => Self::parse(file, &text),
+            Err(cause) => Err(ConfigError::unreadable(file, &cause)),
         }
     }
 
-    pub fn database(&self, name: &str) -> Option<&DatabaseEntry> {
-        self.databases.iter().find(|entry| entry.name == name)
-    }
-}
-
-impl DatabaseEntry {
-    pub fn server_database(&self) -> &str {
-        self.database_name.as_deref().unwrap_or(&self.name)
-    }
-}
-
-impl Default for General {
-    fn default() -> Self {
-        Self { host: "0.0.0.0".to_owned(), port: 6432, max_client_conn: 10_000 }
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.file.display(), self.reason)
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
-fn postgresql_port() -> u16 {
-    5432
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(text: &str, expected: &str) {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        let found = Config::load(file.path()).unwrap_err().to_string();
-        assert!(found.contains(expected), "{text}\ngave: {found}");
+    /// Reads `text` as if it were the contents of `file`; relative paths in it start in the file's folder.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let (source, decoded) = decode::decode(file, text);
+        let source = Arc::new(source);
+        let refused = |problems| ConfigError::new(Arc::clone(&source), problems);
+        let mut config: Self = decoded.map_err(refused)?;
+        config.source = Arc::clone(&source);
+        let problems = config.reach_outside(file.parent().unwrap_or(Path::new("")));
+        if problems.is_empty() { Ok(config) } else { Err(refused(problems)) }
     }
 
-    #[test]
-    fn refusals_name_the_place() {
-        check("[[databases]]\nname = \"a\"\nhost = \"h\"\nrole = \"x\"", "line 4, column 1");
-        check("[[databases]]\nname = \"a\"\nhost = \"h\"\nport = 99999", "line 4, column 8");
-        check(&"[[databases]]\nname = \"a\"\nhost = \"h\"\n".repeat(2), "database \"a\" has two servers");
-        check("databases = []", "no [[databases]] entry");
+    /// Reads secrets and looks for the files that are named.
+    fn reach_outside(&mut self, folder: &Path) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for (path, secret) in self.secrets() {
+            problems.extend(secret.resolve(folder).map_err(|problem| problem.at(path, "")).err());
+        }
+        for (path, file) in self.files() {
+            *file = folder.join(&*file);
+            if let Err(cause) = std::fs::File::open(&*file) {
+                let problem = Problem::new(format!("{} cannot be read: {cause}", file.display()));
+                problems.push(problem.at(path, "").help("A relative path starts in the configuration file's folder."));
+            }
+        }
+        problems
+    }
+
+    fn secrets(&mut self) -> Vec<(String, &mut SecretEntry)> {
+        let mut secrets = Vec::new();
+        for (index, user) in self.users.iter_mut().enumerate() {
+            let at = |key: &str| format!("users.{index}.{key}");
+            secrets.extend(user.password.as_mut().map(|secret| (at("password"), secret)));
+            secrets.extend(user.scram_verifier.as_mut().map(|secret| (at("scram_verifier"), secret)));
+            secrets.extend(user.server_password.as_mut().map(|secret| (at("server_password"), secret)));
+        }
+        secrets.extend(self.control.as_mut().map(|control| ("control.password".to_owned(), &mut control.password)));
+        secrets
+    }
+
+    fn files(&mut self) -> Vec<(String, &mut PathBuf)> {
+        let mut files = Vec::new();
+        if let Some(tls) = self.general.tls.as_mut().filter(|tls| tls.mode != ClientTlsMode::Disable) {
+            files.extend(tls.certificate.as_mut().map(|file| ("general.tls.certificate".to_owned(), file)));
+            files.extend(tls.private_key.as_mut().map(|file| ("general.tls.private_key".to_owned(), file)));
+            files.extend(tls.client_ca.as_mut().map(|file| ("general.tls.client_ca".to_owned(), file)));
+        }
+        for (index, server) in self.databases.iter_mut().enumerate() {
+            files.extend(server.tls_ca.as_mut().map(|file| (format!("databases.{index}.tls_ca"), file)));
+        }
+        files
     }
 }

@@ -50,6 +50,7 @@ pub async fn scatter(
         }
     }
     let columns = columns.expect("a scatter has at least one part");
+    let merge = &merge.located(columns.len());
     let mut merger = match Merger::new(merge, &columns, inputs.len(), limit_bytes) {
         Ok(merger) => merger,
         Err(error) => return Ok(Ended::Refused(error)),

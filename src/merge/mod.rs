@@ -42,6 +42,23 @@ pub struct Merge {
     pub bytewise: Vec<usize>,
 }
 
+impl Merge {
+    /// With every column numbered from the front, once it is known how many there are.
+    #[must_use]
+    pub fn located(&self, columns: usize) -> Self {
+        let mut located = self.clone();
+        for key in &mut located.order {
+            if let Some(hidden) = key.column.checked_sub(HIDDEN) {
+                key.column = columns.saturating_sub(self.hidden) + hidden;
+            }
+        }
+        located
+    }
+}
+
+/// A sort key's column that is this plus `n`: the `n`th hidden one, however many visible ones a `*` stands for.
+pub const HIDDEN: usize = 1 << 20;
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct SortKey {
     /// Column of the inputs, from 0. With an aggregation: sorts by the final value of the output made from this column

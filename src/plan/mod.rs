@@ -3,71 +3,15 @@
 //! Two steps: [`Template`] holds all that does not depend on values (made once per shape, catalog and topology),
 //! [`Template::plan`] finds the shards for one execution. Knows nothing of connections or clients.
 
-use std::sync::Arc;
+mod access;
+pub mod explain;
+mod insert;
+mod keys;
+mod relations;
+mod rewrite;
+mod scatter;
+mod template;
+mod types;
 
-use crate::topology::ShardId;
-
-/// Where a statement runs and how the answers become one. Data: comparable, printable.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
-    pub route: Route,
-    pub access: Access,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Route {
-    /// The text as it came, bytes relayed.
-    One(ShardId),
-    /// Read from several shards, merged.
-    Scatter(Scatter),
-    /// Write on several shards: all or none.
-    Spread(Spread),
-}
-
-/// Which server of a shard may serve.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// A proven read: a replica may.
-    Read,
-    /// Everything else: the primary. Counts as a write for causality.
-    Write,
-    /// A hint or setting asked for a replica.
-    ReplicaOnly,
-    /// A proven read for the primary (hint, or a relation that replicas do not hold).
-    PrimaryRead,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Scatter {
-    pub parts: Vec<Part>,
-    pub merge: crate::merge::Merge,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Spread {
-    pub parts: Vec<Part>,
-    pub tag: Tag,
-    /// Which part (index) gave each row of the original statement, for RETURNING; empty: parts in order.
-    pub row_order: Vec<u16>,
-    /// `false`: cannot run inside a transaction (VACUUM, CREATE INDEX CONCURRENTLY …): shard after shard.
-    pub transactional: bool,
-}
-
-/// What one shard is asked.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Part {
-    pub shard: ShardId,
-    /// `None`: the statement's own text.
-    pub text: Option<Arc<str>>,
-    /// Which of the client's parameters (from 0) are this text's `$1, $2, …`; `None`: all, in order.
-    pub parameters: Option<Vec<usize>>,
-}
-
-/// The command tag that the client sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tag {
-    /// Row counts added up (rows split over shards).
-    Sum,
-    /// That of the first part (the same rows on every shard, DDL).
-    First,
-}
+pub use template::{Surroundings, Template};
+pub use types::{Access, Part, Plan, Route, Scatter, Spread, Tag};

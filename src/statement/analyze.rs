@@ -224,10 +224,11 @@ impl<'t> Source<'t> {
         let cursor = self.cursor(part);
         let (mut longest, mut counts) = (0, vec![0usize]);
         for token in cursor.tokens {
+            let depth = counts.len();
             let count = counts.last_mut().expect("never empty");
             match token.kind {
                 TokenKind::Punctuation(b'(' | b'[') => counts.push(0),
-                TokenKind::Punctuation(b')' | b']') if counts.len() > 1 => {
+                TokenKind::Punctuation(b')' | b']') if depth > 1 => {
                     counts.pop();
                 }
                 TokenKind::Punctuation(b',') => *count = 0,

@@ -182,10 +182,12 @@ fn order_key(
 
 /// In ORDER BY a bare name means an output column first.
 fn order_output(source: Source<'_>, walker: &Walker<'_>, shape: &Shape, expr: &Expr, tokens: Tokens) -> Option<usize> {
+    let has_wildcard = shape.columns.iter().any(|column| column.expression == Output::Wildcard);
     if let Some(number) = ordinal(expr) {
-        return number.checked_sub(1).filter(|&index| index < shape.columns.len());
+        // With a wildcard there are more columns than are written.
+        return number.checked_sub(1).filter(|&index| has_wildcard || index < shape.columns.len());
     }
-    if shape.columns.iter().any(|column| column.expression == Output::Wildcard) {
+    if has_wildcard {
         return None;
     }
     let column = walker.column(0, expr);

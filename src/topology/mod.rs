@@ -2,6 +2,7 @@
 //!
 //! Pure: made from a [`crate::config::Config`], replaced whole on reload. Knows nothing of connections or health.
 
+mod build;
 mod key;
 mod mapping;
 
@@ -10,8 +11,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::config::{
+    ConfiguredRole, Consistency, CrossShardWrites, LogFormat, PoolerMode, ReadWriteSplit, Secret, ServerTls, Strategy,
+};
+pub use build::ADMIN;
 pub use key::{Key, KeyType};
-pub use mapping::{KeyBound, Mapping, ShardSet};
+pub use mapping::{KeyBound, KeyRange, Mapping, ShardSet};
 
 /// Index of a shard within its database, as written in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -87,13 +92,6 @@ pub struct ClientTls {
     pub client_ca: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    #[default]
-    Text,
-    Json,
-}
-
 /// One PostgreSQL server under one database name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Server {
@@ -113,29 +111,11 @@ pub struct Server {
     pub zone: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConfiguredRole {
-    Primary,
-    Replica,
-    /// Asked of the server.
-    Auto,
-}
-
 /// What a server is at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     Primary,
     Replica,
-}
-
-/// libpq's `sslmode` as far as it makes sense between a proxy and its servers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServerTls {
-    Disable,
-    Prefer,
-    Require,
-    VerifyCa,
-    VerifyFull,
 }
 
 /// A name that clients connect to, with everything that statements in it need.
@@ -221,55 +201,6 @@ pub enum Credential {
     ScramVerifier(Secret),
     /// `auth = "trust"`: no proof.
     Trust,
-}
-
-/// A value that is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PoolerMode {
-    Session,
-    Transaction,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadWriteSplit {
-    /// Reads go to replicas; to the primary only when none is fit.
-    ExcludePrimary,
-    /// The primary takes its share of reads.
-    IncludePrimary,
-    /// Every statement goes to the primary.
-    PrimaryOnly,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Strategy {
-    Ewma,
-    LeastConnections,
-    RoundRobin,
-    Random,
-}
-
-/// What a read may miss (see `balance`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Consistency {
-    Eventual,
-    Session,
-    Global,
-    Strong,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CrossShardWrites {
-    TwoPhase,
-    Refuse,
 }
 
 impl Topology {

@@ -1,0 +1,113 @@
+//! Values that are one word of a few.
+
+use serde::Deserialize;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConfiguredRole {
+    #[default]
+    Primary,
+    Replica,
+    /// Asked of the server.
+    Auto,
+}
+
+/// libpq's `sslmode` as far as it makes sense between a proxy and its servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServerTls {
+    Disable,
+    #[default]
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+/// What clients may or must do about encryption.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientTlsMode {
+    Disable,
+    #[default]
+    Prefer,
+    Require,
+    /// Clients must show a certificate.
+    VerifyFull,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PoolerMode {
+    Session,
+    Transaction,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadWriteSplit {
+    /// Reads go to replicas; to the primary only when none is fit.
+    ExcludePrimary,
+    /// The primary takes its share of reads.
+    IncludePrimary,
+    /// Every statement goes to the primary.
+    PrimaryOnly,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    Ewma,
+    LeastConnections,
+    RoundRobin,
+    Random,
+}
+
+/// What a read may miss (see `balance`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Consistency {
+    Eventual,
+    Session,
+    Global,
+    Strong,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CrossShardWrites {
+    TwoPhase,
+    Refuse,
+}
+
+/// How a client proves to be the user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Auth {
+    /// By the password or the SCRAM verifier.
+    #[default]
+    Scram,
+    /// Not at all.
+    Trust,
+}
+
+/// The type of a shard key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DataType {
+    #[default]
+    Bigint,
+    Integer,
+    Uuid,
+    Text,
+    Date,
+    Timestamptz,
+}

@@ -1,0 +1,280 @@
+//! The sections of the file, key by key, with their defaults.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, de};
+
+use super::choices::{
+    Auth, ClientTlsMode, ConfiguredRole, Consistency, CrossShardWrites, DataType, LogFormat, PoolerMode,
+    ReadWriteSplit, ServerTls, Strategy,
+};
+use super::secret::SecretEntry;
+use super::units::{duration, size};
+
+/// `[general]`; what each key means stands in `config/pgweir.toml`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct General {
+    pub host: String,
+    pub port: u16,
+    pub workers: usize,
+    pub default_pool_size: usize,
+    pub min_pool_size: usize,
+    pub pooler_mode: PoolerMode,
+    pub max_client_conn: usize,
+    pub admin_http: Option<String>,
+    pub admin_users: Vec<String>,
+    pub load_balancing_strategy: Strategy,
+    pub read_write_split: ReadWriteSplit,
+    pub home_shard: u16,
+    pub cross_shard_writes: CrossShardWrites,
+    pub consistency: Consistency,
+    #[serde(deserialize_with = "duration")]
+    pub max_replica_lag: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub max_staleness: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub causal_wait: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub probe_interval: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub connect_timeout: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub client_login_timeout: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub query_wait_timeout: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub query_timeout: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub idle_transaction_timeout: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub server_lifetime: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub server_idle_timeout: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub shutdown_timeout: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub commit_timeout: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub decision_retention: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub tcp_keepalive: Duration,
+    #[serde(deserialize_with = "size")]
+    pub merge_limit: usize,
+    pub prepared_statements_limit: usize,
+    pub log_format: LogFormat,
+    pub tls: Option<GeneralTls>,
+}
+
+/// `[general.tls]`: from clients to the proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GeneralTls {
+    #[serde(default)]
+    pub mode: ClientTlsMode,
+    pub certificate: Option<PathBuf>,
+    pub private_key: Option<PathBuf>,
+    pub client_ca: Option<PathBuf>,
+}
+
+/// `[[databases]]`: one server under the name that clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseEntry {
+    pub name: String,
+    #[serde(default)]
+    pub shard: u16,
+    #[serde(default)]
+    pub role: ConfiguredRole,
+    pub host: String,
+    #[serde(default = "postgresql_port")]
+    pub port: u16,
+    /// The database's name on the server, when it differs.
+    pub database_name: Option<String>,
+    #[serde(default)]
+    pub tls: ServerTls,
+    pub tls_ca: Option<PathBuf>,
+    #[serde(default = "usual_weight")]
+    pub lb_weight: u32,
+    pub pool_size: Option<usize>,
+    pub pooler_mode: Option<PoolerMode>,
+    pub consistency: Option<Consistency>,
+}
+
+/// `[[users]]`: who may connect to what.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserEntry {
+    pub name: String,
+    #[serde(default = "every_database")]
+    pub database: OneOrMany,
+    #[serde(default)]
+    pub auth: Auth,
+    pub password: Option<SecretEntry>,
+    pub scram_verifier: Option<SecretEntry>,
+    pub server_user: Option<String>,
+    pub server_password: Option<SecretEntry>,
+    pub pool_size: Option<usize>,
+    pub min_pool_size: Option<usize>,
+    pub pooler_mode: Option<PoolerMode>,
+    pub consistency: Option<Consistency>,
+}
+
+/// `[control]`: the proxy's own log-in.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Control {
+    pub user: String,
+    pub password: SecretEntry,
+}
+
+/// `[[sharded_tables]]`: one table, or every table with a column, and how its keys are spread.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShardedTable {
+    pub database: String,
+    pub name: Option<String>,
+    pub column: String,
+    #[serde(default)]
+    pub data_type: DataType,
+    #[serde(default)]
+    pub allow_gaps: bool,
+    #[serde(default)]
+    pub mapping: Vec<MappingEntry>,
+}
+
+/// `[[sharded_tables.mapping]]`: a range, a list, a remainder, or (nothing but `shard`) the default.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MappingEntry {
+    pub start: Option<KeyLiteral>,
+    pub end: Option<KeyLiteral>,
+    pub values: Option<Vec<KeyLiteral>>,
+    pub modulus: Option<u32>,
+    pub remainder: Option<u32>,
+    pub shard: u16,
+}
+
+/// `[[reference_tables]]`: tables with the same rows on every shard.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReferenceTables {
+    pub database: String,
+    pub tables: Vec<String>,
+}
+
+/// `[cache]`: only its absence can be asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cache {
+    #[serde(default)]
+    pub enabled: bool,
+}
+
+/// A key value as TOML has it; `data_type` says what it must be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum KeyLiteral {
+    Integer(i64),
+    /// Also TOML's own dates and times, as written in RFC 3339.
+    Text(String),
+}
+
+/// One name, or a list of names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl DatabaseEntry {
+    pub fn server_database(&self) -> &str {
+        self.database_name.as_deref().unwrap_or(&self.name)
+    }
+}
+
+impl Default for General {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: 6432,
+            workers: 0,
+            default_pool_size: 20,
+            min_pool_size: 0,
+            pooler_mode: PoolerMode::Transaction,
+            max_client_conn: 10_000,
+            admin_http: None,
+            admin_users: Vec::new(),
+            load_balancing_strategy: Strategy::Ewma,
+            read_write_split: ReadWriteSplit::ExcludePrimary,
+            home_shard: 0,
+            cross_shard_writes: CrossShardWrites::TwoPhase,
+            consistency: Consistency::Session,
+            max_replica_lag: Duration::from_secs(10),
+            max_staleness: Duration::from_secs(10),
+            causal_wait: Duration::from_millis(5),
+            probe_interval: Duration::from_millis(100),
+            connect_timeout: Duration::from_secs(5),
+            client_login_timeout: Duration::from_secs(60),
+            query_wait_timeout: Duration::from_secs(30),
+            query_timeout: Duration::ZERO,
+            idle_transaction_timeout: Duration::ZERO,
+            server_lifetime: Duration::from_secs(3600),
+            server_idle_timeout: Duration::from_secs(600),
+            shutdown_timeout: Duration::from_secs(60),
+            commit_timeout: Duration::from_secs(10),
+            decision_retention: Duration::from_secs(3600),
+            tcp_keepalive: Duration::from_secs(60),
+            merge_limit: 64 << 20,
+            prepared_statements_limit: 500,
+            log_format: LogFormat::Text,
+            tls: None,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyLiteral {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Integer(i64),
+            Text(String),
+            Datetime(toml::value::Datetime),
+        }
+        let expected = |_| de::Error::custom("expected a key value: an integer, a text, a date or a time");
+        Ok(match Written::deserialize(deserializer).map_err(expected)? {
+            Written::Integer(value) => Self::Integer(value),
+            Written::Text(text) => Self::Text(text),
+            Written::Datetime(datetime) => Self::Text(datetime.to_string()),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            One(String),
+            Many(Vec<String>),
+        }
+        let expected = |_| de::Error::custom("expected a database's name, a list of names or \"*\"");
+        Ok(match Written::deserialize(deserializer).map_err(expected)? {
+            Written::One(name) => Self::One(name),
+            Written::Many(names) => Self::Many(names),
+        })
+    }
+}
+
+fn postgresql_port() -> u16 {
+    5432
+}
+
+fn usual_weight() -> u32 {
+    100
+}
+
+fn every_database() -> OneOrMany {
+    OneOrMany::One("*".to_owned())
+}

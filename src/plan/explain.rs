@@ -1,0 +1,123 @@
+//! A plan in words: for EXPLAIN ROUTE, `pgweir route` and tests.
+
+use std::fmt::Write;
+
+use super::{Access, Part, Plan, Route, Template};
+use crate::merge::{Final, HIDDEN, Merge};
+use crate::statement::Values;
+
+/// Property and value, one a row.
+pub fn explain(template: &Template, values: &Values<'_>) -> Vec<(String, String)> {
+    let mut rows = vec![("kind".to_owned(), kind(template))];
+    for (table, class) in &template.tables {
+        rows.push(("table".to_owned(), format!("{table} ({class})")));
+    }
+    match template.plan(values) {
+        Err(error) => {
+            rows.push(("refused".to_owned(), error.to_string()));
+            rows.extend(error.hint.map(|hint| ("hint".to_owned(), hint)));
+        }
+        Ok(plan) => rows.extend(plan.rows()),
+    }
+    rows
+}
+
+impl Plan {
+    /// A few lines: what [`explain`] says of the plan itself.
+    pub fn render(&self) -> String {
+        self.rows().into_iter().map(|(name, value)| format!("{name}  {value}")).collect::<Vec<_>>().join("\n")
+    }
+
+    fn rows(&self) -> Vec<(String, String)> {
+        let mut rows = Vec::new();
+        let mut row = |name: &str, value: String| rows.push((name.to_owned(), value));
+        match &self.route {
+            Route::One(shard) => row("route", format!("one shard ({})", shard.0)),
+            Route::Scatter(scatter) => {
+                row("route", format!("scatter over shards ({})", shards(&scatter.parts)));
+                texts(&scatter.parts, &mut row);
+                row("merge", merge(&scatter.merge));
+            }
+            Route::Spread(spread) => {
+                let how = if spread.transactional { "all or none" } else { "one after another" };
+                row("route", format!("write on shards ({}), {how}", shards(&spread.parts)));
+                texts(&spread.parts, &mut row);
+            }
+        }
+        row("server", server(self.access).to_owned());
+        rows
+    }
+}
+
+fn kind(template: &Template) -> String {
+    let name = format!("{:?}", template.kind());
+    let end = name.find(['{', '(']).unwrap_or(name.len());
+    name[..end].trim().to_lowercase()
+}
+
+fn server(access: Access) -> &'static str {
+    match access {
+        Access::Read => "replica that is fit, else primary (a proven read)",
+        Access::Write => "primary (not proven to be a read)",
+        Access::ReplicaOnly => "replica (asked for)",
+        Access::PrimaryRead => "primary (a read that replicas may not serve)",
+    }
+}
+
+fn shards(parts: &[Part]) -> String {
+    parts.iter().map(|part| part.shard.0.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn texts(parts: &[Part], row: &mut impl FnMut(&str, String)) {
+    for part in parts {
+        if let Some(text) = &part.text {
+            row(&format!("shard {}", part.shard.0), text.to_string());
+        }
+    }
+}
+
+fn merge(merge: &Merge) -> String {
+    let mut steps = Vec::new();
+    if let Some(aggregation) = &merge.aggregate {
+        let finals: Vec<&str> = aggregation.outputs.iter().map(name).collect();
+        steps.push(format!("combine ({})", finals.join(", ")));
+    } else if merge.order.is_empty() {
+        steps.push("append rows".to_owned());
+    }
+    if merge.distinct {
+        steps.push("distinct".to_owned());
+    }
+    if !merge.order.is_empty() {
+        let mut keys = String::new();
+        for key in &merge.order {
+            let comma = if keys.is_empty() { "" } else { ", " };
+            let direction = if key.descending { " desc" } else { "" };
+            let column = match key.column.checked_sub(HIDDEN) {
+                Some(hidden) => format!("hidden {}", hidden + 1),
+                None => (key.column + 1).to_string(),
+            };
+            write!(keys, "{comma}{column}{direction}").expect("a String takes everything");
+        }
+        steps.push(format!("order by {keys}"));
+    }
+    if merge.offset > 0 {
+        steps.push(format!("offset {}", merge.offset));
+    }
+    if let Some(limit) = merge.limit {
+        steps.push(format!("limit {limit}"));
+    }
+    steps.join(", ")
+}
+
+fn name(output: &Final) -> &'static str {
+    match output {
+        Final::Group(_) => "group",
+        Final::Count(_) => "count",
+        Final::Sum(_) => "sum",
+        Final::Min(_) => "min",
+        Final::Max(_) => "max",
+        Final::Avg { .. } => "avg",
+        Final::BoolAnd(_) => "bool_and",
+        Final::BoolOr(_) => "bool_or",
+    }
+}

@@ -1,0 +1,122 @@
+//! INSERT: every row goes where its key is.
+
+use std::sync::Arc;
+
+use super::keys::KeyValue;
+use super::relations::{Class, Resolved, Sharded};
+use super::rewrite::{self, Splice};
+use super::template::Surroundings;
+use super::{Access, Plan, Route, Spread, Tag};
+use crate::error::{Error, SqlState};
+use crate::statement::{Insert, InsertSource, Row, Statement, Tokens, Values};
+use crate::topology::ShardId;
+
+/// An INSERT of rows into a sharded table.
+#[derive(Debug)]
+pub(super) struct Inserting {
+    table: String,
+    sharded: Arc<Sharded>,
+    /// Which of a row's values is the key.
+    position: usize,
+    rows: Vec<Row>,
+    returning: bool,
+}
+
+impl Inserting {
+    /// `None`: the table is not sharded.
+    pub fn new(
+        statement: &Statement,
+        insert: &Insert,
+        resolved: &[Resolved],
+        _: &Surroundings<'_>,
+    ) -> Result<Option<Self>, Error> {
+        let Some(target) = resolved.iter().find(|relation| relation.written && relation.block == 0) else {
+            return Ok(None);
+        };
+        let others_are_plain = resolved.iter().filter(|relation| !relation.written).all(|relation| {
+            matches!((&target.class, &relation.class), (Class::Home, Class::Home | Class::Reference | Class::Catalog) | (_, Class::Reference))
+        });
+        if !others_are_plain {
+            return Err(Error::unsupported(
+                "INSERT … SELECT from tables on other shards",
+                "Read the rows first, then insert them, or name the shard in a routing hint.",
+            ));
+        }
+        if matches!(target.class, Class::View) {
+            return Err(Error::unsupported("INSERT into a view over sharded tables", "Insert into its table."));
+        }
+        let Some(sharded) = target.sharded() else { return Ok(None) };
+        let InsertSource::Values(rows) = &insert.source else {
+            return Err(Error::unsupported(
+                format!("INSERT into sharded table \"{}\" without VALUES", target.name),
+                "Give the rows as VALUES, or name the shard in a routing hint.",
+            ));
+        };
+        let position = if insert.columns.is_empty() {
+            let columns = target.catalog.as_ref().map_or(&[][..], |relation| &relation.columns);
+            columns.iter().position(|column| column.name == sharded.column)
+        } else {
+            insert.columns.iter().position(|column| *column == sharded.column)
+        };
+        let Some(position) = position else { return Err(no_key(&target.name, &sharded.column)) };
+        debug_assert!(!statement.blocks.is_empty(), "an INSERT has a block for its target");
+        Ok(Some(Self {
+            table: target.name.clone(),
+            sharded: Arc::clone(sharded),
+            position,
+            rows: rows.clone(),
+            returning: insert.returning,
+        }))
+    }
+
+    pub fn plan(&self, values: &Values<'_>) -> Result<Plan, Error> {
+        let shards = self.rows.iter().map(|row| self.shard(row, values)).collect::<Result<Vec<ShardId>, Error>>()?;
+        let mut distinct = shards.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        if let [only] = distinct.as_slice() {
+            return Ok(Plan { route: Route::One(*only), access: Access::Write });
+        }
+        let parts = distinct.iter().map(|&shard| rewrite::part(shard, self.text(shard, &shards, values.text)));
+        let part_of = |shard: &ShardId| distinct.binary_search(shard).ok().and_then(|part| u16::try_from(part).ok());
+        let row_order = if self.returning { shards.iter().filter_map(part_of).collect() } else { Vec::new() };
+        let spread = Spread { parts: parts.collect(), tag: Tag::Sum, row_order, transactional: true };
+        Ok(Plan { route: Route::Spread(spread), access: Access::Write })
+    }
+
+    fn shard(&self, row: &Row, values: &Values<'_>) -> Result<ShardId, Error> {
+        let (table, column) = (&self.table, &self.sharded.column);
+        let value = row.values.get(self.position).ok_or_else(|| no_key(table, column))?;
+        let nowhere = |what: String| {
+            let message = format!("{what} of column \"{column}\" of table \"{table}\" is in no shard's range");
+            Error::new(SqlState::INVALID_VALUE, message).with_hint("Ranges are set by [[sharded_tables.mapping]].")
+        };
+        match self.sharded.key(value, values) {
+            KeyValue::Key(key) => {
+                self.sharded.mapping.shard_of(&key).ok_or_else(|| nowhere(format!("value {key}")))
+            }
+            KeyValue::Null => self.sharded.mapping.default.ok_or_else(|| nowhere("a NULL".to_owned())),
+            KeyValue::Outside(_) => Err(nowhere("a value beyond the key's type".to_owned())),
+            KeyValue::Unknown => Err(no_key(table, column)),
+        }
+    }
+
+    /// The statement with the rows of one shard only.
+    fn text(&self, shard: ShardId, shards: &[ShardId], text: &str) -> String {
+        let mut splice = Splice::new(text);
+        let own = self.rows.iter().zip(shards).filter(|(_, of)| **of == shard);
+        let rows: Vec<&str> = own.map(|(row, _)| splice.words(row.tokens)).collect();
+        let (first, last) = (self.rows.first(), self.rows.last());
+        let start = first.map_or(0, |row| row.tokens.start);
+        let end = last.map_or(0, |row| row.tokens.end);
+        splice.replace(Tokens { start, end }, rows.join(", "));
+        splice.finish()
+    }
+}
+
+fn no_key(table: &str, column: &str) -> Error {
+    Error::unsupported(
+        format!("INSERT into sharded table \"{table}\" whose shard is not known from \"{column}\""),
+        format!("Give \"{column}\" as a constant or a parameter."),
+    )
+}

@@ -1,0 +1,423 @@
+//! From conditions to shards: what the key of each sharded relation can be.
+
+use std::sync::Arc;
+
+use super::relations::{Resolved, Sharded};
+use crate::statement::{ColumnRef, Comparison, Given, Predicate, Statement, Value, Values};
+use crate::topology::{Key, KeyBound, KeyType, ShardId, ShardSet};
+
+/// The sharded relations of a statement and what its conditions say about their keys.
+#[derive(Debug)]
+pub(super) struct Keyed {
+    pub relations: Vec<KeyedRelation>,
+    /// Of each block that has one: the block and its condition.
+    rules: Vec<(usize, Rule)>,
+    /// `to` has the key of `from`: rows of `to` that matter are where those of `from` are.
+    ties: Vec<Tie>,
+}
+
+#[derive(Debug)]
+pub(super) struct KeyedRelation {
+    pub block: usize,
+    pub relation: usize,
+    pub name: String,
+    pub sharded: Arc<Sharded>,
+    pub nullable: bool,
+    pub written: bool,
+}
+
+#[derive(Debug, PartialEq)]
+struct Tie {
+    from: usize,
+    to: usize,
+}
+
+/// A condition on keys: an index is that of a relation in [`Keyed::relations`].
+#[derive(Debug)]
+enum Rule {
+    Any,
+    Never,
+    And(Vec<Rule>),
+    Or(Vec<Rule>),
+    Compare(usize, Comparison, Value),
+    In(usize, Vec<Value>),
+    InArray(usize, Value),
+    Null(usize),
+}
+
+impl Keyed {
+    pub fn new(statement: &Statement, resolved: &[Resolved]) -> Self {
+        let relations = resolved.iter().filter_map(|relation| {
+            let sharded = Arc::clone(relation.sharded()?);
+            let Resolved { block, relation: index, name, nullable, written, .. } = relation;
+            Some(KeyedRelation {
+                block: *block,
+                relation: *index,
+                name: name.clone(),
+                sharded,
+                nullable: *nullable,
+                written: *written,
+            })
+        });
+        let mut keyed = Self { relations: relations.collect(), rules: Vec::new(), ties: Vec::new() };
+        for (block, data) in statement.blocks.iter().enumerate() {
+            let resolver = Resolver { statement, resolved, keyed: &keyed.relations, block };
+            let rule = resolver.rule(&data.filter);
+            let mut ties = Vec::new();
+            resolver.ties(&data.filter, &mut ties);
+            keyed.ties.extend(ties);
+            if !matches!(rule, Rule::Any) {
+                keyed.rules.push((block, rule));
+            }
+        }
+        keyed
+    }
+
+    /// Where the rows of each relation that matter may be.
+    pub fn shards(&self, values: &Values<'_>) -> Vec<ShardSet> {
+        let mut sets: Vec<ShardSet> = self.relations.iter().map(|relation| relation.sharded.mapping.all()).collect();
+        for (index, relation) in self.relations.iter().enumerate() {
+            for (_, rule) in self.rules.iter().filter(|(block, _)| *block == relation.block) {
+                if let Some(set) = rule.shards(index, &relation.sharded, values) {
+                    sets[index].intersect(&set);
+                }
+            }
+        }
+        // Along chains of ties, whatever their order.
+        for _ in 0..self.relations.len() {
+            for tie in &self.ties {
+                let from = sets[tie.from].clone();
+                sets[tie.to].intersect(&from);
+            }
+        }
+        sets
+    }
+
+    /// The shard of a statement over one relation whose key is compared with one value: the way of nearly all.
+    pub fn single(&self, values: &Values<'_>) -> Option<ShardId> {
+        let ([relation], [(_, rule)]) = (self.relations.as_slice(), self.rules.as_slice()) else { return None };
+        let equality = |rule: &Rule| match rule {
+            Rule::Compare(0, Comparison::Equal, value) => relation.sharded.shard_of(value, values),
+            _ => None,
+        };
+        match rule {
+            Rule::And(terms) => terms.iter().find_map(equality),
+            rule => equality(rule),
+        }
+    }
+
+    /// Every relation has its key from `root`, directly or not.
+    pub fn all_tied_to(&self, root: usize) -> bool {
+        let mut tied = vec![false; self.relations.len()];
+        tied[root] = true;
+        for _ in 0..self.relations.len() {
+            for tie in self.ties.iter().filter(|tie| self.alike(tie.from, tie.to)) {
+                tied[tie.to] |= tied[tie.from];
+            }
+        }
+        tied.into_iter().all(|tied| tied)
+    }
+
+    fn alike(&self, one: usize, other: usize) -> bool {
+        self.relations[one].sharded.colocation == self.relations[other].sharded.colocation
+    }
+
+    /// Whether a column is the key of `root` or of a relation tied to it in the same block.
+    pub fn is_key(&self, root: usize, column: &ColumnRef) -> bool {
+        let root = &self.relations[root];
+        column.column == root.sharded.column
+            && column.relation.is_some_and(|of| (of.block, of.relation) == (root.block, root.relation))
+    }
+}
+
+struct Resolver<'a> {
+    statement: &'a Statement,
+    resolved: &'a [Resolved],
+    keyed: &'a [KeyedRelation],
+    block: usize,
+}
+
+impl Resolver<'_> {
+    fn rule(&self, predicate: &Predicate) -> Rule {
+        match predicate {
+            Predicate::False => Rule::Never,
+            Predicate::And(terms) => {
+                let rules: Vec<Rule> =
+                    terms.iter().map(|term| self.rule(term)).filter(|rule| !matches!(rule, Rule::Any)).collect();
+                if rules.is_empty() { Rule::Any } else { Rule::And(rules) }
+            }
+            Predicate::Or(terms) => Rule::Or(terms.iter().map(|term| self.rule(term)).collect()),
+            Predicate::Compare { column, comparison, value } => {
+                self.of(column, |index| Rule::Compare(index, *comparison, value.clone()))
+            }
+            Predicate::In { column, values, .. } => self.of(column, |index| Rule::In(index, values.clone())),
+            Predicate::EqualsAny { column, array } => self.of(column, |index| Rule::InArray(index, array.clone())),
+            Predicate::IsNull(column) => self.of(column, Rule::Null),
+            Predicate::True | Predicate::Same(..) => Rule::Any,
+        }
+    }
+
+    fn of(&self, column: &ColumnRef, make: impl FnOnce(usize) -> Rule) -> Rule {
+        self.key(column).map_or(Rule::Any, make)
+    }
+
+    /// Equalities that hold for every row of the block: at its top, joined by AND.
+    fn ties(&self, predicate: &Predicate, ties: &mut Vec<Tie>) {
+        match predicate {
+            Predicate::And(terms) => terms.iter().for_each(|term| self.ties(term, ties)),
+            Predicate::Same(one, other) => {
+                let (Some(one), Some(other)) = (self.key(one), self.key(other)) else { return };
+                if self.keyed[one].sharded.colocation != self.keyed[other].sharded.colocation {
+                    return;
+                }
+                for (from, to) in [(one, other), (other, one)] {
+                    if self.follows(from, to) {
+                        ties.push(Tie { from, to });
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether only those rows of `to` matter that have the key of a row of `from`: within a block both ways, but not
+    /// from the side of an outer join that may be missing; from an outer block to an inner one, never out of it.
+    fn follows(&self, from: usize, to: usize) -> bool {
+        let (from, to) = (&self.keyed[from], &self.keyed[to]);
+        if from.block == to.block {
+            return to.nullable || !from.nullable;
+        }
+        let mut next = self.statement.blocks[to.block].parent;
+        while let Some(block) = next {
+            if block == from.block {
+                return true;
+            }
+            next = self.statement.blocks[block].parent;
+        }
+        false
+    }
+
+    /// The keyed relation whose key a column is.
+    fn key(&self, column: &ColumnRef) -> Option<usize> {
+        let of = match column.relation {
+            Some(of) => (of.block, of.relation),
+            None => self.owner(&column.column)?,
+        };
+        self.keyed.iter().position(|keyed| {
+            (keyed.block, keyed.relation) == of && keyed.sharded.column == column.column
+        })
+    }
+
+    /// The relation that an unqualified column belongs to: of this block, else of one around it, as far as every
+    /// relation's columns are known.
+    fn owner(&self, column: &str) -> Option<(usize, usize)> {
+        let mut next = Some(self.block);
+        while let Some(block) = next {
+            let data = &self.statement.blocks[block];
+            let mut owner = None;
+            for index in 0..data.relations.len() {
+                let known = self.resolved.iter().find(|known| (known.block, known.relation) == (block, index))?;
+                if known.catalog.as_ref()?.column(column).is_some() && owner.replace((block, index)).is_some() {
+                    return None;
+                }
+            }
+            if owner.is_some() {
+                return owner;
+            }
+            next = data.parent;
+        }
+        None
+    }
+}
+
+impl Rule {
+    /// `None`: says nothing about the relation.
+    fn shards(&self, relation: usize, sharded: &Sharded, values: &Values<'_>) -> Option<ShardSet> {
+        match self {
+            Self::Any => None,
+            Self::Never => Some(ShardSet::default()),
+            Self::And(terms) => {
+                let mut sets = terms.iter().filter_map(|term| term.shards(relation, sharded, values));
+                let first = sets.next()?;
+                Some(sets.fold(first, |mut all, set| {
+                    all.intersect(&set);
+                    all
+                }))
+            }
+            Self::Or(terms) => {
+                let mut all = ShardSet::default();
+                for term in terms {
+                    all.union(&term.shards(relation, sharded, values)?);
+                }
+                Some(all)
+            }
+            Self::Compare(of, comparison, value) if *of == relation => sharded.compared(*comparison, value, values),
+            Self::In(of, list) if *of == relation => {
+                let mut all = ShardSet::default();
+                for value in list {
+                    all.union(&sharded.compared(Comparison::Equal, value, values)?);
+                }
+                Some(all)
+            }
+            Self::InArray(of, array) if *of == relation => sharded.in_array(array, values),
+            Self::Null(of) if *of == relation => Some(sharded.mapping.default.map(ShardSet::one).unwrap_or_default()),
+            _ => None,
+        }
+    }
+}
+
+/// What a value is to a key.
+#[derive(Debug, PartialEq)]
+pub(super) enum KeyValue {
+    Key(Key),
+    Null,
+    /// Equal to no key of the type; the bound below which it lies, if it is a number.
+    Outside(Option<std::cmp::Ordering>),
+    Unknown,
+}
+
+impl Sharded {
+    /// The key that a value is.
+    pub fn key(&self, value: &Value, values: &Values<'_>) -> KeyValue {
+        let (given, negated, cast) = match value {
+            Value::Null => return KeyValue::Null,
+            Value::Literal { index, negated, cast } => (values.literal(*index), *negated, cast),
+            Value::Parameter { index, cast } => (values.parameter(*index), false, cast),
+            _ => return KeyValue::Unknown,
+        };
+        if cast.as_deref().is_some_and(|cast| !self.accepts(cast)) {
+            return KeyValue::Unknown;
+        }
+        match given {
+            Given::Null => KeyValue::Null,
+            Given::Missing => KeyValue::Unknown,
+            Given::Binary { type_oid, bytes } => {
+                Key::from_binary(self.key_type, type_oid, bytes).map_or(KeyValue::Unknown, KeyValue::Key)
+            }
+            Given::Text(text) => self.from_text(&text, negated),
+        }
+    }
+
+    fn from_text(&self, text: &str, negated: bool) -> KeyValue {
+        if !matches!(self.key_type, KeyType::Bigint | KeyType::Integer) {
+            let key = Key::from_text(self.key_type, text).filter(|_| !negated);
+            return key.map_or(KeyValue::Unknown, KeyValue::Key);
+        }
+        let signed = if negated { format!("-{}", text.trim()) } else { text.trim().to_owned() };
+        // A wider integer type compares as a number: what is beyond bigint is beyond every key.
+        match signed.parse::<i128>() {
+            Ok(number) => match i64::try_from(number) {
+                Ok(number) => KeyValue::Key(Key::Int(number)),
+                Err(_) => KeyValue::Outside(Some(number.cmp(&0))),
+            },
+            Err(_) => match signed.split_once('.') {
+                Some((whole, zeros)) if !zeros.is_empty() && zeros.bytes().all(|digit| digit == b'0') => {
+                    whole.parse().map_or(KeyValue::Unknown, |number| KeyValue::Key(Key::Int(number)))
+                }
+                _ => KeyValue::Unknown,
+            },
+        }
+    }
+
+    /// Types between which and the key's own a comparison goes by the value.
+    fn accepts(&self, cast: &str) -> bool {
+        match self.key_type {
+            KeyType::Bigint | KeyType::Integer => {
+                matches!(cast, "bigint" | "int8" | "integer" | "int" | "int4" | "smallint" | "int2")
+            }
+            KeyType::Uuid => cast == "uuid",
+            KeyType::Text => matches!(cast, "text" | "varchar" | "character varying"),
+            KeyType::Date => cast == "date",
+            KeyType::Timestamptz => matches!(cast, "timestamptz" | "timestamp with time zone"),
+        }
+    }
+
+    fn shard_of(&self, value: &Value, values: &Values<'_>) -> Option<ShardId> {
+        match self.key(value, values) {
+            KeyValue::Key(key) => self.mapping.shard_of(&key),
+            _ => None,
+        }
+    }
+
+    fn compared(&self, comparison: Comparison, value: &Value, values: &Values<'_>) -> Option<ShardSet> {
+        use std::cmp::Ordering;
+        let key = match self.key(value, values) {
+            KeyValue::Key(key) => key,
+            KeyValue::Null => return Some(ShardSet::default()),
+            KeyValue::Unknown => return None,
+            KeyValue::Outside(side) => {
+                let all = match (comparison, side) {
+                    (Comparison::Less | Comparison::LessOrEqual, Some(Ordering::Greater))
+                    | (Comparison::Greater | Comparison::GreaterOrEqual, Some(Ordering::Less)) => return None,
+                    _ => ShardSet::default(),
+                };
+                return Some(all);
+            }
+        };
+        // Text is compared by the column's collation; ranges of keys are by bytes.
+        if self.key_type == KeyType::Text && comparison != Comparison::Equal {
+            return None;
+        }
+        Some(match comparison {
+            Comparison::Equal => self.mapping.shard_of(&key).map(ShardSet::one).unwrap_or_default(),
+            Comparison::Less => self.mapping.shards_between(&KeyBound::Unbounded, &KeyBound::Excluded(key)),
+            Comparison::LessOrEqual => self.mapping.shards_between(&KeyBound::Unbounded, &KeyBound::Included(key)),
+            Comparison::Greater => self.mapping.shards_between(&KeyBound::Excluded(key), &KeyBound::Unbounded),
+            Comparison::GreaterOrEqual => self.mapping.shards_between(&KeyBound::Included(key), &KeyBound::Unbounded),
+        })
+    }
+
+    /// `= ANY` of one array: `'{1,2}'` or PostgreSQL's binary form (array_send).
+    fn in_array(&self, array: &Value, values: &Values<'_>) -> Option<ShardSet> {
+        let given = match array {
+            Value::Literal { index, negated: false, .. } => values.literal(*index),
+            Value::Parameter { index, .. } => values.parameter(*index),
+            _ => return None,
+        };
+        let keys = match given {
+            Given::Null => return Some(ShardSet::default()),
+            Given::Text(text) => self.text_array(&text)?,
+            Given::Binary { bytes, .. } => self.binary_array(bytes)?,
+            Given::Missing => return None,
+        };
+        let mut all = ShardSet::default();
+        keys.iter().filter_map(|key| self.mapping.shard_of(key)).for_each(|shard| all.insert(shard));
+        Some(all)
+    }
+
+    fn text_array(&self, text: &str) -> Option<Vec<Key>> {
+        let inner = text.trim().strip_prefix('{')?.strip_suffix('}')?;
+        let mut keys = Vec::new();
+        for item in inner.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+            if item.eq_ignore_ascii_case("null") {
+                continue;
+            }
+            let plain = item.strip_prefix('"').and_then(|item| item.strip_suffix('"')).unwrap_or(item);
+            if plain.contains(['"', '\\', '{']) {
+                return None;
+            }
+            keys.push(Key::from_text(self.key_type, plain)?);
+        }
+        Some(keys)
+    }
+
+    fn binary_array(&self, bytes: &[u8]) -> Option<Vec<Key>> {
+        let word = |at: usize| bytes.get(at..at + 4).map(|word| u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
+        let (dimensions, element) = (word(0)?, word(8)?);
+        if dimensions == 0 {
+            return Some(Vec::new());
+        }
+        let (count, mut at) = (if dimensions == 1 { word(12)? } else { return None }, 20);
+        let mut keys = Vec::new();
+        for _ in 0..count {
+            let length = word(at)?;
+            at += 4;
+            if length != u32::MAX {
+                let length = usize::try_from(length).ok()?;
+                keys.push(Key::from_binary(self.key_type, element, bytes.get(at..at.checked_add(length)?)?)?);
+                at += length;
+            }
+        }
+        Some(keys)
+    }
+}

@@ -1,0 +1,142 @@
+//! What each relation of a statement is to sharding.
+
+use std::sync::Arc;
+
+use super::template::Surroundings;
+use crate::catalog::{self, RelationKind};
+use crate::statement::{ObjectName, Statement};
+use crate::topology::{KeyType, Mapping, ShardedBy, ShardedTables, TablePattern};
+
+/// A relation of a statement that is a table, view or the like.
+#[derive(Clone, Debug)]
+pub(super) struct Resolved {
+    pub block: usize,
+    pub relation: usize,
+    /// As the client named it.
+    pub name: String,
+    pub class: Class,
+    pub catalog: Option<Arc<catalog::Relation>>,
+    pub written: bool,
+    pub nullable: bool,
+    pub primary_only: bool,
+    pub volatile_view: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Class {
+    Sharded(Arc<Sharded>),
+    Reference,
+    /// Rows on the home shard only.
+    Home,
+    Catalog,
+    /// Not in the catalog: home, and anything may be behind it.
+    Unknown,
+    /// A view over sharded tables: where its rows come from cannot be told by its columns.
+    View,
+}
+
+#[derive(Debug, PartialEq)]
+pub(super) struct Sharded {
+    pub column: String,
+    pub key_type: KeyType,
+    pub mapping: Mapping,
+    pub colocation: usize,
+}
+
+impl Resolved {
+    pub fn sharded(&self) -> Option<&Arc<Sharded>> {
+        match &self.class {
+            Class::Sharded(sharded) => Some(sharded),
+            _ => None,
+        }
+    }
+}
+
+/// Every relation of a statement that has a name in the database.
+pub(super) fn resolve(statement: &Statement, surroundings: &Surroundings<'_>) -> Vec<Resolved> {
+    let mut resolved = Vec::new();
+    for (block, data) in statement.blocks.iter().enumerate() {
+        for (relation, named) in data.relations.iter().enumerate() {
+            let Some(name) = &named.table else { continue };
+            let (class, catalog) = classify(name, surroundings);
+            resolved.push(Resolved {
+                block,
+                relation,
+                name: name.name.clone(),
+                class,
+                written: named.written,
+                nullable: named.nullable,
+                primary_only: catalog.as_ref().is_some_and(|relation| relation.primary_only),
+                volatile_view: catalog.as_ref().is_some_and(|relation| relation.volatile_view),
+                catalog,
+            });
+        }
+    }
+    resolved
+}
+
+pub(super) fn classify(
+    name: &ObjectName,
+    surroundings: &Surroundings<'_>,
+) -> (Class, Option<Arc<catalog::Relation>>) {
+    let Surroundings { database, catalog, search_path } = surroundings;
+    let relation = catalog.relation(name.schema.as_deref(), &name.name, search_path).cloned();
+    let schema = relation.as_ref().map(|relation| relation.schema.as_str()).or(name.schema.as_deref());
+    if matches!(schema, Some("pg_catalog" | "information_schema")) {
+        return (Class::Catalog, relation);
+    }
+    if !database.is_sharded() {
+        let class = if relation.is_some() { Class::Home } else { Class::Unknown };
+        return (class, relation);
+    }
+    let is = |pattern: &TablePattern| matches(pattern, schema, &name.name);
+    let by_name = database.sharded.iter().find(|tables| match &tables.tables {
+        ShardedBy::Table { table, .. } => is(table),
+        ShardedBy::Column(_) => false,
+    });
+    if let Some(tables) = by_name {
+        return (sharded(tables), relation);
+    }
+    if database.reference.iter().any(is) {
+        return (Class::Reference, relation);
+    }
+    let Some(relation) = relation else { return (Class::Unknown, None) };
+    if matches!(relation.kind, RelationKind::View | RelationKind::MaterializedView) {
+        return (of_view(&relation, surroundings), Some(relation));
+    }
+    let by_column = database.sharded.iter().find(|tables| match &tables.tables {
+        ShardedBy::Column(column) => relation.column(column).is_some(),
+        ShardedBy::Table { .. } => false,
+    });
+    let class = by_column.map_or(Class::Home, sharded);
+    (class, Some(relation))
+}
+
+fn of_view(view: &catalog::Relation, surroundings: &Surroundings<'_>) -> Class {
+    let mut reference = !view.reads.is_empty();
+    for (schema, name) in &view.reads {
+        let base = ObjectName { schema: Some(schema.clone()), name: name.clone() };
+        match classify(&base, surroundings).0 {
+            Class::Sharded(_) | Class::View => return Class::View,
+            Class::Reference => {}
+            _ => reference = false,
+        }
+    }
+    if reference { Class::Reference } else { Class::Home }
+}
+
+fn sharded(tables: &ShardedTables) -> Class {
+    let column = match &tables.tables {
+        ShardedBy::Column(column) | ShardedBy::Table { column, .. } => column.clone(),
+    };
+    Class::Sharded(Arc::new(Sharded {
+        column,
+        key_type: tables.key_type,
+        mapping: tables.mapping.clone(),
+        colocation: tables.colocation,
+    }))
+}
+
+fn matches(pattern: &TablePattern, schema: Option<&str>, name: &str) -> bool {
+    pattern.name == name && (pattern.schema.is_none() || pattern.schema.as_deref() == schema)
+}

@@ -1,0 +1,367 @@
+//! What can be decided about a statement before its values are known, and the decision once they are.
+
+use std::sync::Arc;
+
+use super::insert::Inserting;
+use super::keys::Keyed;
+use super::relations::{self, Class, Resolved};
+use super::scatter::Scattering;
+use super::{Access, Part, Plan, Route, Spread, Tag, access};
+use crate::catalog::Catalog;
+use crate::error::{Error, SqlState};
+use crate::statement::{Hints, Kind, Statement, Value, Values};
+use crate::topology::{Database, Key, ShardId, ShardSet};
+
+/// What a statement means where it is executed.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    pub database: &'a Database,
+    pub catalog: &'a Catalog,
+    pub search_path: &'a [String],
+}
+
+/// A statement in its surroundings, its values left open.
+#[derive(Debug)]
+pub struct Template {
+    pub(super) statement: Arc<Statement>,
+    pub(super) access: Access,
+    pub(super) home: ShardId,
+    pub(super) shards: usize,
+    pub(super) tables: Vec<(String, &'static str)>,
+    placement: Placement,
+}
+
+#[derive(Debug)]
+enum Placement {
+    Fixed(ShardId),
+    Refused(Error),
+    /// Where its sharded relations' keys are.
+    Keyed(Box<ByKey>),
+    Insert(Box<Inserting>),
+    /// On every shard the same.
+    Everywhere { transactional: bool, tag: Tag },
+}
+
+#[derive(Debug)]
+struct ByKey {
+    keyed: Keyed,
+    /// Rows of home-only tables take part.
+    needs_home: bool,
+    /// What to do when one shard is not enough.
+    several: Several,
+}
+
+#[derive(Debug)]
+enum Several {
+    Scatter(Box<Scattering>),
+    /// UPDATE or DELETE of the relation of this index.
+    Spread(usize),
+    Refused(Error),
+}
+
+impl Template {
+    pub fn resolve(statement: &Arc<Statement>, surroundings: &Surroundings<'_>) -> Self {
+        let resolved = relations::resolve(statement, surroundings);
+        let Surroundings { database, catalog, .. } = surroundings;
+        let access = access::of(statement, &resolved, catalog);
+        let placement = match hinted(&statement.hints, database) {
+            Err(error) => Placement::Refused(error),
+            Ok(Some(shard)) => Placement::Fixed(shard),
+            Ok(None) if !database.is_sharded() => Placement::Fixed(database.home),
+            Ok(None) => place(statement, &resolved, surroundings),
+        };
+        let placement = match placement {
+            Placement::Fixed(_) if access == Access::ReplicaOnly && !reads(statement, &resolved, catalog) => {
+                let error = Error::new(SqlState::READ_ONLY, "a statement that may write cannot go to a replica");
+                Placement::Refused(error.with_hint("Leave out role=replica."))
+            }
+            other => other,
+        };
+        Self {
+            statement: Arc::clone(statement),
+            access,
+            home: database.home,
+            shards: database.shards.len(),
+            tables: resolved.iter().map(|relation| (relation.name.clone(), word(&relation.class))).collect(),
+            placement,
+        }
+    }
+
+    /// Changes nothing, as far as parse tree and catalog prove.
+    pub fn is_proven_read(&self) -> bool {
+        matches!(self.access, Access::Read | Access::ReplicaOnly)
+    }
+
+    /// Where one execution goes.
+    pub fn plan(&self, values: &Values<'_>) -> Result<Plan, Error> {
+        let access = self.access;
+        let one = |shard| Ok(Plan { route: Route::One(shard), access });
+        match &self.placement {
+            Placement::Fixed(shard) => one(*shard),
+            Placement::Refused(error) => Err(error.clone()),
+            Placement::Everywhere { transactional, tag } => {
+                let parts = (0..self.shards).map(|shard| whole(ShardId(u16::try_from(shard).expect("at most 1,024"))));
+                let (parts, tag, transactional) = (parts.collect(), *tag, *transactional);
+                let spread = Spread { parts, tag, row_order: Vec::new(), transactional };
+                Ok(Plan { route: Route::Spread(spread), access: Access::Write })
+            }
+            Placement::Insert(inserting) => inserting.plan(values),
+            Placement::Keyed(by_key) => match by_key.keyed.single(values) {
+                Some(shard) if !by_key.needs_home || shard == self.home => one(shard),
+                _ => self.plan_sets(by_key, values),
+            },
+        }
+    }
+
+    fn plan_sets(&self, by_key: &ByKey, values: &Values<'_>) -> Result<Plan, Error> {
+        let sets = by_key.keyed.shards(values);
+        // Relations without rows that matter are as empty on one shard as on any.
+        let mut all = ShardSet::default();
+        sets.iter().for_each(|set| all.union(set));
+        let fixed = sets.iter().filter(|set| !set.is_empty()).all(|set| set.len() == 1) && all.len() <= 1;
+        if fixed {
+            let shard = all.only().unwrap_or(self.home);
+            if by_key.needs_home && shard != self.home {
+                return Err(needs_home(self.home));
+            }
+            return Ok(Plan { route: Route::One(shard), access: self.access });
+        }
+        if by_key.needs_home {
+            return Err(needs_home(self.home));
+        }
+        match &by_key.several {
+            Several::Refused(error) => Err(error.clone()),
+            Several::Scatter(scattering) => scattering.plan(&sets[scattering.root], values, self.access),
+            Several::Spread(root) => {
+                let parts = sets[*root].iter().map(whole).collect();
+                let spread = Spread { parts, tag: Tag::Sum, row_order: Vec::new(), transactional: true };
+                Ok(Plan { route: Route::Spread(spread), access: Access::Write })
+            }
+        }
+    }
+
+    pub(super) fn kind(&self) -> &Kind {
+        &self.statement.kind
+    }
+}
+
+fn whole(shard: ShardId) -> Part {
+    Part { shard, text: None, parameters: None }
+}
+
+/// The shard that a comment names.
+fn hinted(hints: &Hints, database: &Database) -> Result<Option<ShardId>, Error> {
+    let bad = |what: String| Error::new(SqlState::INVALID_VALUE, what);
+    if let Some(hint) = &hints.bad {
+        let help = "Known are shard=N, key=V, role=primary and role=replica.";
+        return Err(bad(format!("routing hint \"{hint}\" is not understood")).with_hint(help));
+    }
+    if let Some(shard) = hints.shard {
+        if usize::from(shard) >= database.shards.len() {
+            return Err(bad(format!("database \"{}\" has no shard {shard}", database.name)));
+        }
+        return Ok(Some(ShardId(shard)));
+    }
+    let Some(text) = &hints.key else { return Ok(None) };
+    let nowhere = || bad(format!("key \"{text}\" of the routing hint is in no range"));
+    let sharded = database.sharded.first().ok_or_else(nowhere)?;
+    let key = Key::from_text(sharded.key_type, text).ok_or_else(nowhere)?;
+    sharded.mapping.shard_of(&key).map(Some).ok_or_else(nowhere)
+}
+
+fn reads(statement: &Statement, resolved: &[Resolved], catalog: &Catalog) -> bool {
+    let plain = Statement { hints: Hints::default(), ..shallow(statement) };
+    matches!(access::of(&plain, resolved, catalog), Access::Read | Access::PrimaryRead)
+}
+
+fn shallow(statement: &Statement) -> Statement {
+    Statement {
+        kind: statement.kind.clone(),
+        tokens: statement.tokens,
+        blocks: Vec::new(),
+        calls: statement.calls.clone(),
+        locks_rows: statement.locks_rows,
+        shape: crate::statement::Shape::default(),
+        hints: Hints::default(),
+    }
+}
+
+/// On a sharded database, without a hint.
+fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Placement {
+    let Surroundings { database, catalog, .. } = surroundings;
+    let home = database.home;
+    let refuse = |what: &str, hint: &str| Placement::Refused(Error::unsupported(what, hint));
+    match &statement.kind {
+        Kind::Transaction(_)
+        | Kind::Setting(_)
+        | Kind::ExplainRoute { .. }
+        | Kind::Execute { .. }
+        | Kind::Deallocate { .. }
+        | Kind::Fetch { .. }
+        | Kind::CloseCursor { .. }
+        | Kind::Listen { .. }
+        | Kind::Unlisten { .. }
+        | Kind::Notify { .. } => Placement::Fixed(home),
+        Kind::Prepare { .. } => refuse("PREPARE", "Use the driver's prepared statements (extended protocol)."),
+        Kind::LockTable | Kind::Call | Kind::Do => refuse("LOCK, CALL or DO", HINT_SHARD),
+        Kind::Unknown { keyword } => refuse(&format!("a statement that is not understood ({keyword} …)"), HINT_SHARD),
+        Kind::Ddl(ddl) if ddl.temporary => Placement::Fixed(home),
+        Kind::Ddl(_) if statement.blocks.iter().any(|block| !block.relations.is_empty()) => {
+            refuse("CREATE TABLE AS", "Create the table first, then insert into it.")
+        }
+        Kind::Ddl(ddl) => Placement::Everywhere { transactional: ddl.transactional, tag: Tag::First },
+        Kind::Utility { .. } => Placement::Everywhere { transactional: false, tag: Tag::First },
+        Kind::Truncate { tables } => {
+            let is_home = |name| matches!(relations::classify(name, surroundings).0, Class::Home | Class::Unknown);
+            if tables.iter().all(is_home) {
+                Placement::Fixed(home)
+            } else {
+                Placement::Everywhere { transactional: true, tag: Tag::First }
+            }
+        }
+        Kind::Copy(copy) => match &copy.table {
+            Some(table) => match relations::classify(table, surroundings).0 {
+                Class::Sharded(_) | Class::View => refuse("COPY of a sharded table", HINT_SHARD),
+                Class::Reference if copy.from => refuse("COPY into a reference table", "Use INSERT."),
+                _ => Placement::Fixed(home),
+            },
+            None => by_key(statement, resolved, surroundings),
+        },
+        Kind::Explain { inner, .. } if !matches!(**inner, Kind::Query) => {
+            refuse("EXPLAIN of a write", "Use EXPLAIN ROUTE, or a routing hint.")
+        }
+        Kind::Insert(insert) => match Inserting::new(statement, insert, resolved, surroundings) {
+            Ok(Some(inserting)) => Placement::Insert(Box::new(inserting)),
+            Ok(None) if writes_reference(resolved) => everywhere(statement, resolved, catalog),
+            Ok(None) => Placement::Fixed(home),
+            Err(error) => Placement::Refused(error),
+        },
+        Kind::Update(_) | Kind::Delete { .. } if writes_reference(resolved) => {
+            everywhere(statement, resolved, catalog)
+        }
+        _ => by_key(statement, resolved, surroundings),
+    }
+}
+
+fn writes_reference(resolved: &[Resolved]) -> bool {
+    resolved.iter().any(|relation| relation.written && matches!(relation.class, Class::Reference))
+}
+
+/// A write of a reference table: the same rows everywhere, or not at all.
+fn everywhere(statement: &Statement, resolved: &[Resolved], catalog: &Catalog) -> Placement {
+    let refuse = |what: &str, hint: &str| Placement::Refused(Error::unsupported(what, hint));
+    if resolved.iter().any(|relation| !matches!(relation.class, Class::Reference)) {
+        return refuse("a write of a reference table that reads other tables", "Give the values themselves.");
+    }
+    if !statement.calls.iter().all(|call| access::is_immutable(call, catalog)) {
+        let what = "a write of a reference table with a function that may differ from shard to shard";
+        return refuse(what, "Compute the value first and give it as a constant.");
+    }
+    Placement::Everywhere { transactional: true, tag: Tag::First }
+}
+
+fn by_key(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Placement {
+    let Surroundings { database, catalog, .. } = surroundings;
+    if resolved.iter().any(|relation| matches!(relation.class, Class::View)) {
+        let what = "a view over sharded tables";
+        return Placement::Refused(Error::unsupported(what, "Query its tables, or name the shard in a routing hint."));
+    }
+    let user_function = statement.calls.iter().find(|call| access::is_user_defined(call, catalog));
+    let keyed = Keyed::new(statement, resolved);
+    if keyed.relations.is_empty() {
+        return match user_function {
+            Some(call) if !resolved.is_empty() || !matches!(statement.kind, Kind::Query) => {
+                let what = format!("function {} where no shard is fixed", call.name.name);
+                Placement::Refused(Error::unsupported(what, HINT_SHARD))
+            }
+            Some(call) => {
+                let what = format!("function {}, which may read any table,", call.name.name);
+                Placement::Refused(Error::unsupported(what, HINT_SHARD))
+            }
+            None => Placement::Fixed(database.home),
+        };
+    }
+    let needs_home = resolved.iter().any(|relation| matches!(relation.class, Class::Home | Class::Unknown | Class::Catalog));
+    let several = several(statement, resolved, surroundings, &keyed);
+    let several = match (several, user_function) {
+        (Ok(_), Some(call)) => {
+            let what = format!("function {} in a statement on several shards", call.name.name);
+            Several::Refused(Error::unsupported(what, add_condition(&keyed)))
+        }
+        (Ok(several), None) => several,
+        (Err(error), _) => Several::Refused(error),
+    };
+    if let Err(error) = check_assigned_key(statement, &keyed) {
+        return Placement::Refused(error);
+    }
+    Placement::Keyed(Box::new(ByKey { keyed, needs_home, several }))
+}
+
+fn several(
+    statement: &Arc<Statement>,
+    resolved: &[Resolved],
+    surroundings: &Surroundings<'_>,
+    keyed: &Keyed,
+) -> Result<Several, Error> {
+    let refuse = |what: &str| Err(Error::unsupported(what, add_condition(keyed)));
+    match &statement.kind {
+        Kind::Query => {
+            Scattering::new(statement, resolved, surroundings, keyed).map(|plan| Several::Scatter(Box::new(plan)))
+        }
+        Kind::Update(_) | Kind::Delete { .. } => {
+            let root = keyed.relations.iter().position(|relation| relation.written);
+            match root.filter(|&root| keyed.all_tied_to(root)) {
+                Some(_) if statement.blocks.iter().any(|block| block.limited) => refuse("LIMIT in a subquery"),
+                Some(root) => Ok(Several::Spread(root)),
+                None => refuse("a write with a join that does not follow the shard key"),
+            }
+        }
+        Kind::Explain { .. } => refuse("EXPLAIN of a statement on several shards"),
+        Kind::DeclareCursor { .. } => refuse("a cursor over several shards"),
+        Kind::Copy(_) => refuse("COPY of a query on several shards"),
+        Kind::Merge => refuse("MERGE on several shards"),
+        _ => refuse("a statement that reads and writes several shards"),
+    }
+}
+
+/// Changing a row's key may mean moving it.
+fn check_assigned_key(statement: &Statement, keyed: &Keyed) -> Result<(), Error> {
+    let Kind::Update(update) = &statement.kind else { return Ok(()) };
+    let Some(written) = keyed.relations.iter().find(|relation| relation.written) else { return Ok(()) };
+    let column = &written.sharded.column;
+    let assigns = |(name, _): &&(String, Value)| name.split(',').any(|part| part == column);
+    match update.assigned.iter().find(assigns) {
+        // A row that keeps its key: `SET user_id = user_id`.
+        Some((_, Value::Column(own))) if own.column == *column => Ok(()),
+        Some(_) => {
+            let what = format!("changing the shard key \"{column}\" of \"{}\"", written.name);
+            Err(Error::unsupported(what, "Delete the row and insert it with its new key."))
+        }
+        None => Ok(()),
+    }
+}
+
+pub(super) fn add_condition(keyed: &Keyed) -> String {
+    let column = keyed.relations.first().map_or("the shard key", |relation| relation.sharded.column.as_str());
+    format!("Add a condition on \"{column}\" that fixes one shard, or a routing hint /* pgweir: shard=N */.")
+}
+
+fn needs_home(home: ShardId) -> Error {
+    Error::unsupported(
+        "a join of sharded rows with a table that lives on the home shard only",
+        format!("Such tables are on shard {}; make it a reference table to join it anywhere.", home.0),
+    )
+}
+
+fn word(class: &Class) -> &'static str {
+    match class {
+        Class::Sharded(_) => "sharded",
+        Class::Reference => "reference",
+        Class::Home => "home",
+        Class::Catalog => "catalog",
+        Class::Unknown => "unknown",
+        Class::View => "view over sharded tables",
+    }
+}
+
+const HINT_SHARD: &str = "Name the shard in a routing hint: /* pgweir: shard=N */.";

@@ -1,0 +1,498 @@
+//! From a configuration to a topology, or everything that keeps it from being one.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::mapping::KeyRange;
+use super::{
+    ClientTls, Credential, Database, Key, KeyType, Mapping, Process, Server, ServerId, Shard, ShardId, ShardedBy,
+    ShardedTables, TablePattern, Topology, User, UserDatabases,
+};
+use crate::config::{
+    Auth, ClientTlsMode, Config, ConfigError, ConfiguredRole, DataType, DatabaseEntry, KeyLiteral, MappingEntry,
+    OneOrMany, Problem, SecretEntry, ShardedTable, UserEntry,
+};
+
+impl Topology {
+    /// The only way in, so that a topology which exists is a correct one.
+    pub fn new(config: &Config, epoch: u64) -> Result<Self, ConfigError> {
+        let mut builder = Builder { config, problems: Vec::new() };
+        let servers = builder.servers();
+        let databases = builder.databases(&servers);
+        let users = builder.users();
+        let process = builder.process(&users);
+        if config.cache.enabled {
+            builder.problem("the cache is not in this version", "cache.enabled", "Leave [cache] out.");
+        }
+        if builder.problems.is_empty() {
+            Ok(Self { epoch, servers, databases, users, process })
+        } else {
+            Err(ConfigError::new(Arc::clone(&config.source), builder.problems))
+        }
+    }
+}
+
+struct Builder<'c> {
+    config: &'c Config,
+    problems: Vec<Problem>,
+}
+
+impl Builder<'_> {
+    fn problem(&mut self, message: impl Into<String>, path: impl Into<String>, help: &str) {
+        self.problems.push(Problem::new(message).at(path, "").help(help));
+    }
+
+    fn servers(&mut self) -> Vec<Arc<Server>> {
+        let config = self.config;
+        if config.databases.is_empty() {
+            self.problem("no [[databases]]", "", "Name at least one server.");
+        }
+        let mut endpoints = HashSet::new();
+        let mut servers = Vec::new();
+        for (index, entry) in config.databases.iter().enumerate() {
+            self.check_entry(index, entry);
+            if !endpoints.insert((&entry.name, &entry.host, entry.port)) {
+                let message = format!("server {}:{} stands twice in database \"{}\"", entry.host, entry.port, entry.name);
+                self.problem(message, format!("databases.{index}.host"), "Each server is named once.");
+            }
+            servers.push(Arc::new(Server {
+                id: ServerId(u16::try_from(index).unwrap_or(u16::MAX)),
+                database: entry.name.clone(),
+                shard: ShardId(entry.shard),
+                role: entry.role,
+                host: entry.host.clone(),
+                port: entry.port,
+                database_name: entry.server_database().to_owned(),
+                tls: entry.tls,
+                tls_ca: entry.tls_ca.clone(),
+                lb_weight: entry.lb_weight,
+                zone: None,
+            }));
+        }
+        servers
+    }
+
+    fn check_entry(&mut self, index: usize, entry: &DatabaseEntry) {
+        let at = |key: &str| format!("databases.{index}.{key}");
+        if entry.name == ADMIN {
+            self.problem("\"pgweir\" is the admin console's name", at("name"), "Choose another name.");
+        }
+        if entry.name.is_empty() || entry.host.is_empty() {
+            self.problem("an empty name or host", at("name"), "Give both.");
+        }
+        if entry.port == 0 {
+            self.problem("a server's port cannot be 0", at("port"), "PostgreSQL's is 5432.");
+        }
+        if entry.shard >= MAX_SHARDS {
+            self.problem("a database has at most 1024 shards", at("shard"), "Shards are numbered from 0.");
+        }
+    }
+
+    fn databases(&mut self, servers: &[Arc<Server>]) -> HashMap<String, Arc<Database>> {
+        let mut names: Vec<&str> = servers.iter().map(|server| server.database.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let databases = names.into_iter().map(|name| (name.to_owned(), Arc::new(self.database(name, servers))));
+        let databases = databases.collect();
+        self.check_names(&databases);
+        databases
+    }
+
+    fn database(&mut self, name: &str, servers: &[Arc<Server>]) -> Database {
+        let general = &self.config.general;
+        let mut by_shard: BTreeMap<u16, Vec<&Arc<Server>>> = BTreeMap::new();
+        for server in servers.iter().filter(|server| server.database == name) {
+            by_shard.entry(server.shard.0).or_default().push(server);
+        }
+        for (wanted, (&shard, members)) in (0u16..).zip(&by_shard) {
+            let at = format!("databases.{}.shard", members[0].id.0);
+            if wanted != shard {
+                let message = format!("database \"{name}\" has shard {shard}, but no shard {wanted}");
+                self.problem(message, at, "Shards are numbered from 0 without gaps.");
+                break;
+            }
+            self.check_roles(name, shard, members);
+        }
+        if by_shard.len() > 1 && usize::from(general.home_shard) >= by_shard.len() {
+            let message = format!("home_shard {} is no shard of database \"{name}\"", general.home_shard);
+            self.problem(message, "general.home_shard", "Name a shard that every sharded database has.");
+        }
+        let entries = self.config.databases.iter().filter(|entry| entry.name == name);
+        let pooler_mode = entries.clone().find_map(|entry| entry.pooler_mode).unwrap_or(general.pooler_mode);
+        let consistency = entries.clone().find_map(|entry| entry.consistency).unwrap_or(general.consistency);
+        let shards: Vec<Shard> = by_shard
+            .iter()
+            .map(|(&shard, members)| Shard {
+                id: ShardId(shard),
+                servers: members.iter().map(|server| server.id).collect(),
+            })
+            .collect();
+        Database {
+            name: name.to_owned(),
+            home: ShardId(if shards.len() > 1 { general.home_shard } else { 0 }),
+            sharded: self.sharded(name, shards.len()),
+            reference: self.reference(name),
+            shards,
+            pooler_mode,
+            read_write_split: general.read_write_split,
+            strategy: general.load_balancing_strategy,
+            consistency,
+            max_replica_lag: general.max_replica_lag,
+            max_staleness: general.max_staleness,
+            causal_wait: general.causal_wait,
+            cross_shard_writes: general.cross_shard_writes,
+        }
+    }
+
+    fn check_roles(&mut self, name: &str, shard: u16, members: &[&Arc<Server>]) {
+        let of = |role: ConfiguredRole| members.iter().filter(|server| server.role == role).collect::<Vec<_>>();
+        let (primaries, auto) = (of(ConfiguredRole::Primary), of(ConfiguredRole::Auto));
+        let place = |server: &Server| format!("databases.{}.role", server.id.0);
+        if let [_, second, ..] = primaries.as_slice() {
+            let message = format!("shard {shard} of database \"{name}\" has several primaries");
+            self.problem(message, place(second), "One server has role \"primary\", the others \"replica\" or \"auto\".");
+        }
+        if primaries.is_empty() && auto.is_empty() {
+            let message = format!("shard {shard} of database \"{name}\" has no primary");
+            self.problem(message, place(members[0]), "One server has role \"primary\" or \"auto\".");
+        }
+    }
+
+    fn sharded(&mut self, database: &str, shards: usize) -> Vec<ShardedTables> {
+        let config = self.config;
+        let mut tables: Vec<ShardedTables> = Vec::new();
+        for (index, entry) in config.sharded_tables.iter().enumerate().filter(|(_, entry)| entry.database == database) {
+            let key_type = key_type(entry.data_type);
+            let Some(mapping) = self.mapping(index, entry, key_type, shards) else { continue };
+            let alike = tables.iter().find(|known| known.key_type == key_type && known.mapping == mapping);
+            let colocation = alike.map_or(tables.len(), |known| known.colocation);
+            let column = entry.column.clone();
+            let by = match &entry.name {
+                None => ShardedBy::Column(column),
+                Some(name) => ShardedBy::Table { table: pattern(name), column },
+            };
+            if tables.iter().any(|known| known.tables == by) {
+                let message = "the same tables are sharded twice";
+                self.problem(message, format!("sharded_tables.{index}.column"), "Put all ranges into one entry.");
+            }
+            tables.push(ShardedTables { tables: by, key_type, mapping, colocation });
+        }
+        tables
+    }
+
+    fn mapping(&mut self, index: usize, entry: &ShardedTable, key_type: KeyType, shards: usize) -> Option<Mapping> {
+        let before = self.problems.len();
+        if entry.mapping.is_empty() {
+            let help = "Give [[sharded_tables.mapping]] with start, end and shard.";
+            self.problem("no range is mapped to a shard", format!("sharded_tables.{index}.column"), help);
+        }
+        let mut mapping = Mapping { ranges: Vec::new(), lists: Vec::new(), hash: None, default: None };
+        let mut remainders: BTreeMap<u32, ShardId> = BTreeMap::new();
+        let mut modulus = None;
+        // Where in the file each range stands, for what is found when they are sorted.
+        let mut places = Vec::new();
+        for (number, part) in entry.mapping.iter().enumerate() {
+            let at = format!("sharded_tables.{index}.mapping.{number}");
+            if usize::from(part.shard) >= shards {
+                let message = format!("database \"{}\" has no shard {}", entry.database, part.shard);
+                self.problem(message, format!("{at}.shard"), "Its shards are those of its [[databases]] entries.");
+            }
+            let shard = ShardId(part.shard);
+            match Kind::of(part) {
+                Some(Kind::Range) => {
+                    let start = part.start.as_ref().and_then(|key| self.key(key, key_type, &format!("{at}.start")));
+                    let end = part.end.as_ref().and_then(|key| self.key(key, key_type, &format!("{at}.end")));
+                    if let (Some(first), Some(last)) = (&start, &end)
+                        && first >= last
+                    {
+                        self.problem("an empty range", format!("{at}.end"), "Ranges are [start, end): end is above start.");
+                    }
+                    places.push((mapping.ranges.len(), at));
+                    mapping.ranges.push(KeyRange { start, end, shard });
+                }
+                Some(Kind::List) => {
+                    for value in part.values.iter().flatten() {
+                        mapping.lists.extend(self.key(value, key_type, &format!("{at}.values")).map(|key| (key, shard)));
+                    }
+                }
+                Some(Kind::Hash) => {
+                    let (base, remainder) = (part.modulus.unwrap_or(0), part.remainder.unwrap_or(0));
+                    if remainder >= base || modulus.is_some_and(|known| known != base) {
+                        self.problem("remainders are below one modulus", at.clone(), "All entries share the modulus.");
+                    }
+                    modulus = Some(base);
+                    if remainders.insert(remainder, shard).is_some() {
+                        self.problem("a remainder stands twice", format!("{at}.remainder"), "Each is mapped once.");
+                    }
+                }
+                Some(Kind::Default) if mapping.default.is_some() => {
+                    self.problem("a second default shard", at, "One mapping without start, end and values.");
+                }
+                Some(Kind::Default) => mapping.default = Some(shard),
+                None => self.problem(
+                    "a mapping is a range, a list or a remainder",
+                    at,
+                    "Give start and end, or values, or modulus and remainder.",
+                ),
+            }
+        }
+        if let Some(base) = modulus {
+            if remainders.len() != base as usize {
+                let at = format!("sharded_tables.{index}.mapping");
+                self.problem("not every remainder is mapped", at, "Map each remainder from 0 to modulus - 1.");
+            }
+            if !matches!(key_type, KeyType::Bigint | KeyType::Integer) {
+                let at = format!("sharded_tables.{index}.data_type");
+                self.problem("remainders are of whole numbers", at, "Use data_type \"bigint\" or \"integer\".");
+            }
+            mapping.hash = Some((base, remainders.into_values().collect()));
+        }
+        self.check_ranges(index, entry, &mut mapping, &places);
+        (self.problems.len() == before).then_some(mapping)
+    }
+
+    /// Sorts the ranges; they must neither overlap nor leave holes that nobody allowed.
+    fn check_ranges(&mut self, index: usize, entry: &ShardedTable, mapping: &mut Mapping, places: &[(usize, String)]) {
+        let mut order: Vec<usize> = (0..mapping.ranges.len()).collect();
+        order.sort_by(|&one, &other| mapping.ranges[one].start.cmp(&mapping.ranges[other].start));
+        for pair in order.windows(2) {
+            let (first, second) = (&mapping.ranges[pair[0]], &mapping.ranges[pair[1]]);
+            let at = &places[pair[1]].1;
+            let overlaps = match (&first.end, &second.start) {
+                (Some(end), Some(start)) => start < end,
+                _ => true,
+            };
+            if overlaps {
+                let help = "Ranges are half-open [start, end): one may begin where another ends.";
+                self.problem("this range overlaps another one", format!("{at}.start"), help);
+            } else if first.end != second.start && !entry.allow_gaps {
+                let help = "Close the hole, or say allow_gaps = true: keys in it are refused.";
+                self.problem("there is a hole before this range", format!("{at}.start"), help);
+            }
+        }
+        for (key, _) in &mapping.lists {
+            if mapping.ranges.iter().any(|range| range.contains(key)) {
+                let at = format!("sharded_tables.{index}.mapping");
+                self.problem(format!("key {key} is in a list and in a range"), at, "A key is mapped once.");
+            }
+        }
+        let ranges = order.into_iter().map(|place| mapping.ranges[place].clone()).collect();
+        mapping.ranges = ranges;
+    }
+
+    fn key(&mut self, literal: &KeyLiteral, key_type: KeyType, at: &str) -> Option<Key> {
+        let text = match literal {
+            KeyLiteral::Integer(number) => number.to_string(),
+            KeyLiteral::Text(text) => text.clone(),
+        };
+        let key = Key::from_text(key_type, &text);
+        if key.is_none() {
+            self.problem(format!("\"{text}\" is no {key_type:?}").to_lowercase(), at, "Keys are of data_type.");
+        }
+        key
+    }
+
+    fn reference(&mut self, database: &str) -> Vec<TablePattern> {
+        let config = self.config;
+        let mut tables = Vec::new();
+        for (index, entry) in config.reference_tables.iter().enumerate().filter(|(_, entry)| entry.database == database) {
+            for name in &entry.tables {
+                let table = pattern(name);
+                let sharded = config.sharded_tables.iter().filter(|sharded| sharded.database == database);
+                if sharded.filter_map(|sharded| sharded.name.as_ref()).any(|other| pattern(other) == table) {
+                    let message = format!("table \"{name}\" is both sharded and a reference table");
+                    self.problem(message, format!("reference_tables.{index}.tables"), "It is one or the other.");
+                }
+                tables.push(table);
+            }
+        }
+        tables
+    }
+
+    /// Sections that name a database must name one that is there.
+    fn check_names(&mut self, databases: &HashMap<String, Arc<Database>>) {
+        let config = self.config;
+        let sharded = config.sharded_tables.iter().map(|entry| &entry.database).enumerate();
+        let sharded = sharded.map(|(index, name)| (format!("sharded_tables.{index}.database"), name));
+        let reference = config.reference_tables.iter().map(|entry| &entry.database).enumerate();
+        let reference = reference.map(|(index, name)| (format!("reference_tables.{index}.database"), name));
+        let unknown: Vec<_> = sharded.chain(reference).filter(|(_, name)| !databases.contains_key(*name)).collect();
+        for (at, name) in unknown {
+            self.problem(format!("no database \"{name}\""), at, "Name one of the [[databases]].");
+        }
+    }
+
+    fn users(&mut self) -> Vec<Arc<User>> {
+        let config = self.config;
+        let mut seen = HashSet::new();
+        let mut users = Vec::new();
+        for (index, entry) in config.users.iter().enumerate() {
+            let databases = self.user_databases(index, entry);
+            let keys = match &databases {
+                UserDatabases::All => vec!["*".to_owned()],
+                UserDatabases::Named(names) => names.clone(),
+            };
+            for key in keys {
+                if !seen.insert((entry.name.clone(), key)) {
+                    let message = format!("user \"{}\" stands twice for the same database", entry.name);
+                    self.problem(message, format!("users.{index}.name"), "One entry for each user and database.");
+                }
+            }
+            users.push(Arc::new(self.user(index, entry, databases)));
+        }
+        if users.is_empty() && !config.databases.is_empty() {
+            self.problem("no [[users]]", "", "Name those who may connect.");
+        }
+        for (index, name) in config.general.admin_users.iter().enumerate() {
+            if !users.iter().any(|user| user.name == *name) {
+                let at = format!("general.admin_users.{index}");
+                self.problem(format!("no user \"{name}\""), at, "Name one of the [[users]].");
+            }
+        }
+        users
+    }
+
+    fn user_databases(&mut self, index: usize, entry: &UserEntry) -> UserDatabases {
+        let names = match &entry.database {
+            OneOrMany::One(name) if name == "*" => return UserDatabases::All,
+            OneOrMany::One(name) => vec![name.clone()],
+            OneOrMany::Many(names) => names.clone(),
+        };
+        for name in &names {
+            if !self.config.databases.iter().any(|database| database.name == *name) {
+                let at = format!("users.{index}.database");
+                self.problem(format!("no database \"{name}\""), at, "Name one of the [[databases]], or \"*\".");
+            }
+        }
+        UserDatabases::Named(names)
+    }
+
+    fn user(&mut self, index: usize, entry: &UserEntry, databases: UserDatabases) -> User {
+        let general = &self.config.general;
+        let at = |key: &str| format!("users.{index}.{key}");
+        let secret = |entry: &SecretEntry| entry.value().clone();
+        let pool_size = entry.pool_size.unwrap_or(general.default_pool_size);
+        let password = match (entry.auth, &entry.password, &entry.scram_verifier) {
+            (Auth::Trust, _, _) => Credential::Trust,
+            (_, Some(password), _) => Credential::Password(secret(password)),
+            (_, None, Some(verifier)) => Credential::ScramVerifier(secret(verifier)),
+            (Auth::Scram, None, None) => {
+                let help = "Give password, scram_verifier, or auth = \"trust\".";
+                self.problem(format!("user \"{}\" has no password", entry.name), at("name"), help);
+                Credential::Trust
+            }
+        };
+        if pool_size == 0 {
+            self.problem("a pool needs at least one connection", at("pool_size"), "Give 1 or more.");
+        }
+        User {
+            name: entry.name.clone(),
+            databases,
+            // A trusted client may still need a password towards the servers.
+            server_password: entry.server_password.as_ref().or(entry.password.as_ref()).map(secret),
+            password,
+            server_user: entry.server_user.clone(),
+            pool_size,
+            min_pool_size: entry.min_pool_size.unwrap_or(general.min_pool_size).min(pool_size),
+            pooler_mode: entry.pooler_mode,
+            consistency: entry.consistency,
+            is_admin: general.admin_users.contains(&entry.name),
+        }
+    }
+
+    fn process(&mut self, users: &[Arc<User>]) -> Process {
+        let general = &self.config.general;
+        let control = self.config.control.as_ref();
+        if control.is_none()
+            && users.first().is_some_and(|user| matches!(user.password, Credential::ScramVerifier(_)) && user.server_password.is_none())
+        {
+            let help = "Give [control] user and password, or server_password.";
+            self.problem("probes have no password to log in with", "users.0.name", help);
+        }
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Process {
+            host: general.host.clone(),
+            port: general.port,
+            workers: if general.workers == 0 { cores } else { general.workers },
+            max_client_conn: general.max_client_conn,
+            admin_http: general.admin_http.clone(),
+            tls: self.tls(),
+            control: control.map(|control| (control.user.clone(), control.password.value().clone())),
+            query_wait_timeout: general.query_wait_timeout,
+            connect_timeout: general.connect_timeout,
+            client_login_timeout: general.client_login_timeout,
+            query_timeout: general.query_timeout,
+            idle_transaction_timeout: general.idle_transaction_timeout,
+            server_lifetime: general.server_lifetime,
+            server_idle_timeout: general.server_idle_timeout,
+            shutdown_timeout: general.shutdown_timeout,
+            commit_timeout: general.commit_timeout,
+            tcp_keepalive: general.tcp_keepalive,
+            probe_interval: general.probe_interval,
+            decision_retention: general.decision_retention,
+            merge_limit: general.merge_limit,
+            prepared_statements_limit: general.prepared_statements_limit.max(1),
+            log_format: general.log_format,
+        }
+    }
+
+    fn tls(&mut self) -> Option<ClientTls> {
+        let tls = self.config.general.tls.as_ref().filter(|tls| tls.mode != ClientTlsMode::Disable)?;
+        let (Some(certificate), Some(private_key)) = (tls.certificate.clone(), tls.private_key.clone()) else {
+            self.problem("TLS needs certificate and private_key", "general.tls", "Give both PEM files.");
+            return None;
+        };
+        if tls.mode == ClientTlsMode::VerifyFull && tls.client_ca.is_none() {
+            self.problem("verify-full needs client_ca", "general.tls.mode", "Give the PEM file of who signs clients.");
+        }
+        Some(ClientTls {
+            required: matches!(tls.mode, ClientTlsMode::Require | ClientTlsMode::VerifyFull),
+            certificate,
+            private_key,
+            client_ca: tls.client_ca.clone().filter(|_| tls.mode == ClientTlsMode::VerifyFull),
+        })
+    }
+}
+
+enum Kind {
+    Range,
+    List,
+    Hash,
+    Default,
+}
+
+impl Kind {
+    fn of(part: &MappingEntry) -> Option<Self> {
+        let range = part.start.is_some() || part.end.is_some();
+        let hash = part.modulus.is_some() || part.remainder.is_some();
+        match (range, part.values.is_some(), hash) {
+            (true, false, false) => Some(Self::Range),
+            (false, true, false) => Some(Self::List),
+            (false, false, true) if part.modulus.is_some() && part.remainder.is_some() => Some(Self::Hash),
+            (false, false, false) => Some(Self::Default),
+            _ => None,
+        }
+    }
+}
+
+fn key_type(data_type: DataType) -> KeyType {
+    match data_type {
+        DataType::Bigint => KeyType::Bigint,
+        DataType::Integer => KeyType::Integer,
+        DataType::Uuid => KeyType::Uuid,
+        DataType::Text => KeyType::Text,
+        DataType::Date => KeyType::Date,
+        DataType::Timestamptz => KeyType::Timestamptz,
+    }
+}
+
+fn pattern(name: &str) -> TablePattern {
+    match name.split_once('.') {
+        Some((schema, name)) => TablePattern { schema: Some(schema.to_owned()), name: name.to_owned() },
+        None => TablePattern { schema: None, name: name.to_owned() },
+    }
+}
+
+/// The database that clients connect to for the admin console.
+pub const ADMIN: &str = "pgweir";
+const MAX_SHARDS: u16 = 1024;
