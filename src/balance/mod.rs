@@ -1,1 +1,220 @@
-//! Chooses the server of a shard that serves a statement: health, lag, load, weight. No I/O.
+//! Chooses the server of a shard that serves a statement: health, lag, load, weight.
+//!
+//! No I/O: `control` writes what it measured, the executor asks. Times are given, not read.
+
+mod choose;
+mod ladder;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+pub use choose::{Access, Choice, Need, Unfit};
+pub use ladder::{Ladder, Lsn, Sample};
+
+use crate::topology::{ConfiguredRole, Role, Server, ServerId, ShardId, Topology};
+
+/// All servers of one topology, as they are at the moment.
+pub struct Fleet {
+    /// By [`ServerId`].
+    servers: Vec<Arc<ServerState>>,
+    shards: HashMap<(String, ShardId), Arc<ShardState>>,
+    turn: AtomicU32,
+}
+
+/// One server. Kept over a reload as long as its endpoint stays.
+pub struct ServerState {
+    pub server: Arc<Server>,
+    health: Mutex<Health>,
+    in_flight: AtomicU32,
+    /// Peak EWMA of the time that units took, in microseconds.
+    latency: AtomicU64,
+    served: AtomicU64,
+    /// Something went wrong: probe now.
+    pub suspected: Notify,
+}
+
+/// One shard's clock ladders, and who waits for them.
+#[derive(Default)]
+pub struct ShardState {
+    pub ladder: Mutex<Ladder>,
+    /// A session's write is not known to be on a replica yet: the instant of the newest one.
+    fresh: Mutex<Option<Instant>>,
+    /// A replica has caught up with more.
+    pub moved: Notify,
+    /// [`ShardState::fresh`] was set.
+    pub wanted: Notify,
+}
+
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// `None`: not known yet.
+    pub up: Option<bool>,
+    pub role: Option<Role>,
+    pub reason: Option<String>,
+    /// Of a replica: the time of the newest rung that it has replayed, by insert and by flush positions.
+    pub caught_up: Option<Instant>,
+    pub caught_up_flush: Option<Instant>,
+    /// Behind the primary's flush position; `None` for a primary or when not known.
+    pub lag: Option<Duration>,
+    pub lag_bytes: Option<u64>,
+    pub position: Option<Lsn>,
+}
+
+/// One statement on its way. Dropped or finished, it is not counted any more.
+pub struct InFlight {
+    state: Arc<ServerState>,
+    begun: Instant,
+}
+
+impl Fleet {
+    /// States of servers whose endpoint stays are taken over from `previous`.
+    pub fn new(topology: &Topology, previous: Option<&Self>) -> Self {
+        let servers = topology.servers.iter().map(|server| {
+            let known = previous.and_then(|fleet| fleet.servers.iter().find(|state| alike(&state.server, server)));
+            known.filter(|state| state.server == *server).cloned().unwrap_or_else(|| Arc::new(ServerState::new(server)))
+        });
+        let mut shards = HashMap::new();
+        for server in &topology.servers {
+            let key = (server.database.clone(), server.shard);
+            let known = previous.and_then(|fleet| fleet.shards.get(&key)).cloned();
+            shards.entry(key).or_insert_with(|| known.unwrap_or_default());
+        }
+        Self { servers: servers.collect(), shards, turn: AtomicU32::new(0) }
+    }
+
+    pub fn states(&self) -> &[Arc<ServerState>] {
+        &self.servers
+    }
+
+    pub fn state(&self, id: ServerId) -> &Arc<ServerState> {
+        &self.servers[usize::from(id.0)]
+    }
+
+    pub fn shard(&self, database: &str, shard: ShardId) -> Option<&Arc<ShardState>> {
+        // A key of two owned parts cannot be looked up by borrowed ones; shards are few.
+        self.shards.iter().find(|((name, id), _)| *id == shard && name == database).map(|(_, state)| state)
+    }
+
+    pub fn begin(&self, id: ServerId) -> InFlight {
+        let state = Arc::clone(self.state(id));
+        state.in_flight.fetch_add(1, Ordering::Relaxed);
+        state.served.fetch_add(1, Ordering::Relaxed);
+        InFlight { state, begun: Instant::now() }
+    }
+
+    /// A connection to the server failed: it is probed at once.
+    pub fn suspect(&self, server: &Server) {
+        self.servers.iter().filter(|state| alike(&state.server, server)).for_each(|state| state.suspected.notify_one());
+    }
+}
+
+fn alike(one: &Server, other: &Server) -> bool {
+    (&one.database, &one.host, one.port, &one.database_name)
+        == (&other.database, &other.host, other.port, &other.database_name)
+}
+
+impl ServerState {
+    fn new(server: &Arc<Server>) -> Self {
+        let role = match server.role {
+            ConfiguredRole::Primary => Some(Role::Primary),
+            ConfiguredRole::Replica => Some(Role::Replica),
+            ConfiguredRole::Auto => None,
+        };
+        let health = Health {
+            up: None,
+            role,
+            reason: None,
+            caught_up: None,
+            caught_up_flush: None,
+            lag: None,
+            lag_bytes: None,
+            position: None,
+        };
+        Self {
+            server: Arc::clone(server),
+            health: Mutex::new(health),
+            in_flight: AtomicU32::new(0),
+            latency: AtomicU64::new(0),
+            served: AtomicU64::new(0),
+            suspected: Notify::new(),
+        }
+    }
+
+    pub fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Units served so far.
+    pub fn served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    pub fn latency(&self) -> Duration {
+        Duration::from_micros(self.latency.load(Ordering::Relaxed))
+    }
+}
+
+impl ShardState {
+    pub fn ladder(&self) -> MutexGuard<'_, Ladder> {
+        self.ladder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A session wrote at `now` and will want to read it from a replica.
+    pub fn want(&self, now: Instant) {
+        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        if fresh.replace(now).is_none() {
+            self.wanted.notify_waiters();
+        }
+    }
+
+    /// Whether probes should hurry.
+    pub fn is_wanted(&self) -> bool {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// A replica has caught up to `rung`: nobody waits for writes before it.
+    pub fn satisfied(&self, rung: Instant) {
+        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        if fresh.is_some_and(|wanted| wanted < rung) {
+            *fresh = None;
+        }
+        drop(fresh);
+        self.moved.notify_waiters();
+    }
+
+    /// A want is given up after a while: a replica that is down must not keep probes hurrying.
+    pub fn forget_wants_before(&self, limit: Instant) {
+        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        if fresh.is_some_and(|wanted| wanted < limit) {
+            *fresh = None;
+        }
+    }
+}
+
+impl InFlight {
+    /// The unit has ended: how long it took counts.
+    pub fn finish(self) {
+        let took = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let known = self.state.latency.load(Ordering::Relaxed);
+        // Peaks at once, forgets slowly (peak EWMA).
+        let next = if took > known { took } else { known - (known - took) / DECAY };
+        self.state.latency.store(next, Ordering::Relaxed);
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.state.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+const DECAY: u64 = 16;

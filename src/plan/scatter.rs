@@ -26,7 +26,6 @@ pub(super) struct Scattering {
     hidden: Vec<HiddenColumn>,
     /// Shards cannot cut their answers to LIMIT rows.
     merges_rows: bool,
-    hint: String,
 }
 
 #[derive(Debug)]
@@ -45,6 +44,7 @@ impl Scattering {
     ) -> Result<Self, Error> {
         let hint = add_condition(keyed);
         let refuse = |what: &str| Err(Error::unsupported(what, hint.clone()));
+        let refuse_step = |what: &str| Err::<(), _>(Error::unsupported(what, hint.clone()));
         let shape = &statement.shape;
         if shape.columns.is_empty() || shape.set_operation {
             return refuse("UNION, INTERSECT or EXCEPT over several shards");
@@ -61,7 +61,7 @@ impl Scattering {
         if !keyed.all_tied_to(root) {
             return refuse("a join that does not follow the shard key");
         }
-        check_blocks(statement, resolved, keyed, &refuse)?;
+        check_blocks(statement, resolved, keyed, &refuse_step)?;
         let key_grouped = is_grouped_by_key(shape, keyed, root);
         let mut scattering = Self {
             root,
@@ -69,7 +69,6 @@ impl Scattering {
             merge: Merge::default(),
             hidden: Vec::new(),
             merges_rows: false,
-            hint: hint.clone(),
         };
         if shape.windows {
             return refuse("a window function over several shards");
@@ -84,7 +83,7 @@ impl Scattering {
             return refuse("grouping sets over several shards");
         }
         if statement.blocks[0].aggregates && !key_grouped {
-            scattering.aggregate(shape, &refuse, resolved, surroundings)?;
+            scattering.aggregate(shape, &refuse_step, resolved, surroundings)?;
         } else {
             scattering.order(shape, resolved, surroundings);
         }
@@ -293,16 +292,13 @@ impl Scattering {
         splice.finish()
     }
 
-    pub(super) fn hint(&self) -> &str {
-        &self.hint
-    }
 }
 
 fn check_blocks(
     statement: &Statement,
     resolved: &[Resolved],
     keyed: &Keyed,
-    refuse: &dyn Fn(&str) -> Result<Scattering, Error>,
+    refuse: &dyn Fn(&str) -> Result<(), Error>,
 ) -> Result<(), Error> {
     if resolved.iter().any(|relation| !matches!(relation.class, Class::Sharded(_) | Class::Reference)) {
         refuse("a join of sharded rows with a table that lives on the home shard only")?;

@@ -1,0 +1,163 @@
+//! One choice: which server of a shard.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::time::Instant;
+
+use super::{Fleet, Health, ServerState};
+use crate::error::{Error, SqlState};
+use crate::topology::{Consistency, Database, ReadWriteSplit, Role, ServerId, ShardId, Strategy};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// A replica if one is fit, else the primary.
+    Read,
+    ReplicaOnly,
+    Primary,
+}
+
+/// What a statement needs of its server.
+#[derive(Clone, Copy)]
+pub struct Need<'a> {
+    pub database: &'a Database,
+    pub shard: ShardId,
+    pub access: Access,
+    pub consistency: Consistency,
+    /// When the session's last write to the shard was acknowledged.
+    pub wrote: Option<Instant>,
+    /// When the session's last read on a replica of the shard ended.
+    pub read: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    pub server: ServerId,
+    pub role: Role,
+}
+
+#[derive(Debug)]
+pub enum Unfit {
+    /// A replica is up, but has not caught up: it may in a moment.
+    Wait,
+    Nobody(Error),
+}
+
+impl Fleet {
+    /// The server that serves best. `exclude`: tried already.
+    pub fn choose(&self, need: &Need<'_>, now: Instant, exclude: &[ServerId]) -> Result<Choice, Unfit> {
+        let servers = &need.database.shard(need.shard).servers;
+        let free = || servers.iter().filter(|id| !exclude.contains(id)).map(|id| self.state(*id));
+        let strong = matches!(need.consistency, Consistency::Strong | Consistency::Global);
+        let split = need.database.read_write_split;
+        if need.access == Access::Primary || strong || split == ReadWriteSplit::PrimaryOnly {
+            return primary(free()).ok_or_else(|| Unfit::Nobody(nobody(need, "primary")));
+        }
+        let mut fit: Vec<&Arc<ServerState>> = Vec::new();
+        let mut late = false;
+        for state in free() {
+            match fitness(&state.health(), state, need, now) {
+                Fitness::Fit => fit.push(state),
+                Fitness::Late => late = true,
+                Fitness::Unfit => {}
+            }
+        }
+        if split == ReadWriteSplit::IncludePrimary && need.access == Access::Read {
+            fit.extend(free().filter(|state| is_primary(state)));
+        }
+        match self.best(&fit, need.database.strategy) {
+            Some(state) => Ok(choice(state)),
+            None if late => Err(Unfit::Wait),
+            None if need.access == Access::ReplicaOnly => Err(Unfit::Nobody(nobody(need, "replica"))),
+            None => primary(free()).ok_or_else(|| Unfit::Nobody(nobody(need, "primary"))),
+        }
+    }
+
+    fn best<'f>(&self, fit: &[&'f Arc<ServerState>], strategy: Strategy) -> Option<&'f Arc<ServerState>> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) as usize;
+        match (fit, strategy) {
+            ([], _) => None,
+            ([only], _) => Some(only),
+            (_, Strategy::LeastConnections) => fit.iter().copied().min_by_key(|state| state.in_flight()),
+            (_, Strategy::RoundRobin) => weighted(fit, turn),
+            (_, Strategy::Random) => weighted(fit, rand::random::<u32>() as usize),
+            (_, Strategy::Ewma) => {
+                // Power of two choices: the better of two, drawn by weight.
+                let (one, other) = (weighted(fit, rand::random::<u32>() as usize)?, weighted(fit, turn)?);
+                Some(if score(other) < score(one) { other } else { one })
+            }
+        }
+    }
+}
+
+enum Fitness {
+    Fit,
+    /// Has not caught up with the session.
+    Late,
+    Unfit,
+}
+
+fn fitness(health: &Health, state: &ServerState, need: &Need<'_>, now: Instant) -> Fitness {
+    let is_replica = health.role == Some(Role::Replica) && health.up == Some(true) && state.server.lb_weight > 0;
+    let limit = match need.consistency {
+        Consistency::Eventual => need.database.max_replica_lag.min(need.database.max_staleness),
+        _ => need.database.max_replica_lag,
+    };
+    if !is_replica || health.lag.is_none_or(|lag| lag > limit) {
+        return Fitness::Unfit;
+    }
+    // Staleness counts from the rung too: a probe that has stopped answering makes a replica stale.
+    let stale = health.caught_up_flush.is_none_or(|rung| now.saturating_duration_since(rung) > limit + PROBE_SLACK);
+    if stale {
+        return Fitness::Unfit;
+    }
+    if need.consistency == Consistency::Eventual {
+        return Fitness::Fit;
+    }
+    let has = |floor: Option<Instant>| floor.is_none_or(|floor| health.caught_up.is_some_and(|rung| rung > floor));
+    if !has(need.wrote) {
+        return Fitness::Late;
+    }
+    // What another replica showed must be there too; seldom asked for, so nobody waits for it long.
+    if has(need.read.filter(|_| need.database.shard(need.shard).servers.len() > 2)) { Fitness::Fit } else { Fitness::Late }
+}
+
+fn is_primary(state: &ServerState) -> bool {
+    let health = state.health();
+    // Before the first probe the configuration is believed.
+    health.role == Some(Role::Primary) && health.up != Some(false)
+}
+
+fn primary<'f>(mut free: impl Iterator<Item = &'f Arc<ServerState>>) -> Option<Choice> {
+    free.find(|state| is_primary(state)).map(choice)
+}
+
+fn choice(state: &Arc<ServerState>) -> Choice {
+    Choice { server: state.server.id, role: state.health().role.unwrap_or(Role::Primary) }
+}
+
+/// The server at `turn`, each as often as its weight says.
+fn weighted<'f>(fit: &[&'f Arc<ServerState>], turn: usize) -> Option<&'f Arc<ServerState>> {
+    let total: usize = fit.iter().map(|state| state.server.lb_weight.max(1) as usize).sum();
+    // Spread by a prime, so that neighbouring turns meet different servers.
+    let mut place = turn.wrapping_mul(7919) % total.max(1);
+    fit.iter().copied().find(|state| {
+        let weight = state.server.lb_weight.max(1) as usize;
+        let here = place < weight;
+        place = place.saturating_sub(weight);
+        here
+    })
+}
+
+/// Less is better: latency by load.
+fn score(state: &ServerState) -> u128 {
+    state.latency().as_micros().max(1) * u128::from(state.in_flight() + 1)
+}
+
+fn nobody(need: &Need<'_>, role: &str) -> Error {
+    let message =
+        format!("no {role} available for shard {} of database \"{}\"", need.shard.0, need.database.name);
+    Error::new(SqlState::UNAVAILABLE, message).with_hint("SHOW LAG in database pgweir tells the state of each server.")
+}
+
+const PROBE_SLACK: std::time::Duration = std::time::Duration::from_secs(1);

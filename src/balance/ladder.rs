@@ -1,0 +1,149 @@
+//! The clock ladder: which moment of the primary a replica has caught up to, by the proxy's own clock.
+//!
+//! Each rung is the time at which a sample of the primary *started*, and the position it gave: whatever was
+//! acknowledged before that time lies at or below that position. A replica that has replayed the position has all of it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A position in the write-ahead log, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lsn(pub u64);
+
+impl Lsn {
+    /// `16/B374D848`
+    pub fn parse(text: &str) -> Option<Self> {
+        let (high, low) = text.split_once('/')?;
+        Some(Self((u64::from_str_radix(high, 16).ok()? << 32) | u64::from_str_radix(low, 16).ok()?))
+    }
+
+    /// Insert positions just behind a page header point at what no record fills yet: rounded down to the page.
+    #[must_use]
+    pub fn below_page_header(self) -> Self {
+        let within = self.0 % PAGE;
+        if within <= LONG_HEADER { Self(self.0 - within) } else { self }
+    }
+}
+
+/// What a primary said.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    pub started: Instant,
+    pub insert: Lsn,
+    pub flush: Lsn,
+    pub timeline: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Rung {
+    at: Instant,
+    insert: Lsn,
+    flush: Lsn,
+}
+
+/// Of one primary on one timeline.
+#[derive(Debug, Default)]
+pub struct Ladder {
+    timeline: u32,
+    rungs: VecDeque<Rung>,
+}
+
+impl Ladder {
+    pub fn add(&mut self, sample: Sample) {
+        if sample.timeline != self.timeline {
+            // Another history: positions of the old one say nothing about it.
+            self.rungs.clear();
+            self.timeline = sample.timeline;
+        }
+        let insert = sample.insert.below_page_header();
+        let rung = Rung { at: sample.started, insert, flush: sample.flush };
+        match self.rungs.back_mut() {
+            // Nothing was written since: the newest rung is simply newer.
+            Some(last) if last.insert == insert && last.flush == sample.flush && self.rungs.len() > 1 => {
+                last.at = sample.started;
+            }
+            _ => self.rungs.push_back(rung),
+        }
+        if self.rungs.len() > MAX_RUNGS {
+            self.rungs.pop_front();
+        }
+    }
+
+    /// The newest rung at or below a replayed position, by insert positions.
+    pub fn caught_up(&self, replayed: Lsn) -> Option<Instant> {
+        self.newest(|rung| rung.insert <= replayed)
+    }
+
+    /// The same by flush positions.
+    pub fn caught_up_flush(&self, replayed: Lsn) -> Option<Instant> {
+        self.newest(|rung| rung.flush <= replayed)
+    }
+
+    /// How far behind a replica is: in time since the first rung that it lacks, and in bytes.
+    pub fn lag(&self, replayed: Lsn, now: Instant) -> (Option<Duration>, Option<u64>) {
+        let Some(last) = self.rungs.back() else { return (None, None) };
+        let lacking = self.rungs.iter().find(|rung| rung.flush > replayed);
+        let time = lacking.map_or(Duration::ZERO, |rung| now.saturating_duration_since(rung.at));
+        (Some(time), Some(last.flush.0.saturating_sub(replayed.0)))
+    }
+
+    fn newest(&self, has: impl Fn(&Rung) -> bool) -> Option<Instant> {
+        self.rungs.iter().rev().find(|rung| has(rung)).map(|rung| rung.at)
+    }
+}
+
+const PAGE: u64 = 8192;
+/// The first page of a segment has the longest header.
+const LONG_HEADER: u64 = 40;
+const MAX_RUNGS: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ladder(rungs: &[(u64, u64)]) -> (Ladder, Instant) {
+        let start = Instant::now();
+        let mut ladder = Ladder::default();
+        for &(millis, position) in rungs {
+            let position = Lsn(8_192_000 + position);
+            let started = start + Duration::from_millis(millis);
+            ladder.add(Sample { started, insert: position, flush: position, timeline: 1 });
+        }
+        (ladder, start)
+    }
+
+    #[test]
+    fn a_replica_has_what_was_acknowledged_before_the_rung_it_reached() {
+        let (ladder, start) = ladder(&[(0, 100), (10, 200), (20, 300)]);
+        let caught_up = |position| ladder.caught_up(Lsn(8_192_000 + position)).map(|at| (at - start).as_millis());
+        assert_eq!(caught_up(99), None);
+        assert_eq!(caught_up(250), Some(10));
+        assert_eq!(caught_up(300), Some(20));
+    }
+
+    #[test]
+    fn an_idle_primary_is_no_lag() {
+        let (ladder, start) = ladder(&[(0, 100), (10, 100), (5000, 100)]);
+        let now = start + Duration::from_secs(6);
+        assert_eq!(ladder.lag(Lsn(8_192_100), now), (Some(Duration::ZERO), Some(0)));
+        assert_eq!(ladder.caught_up(Lsn(8_192_100)), Some(start + Duration::from_secs(5)));
+        let (time, bytes) = ladder.lag(Lsn(8_192_050), now);
+        assert_eq!((time, bytes), (Some(Duration::from_secs(6)), Some(50)));
+    }
+
+    #[test]
+    fn a_new_timeline_begins_anew() {
+        let (mut ladder, start) = ladder(&[(0, 100)]);
+        ladder.add(Sample { started: start, insert: Lsn(50), flush: Lsn(50), timeline: 2 });
+        assert_eq!(ladder.caught_up(Lsn(40)), None);
+    }
+
+    #[test]
+    fn positions_are_read() {
+        assert_eq!(Lsn::parse("16/B374D848"), Some(Lsn(0x16_B374_D848)));
+        assert_eq!(Lsn(8192 * 3 + 24).below_page_header(), Lsn(8192 * 3));
+        assert_eq!(Lsn(8192 * 3 + 100).below_page_header(), Lsn(8192 * 3 + 100));
+    }
+}
