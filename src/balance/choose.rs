@@ -28,6 +28,8 @@ pub struct Need<'a> {
     pub wrote: Option<Instant>,
     /// When the session's last read on a replica of the shard ended.
     pub read: Option<Instant>,
+    /// The server of that read: a session keeps its replica while that is fit, and never goes back in time on it.
+    pub last: Option<ServerId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +67,8 @@ impl Fleet {
         if split == ReadWriteSplit::IncludePrimary && need.access == Access::Read {
             fit.extend(free().filter(|state| is_primary(state)));
         }
-        match self.best(&fit, need.database.strategy) {
+        let kept = fit.iter().copied().find(|state| Some(state.server.id) == need.last);
+        match kept.or_else(|| self.best(&fit, need.database.strategy)) {
             Some(state) => Ok(choice(state)),
             None if late => Err(Unfit::Wait),
             None if need.access == Access::ReplicaOnly => Err(Unfit::Nobody(nobody(need, "replica"))),
@@ -118,8 +121,8 @@ fn fitness(health: &Health, state: &ServerState, need: &Need<'_>, now: Instant) 
     if !has(need.wrote) {
         return Fitness::Late;
     }
-    // What another replica showed must be there too; seldom asked for, so nobody waits for it long.
-    if has(need.read.filter(|_| need.database.shard(need.shard).servers.len() > 2)) { Fitness::Fit } else { Fitness::Late }
+    // What another replica showed must be there too.
+    if need.last == Some(state.server.id) || has(need.read) { Fitness::Fit } else { Fitness::Late }
 }
 
 fn is_primary(state: &ServerState) -> bool {

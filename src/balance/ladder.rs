@@ -59,9 +59,10 @@ impl Ladder {
         }
         let insert = sample.insert.below_page_header();
         let rung = Rung { at: sample.started, insert, flush: sample.flush };
+        let several = self.rungs.len() > 1;
         match self.rungs.back_mut() {
             // Nothing was written since: the newest rung is simply newer.
-            Some(last) if last.insert == insert && last.flush == sample.flush && self.rungs.len() > 1 => {
+            Some(last) if last.insert == insert && last.flush == sample.flush && several => {
                 last.at = sample.started;
             }
             _ => self.rungs.push_back(rung),

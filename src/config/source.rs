@@ -13,7 +13,7 @@ pub struct Source {
     pub(super) name: String,
     pub(super) text: String,
     /// By path, as in `databases.0.port`.
-    places: HashMap<String, Range<usize>>,
+    pub(super) places: HashMap<String, Range<usize>>,
 }
 
 impl Source {
@@ -87,7 +87,7 @@ enum Hidden {
 /// One walk through all values.
 #[derive(Default)]
 struct Survey {
-    places: HashMap<String, Range<usize>>,
+    pub(super) places: HashMap<String, Range<usize>>,
     secrets: Vec<Range<usize>>,
 }
 

@@ -1,4 +1,159 @@
 //! The control plane, beside the path of statements: probes, catalog loader, recovery, migrations.
+//!
+//! Knows servers by connections of its own; nothing of clients. Hands its results on as snapshots.
 
+mod catalog;
 pub mod connect;
+pub mod http;
 pub mod migrate;
+mod probe;
+mod recovery;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use tokio::task::JoinSet;
+
+pub use catalog::CatalogCell;
+pub use recovery::{InProgress, Ticket};
+
+use crate::balance::Fleet;
+use crate::topology::{ConfiguredRole, Credential, Database, Server, ShardId, Topology};
+use connect::Login;
+use migrate::{Migrations, apply};
+
+/// What the control plane knows, and its tasks.
+pub struct Control {
+    topology: ArcSwap<Topology>,
+    fleet: ArcSwap<Fleet>,
+    catalogs: ArcSwap<HashMap<String, Arc<CatalogCell>>>,
+    progress: Arc<InProgress>,
+    /// Changes whenever a snapshot does.
+    epoch: Arc<AtomicU64>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Control {
+    /// Starts its tasks on the runtime that this is called on.
+    pub fn start(topology: Topology) -> Arc<Self> {
+        let fleet = Fleet::new(&topology, None);
+        let control = Arc::new(Self {
+            topology: ArcSwap::from_pointee(topology),
+            fleet: ArcSwap::from_pointee(fleet),
+            catalogs: ArcSwap::default(),
+            progress: Arc::default(),
+            epoch: Arc::new(AtomicU64::new(1)),
+            tasks: Mutex::default(),
+        });
+        control.start_tasks();
+        control
+    }
+
+    /// Takes another topology: what is known of servers that stay, stays.
+    pub fn apply(&self, topology: Topology) {
+        let fleet = Fleet::new(&topology, Some(&self.fleet.load()));
+        self.topology.store(Arc::new(topology));
+        self.fleet.store(Arc::new(fleet));
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.start_tasks();
+    }
+
+    pub fn topology(&self) -> Arc<Topology> {
+        self.topology.load_full()
+    }
+
+    pub fn fleet(&self) -> Arc<Fleet> {
+        self.fleet.load_full()
+    }
+
+    /// Changes whenever topology or a catalog does.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    pub fn catalog(&self, database: &str) -> Option<Arc<CatalogCell>> {
+        self.catalogs.load().get(database).cloned()
+    }
+
+    /// Names one write over several shards.
+    pub fn begin_write(&self, home: ShardId) -> Ticket {
+        self.progress.begin(home)
+    }
+
+    fn start_tasks(&self) {
+        let (topology, fleet) = (self.topology(), self.fleet());
+        let mut tasks = JoinSet::new();
+        for state in fleet.states() {
+            let server = &state.server;
+            let (Some(shard), Some(login)) = (fleet.shard(&server.database, server.shard), login(server, &topology)) else {
+                tracing::error!(database = server.database, "no password to probe with; give [control]");
+                continue;
+            };
+            let interval = topology.process.probe_interval;
+            tasks.spawn(probe::watch(Arc::clone(state), Arc::clone(shard), login, interval));
+        }
+        let known = self.catalogs.load_full();
+        let mut cells = HashMap::new();
+        for database in topology.databases.values() {
+            let cell = known.get(&database.name).cloned().unwrap_or_default();
+            cells.insert(database.name.clone(), Arc::clone(&cell));
+            let primaries = primaries(database, &topology);
+            let Some(home) = primaries.get(usize::from(database.home.0)).cloned() else { continue };
+            tasks.spawn(catalog::watch(cell, home, Arc::clone(&self.epoch)));
+            if primaries.len() > 1 {
+                let (progress, retention) = (Arc::clone(&self.progress), topology.process.decision_retention);
+                tasks.spawn(async move {
+                    ensure_schema(&primaries).await;
+                    recovery::watch(primaries, progress, retention).await;
+                });
+            }
+        }
+        self.catalogs.store(Arc::new(cells));
+        // The tasks of the topology before end with their set.
+        *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
+    }
+}
+
+/// Makes schema `pgweir` where it may; where it may not, writes over several shards say why.
+async fn ensure_schema(primaries: &[Login]) {
+    for _ in 0..SCHEMA_TRIES {
+        match apply(primaries, &[Migrations::own()]).await {
+            Ok(_) => return,
+            Err(cause) => tracing::warn!(%cause, "schema pgweir is not complete; writes over several shards will fail"),
+        }
+        tokio::time::sleep(SCHEMA_PAUSE).await;
+    }
+}
+
+/// Of each shard, as far as they are configured.
+fn primaries(database: &Database, topology: &Topology) -> Vec<Login> {
+    let of_shard = database.shards.iter().filter_map(|shard| {
+        let servers = shard.servers.iter().map(|&id| topology.server(id));
+        let server = servers.clone().find(|server| server.role == ConfiguredRole::Primary).or_else(|| servers.clone().next());
+        server.and_then(|server| login(server, topology))
+    });
+    of_shard.collect()
+}
+
+/// `[control]`, else the database's first user.
+fn login(server: &Server, topology: &Topology) -> Option<Login> {
+    let (user, password) = match &topology.process.control {
+        Some((user, password)) => (user.clone(), password.0.clone()),
+        None => {
+            let user = topology.users.iter().find(|user| user.may_use(&server.database))?;
+            let password = match (&user.server_password, &user.password) {
+                (Some(password), _) | (None, Credential::Password(password)) => password.0.clone(),
+                (None, Credential::Trust) => String::new(),
+                (None, Credential::ScramVerifier(_)) => return None,
+            };
+            (user.server_user.clone().unwrap_or_else(|| user.name.clone()), password)
+        }
+    };
+    let (host, port, database) = (server.host.clone(), server.port, server.database_name.clone());
+    Some(Login { host, port, database, user, password })
+}
+
+const SCHEMA_TRIES: usize = 20;
+const SCHEMA_PAUSE: std::time::Duration = std::time::Duration::from_secs(3);

@@ -24,7 +24,7 @@ pub(super) struct Inserting {
 
 impl Inserting {
     /// `None`: the table is not sharded.
-    pub fn new(
+    pub(super) fn new(
         statement: &Statement,
         insert: &Insert,
         resolved: &[Resolved],
@@ -69,7 +69,7 @@ impl Inserting {
         }))
     }
 
-    pub fn plan(&self, values: &Values<'_>) -> Result<Plan, Error> {
+    pub(super) fn plan(&self, values: &Values<'_>) -> Result<Plan, Error> {
         let shards = self.rows.iter().map(|row| self.shard(row, values)).collect::<Result<Vec<ShardId>, Error>>()?;
         let mut distinct = shards.clone();
         distinct.sort_unstable();

@@ -46,7 +46,7 @@ enum Rule {
 }
 
 impl Keyed {
-    pub fn new(statement: &Statement, resolved: &[Resolved]) -> Self {
+    pub(super) fn new(statement: &Statement, resolved: &[Resolved]) -> Self {
         let relations = resolved.iter().filter_map(|relation| {
             let sharded = Arc::clone(relation.sharded()?);
             let Resolved { block, relation: index, name, nullable, written, .. } = relation;
@@ -74,7 +74,7 @@ impl Keyed {
     }
 
     /// Where the rows of each relation that matter may be.
-    pub fn shards(&self, values: &Values<'_>) -> Vec<ShardSet> {
+    pub(super) fn shards(&self, values: &Values<'_>) -> Vec<ShardSet> {
         let mut sets: Vec<ShardSet> = self.relations.iter().map(|relation| relation.sharded.mapping.all()).collect();
         for (index, relation) in self.relations.iter().enumerate() {
             for (_, rule) in self.rules.iter().filter(|(block, _)| *block == relation.block) {
@@ -94,7 +94,7 @@ impl Keyed {
     }
 
     /// The shard of a statement over one relation whose key is compared with one value: the way of nearly all.
-    pub fn single(&self, values: &Values<'_>) -> Option<ShardId> {
+    pub(super) fn single(&self, values: &Values<'_>) -> Option<ShardId> {
         let ([relation], [(_, rule)]) = (self.relations.as_slice(), self.rules.as_slice()) else { return None };
         let equality = |rule: &Rule| match rule {
             Rule::Compare(0, Comparison::Equal, value) => relation.sharded.shard_of(value, values),
@@ -107,7 +107,7 @@ impl Keyed {
     }
 
     /// Every relation has its key from `root`, directly or not.
-    pub fn all_tied_to(&self, root: usize) -> bool {
+    pub(super) fn all_tied_to(&self, root: usize) -> bool {
         let mut tied = vec![false; self.relations.len()];
         tied[root] = true;
         for _ in 0..self.relations.len() {
@@ -123,7 +123,7 @@ impl Keyed {
     }
 
     /// Whether a column is the key of `root` or of a relation tied to it in the same block.
-    pub fn is_key(&self, root: usize, column: &ColumnRef) -> bool {
+    pub(super) fn is_key(&self, root: usize, column: &ColumnRef) -> bool {
         let root = &self.relations[root];
         column.column == root.sharded.column
             && column.relation.is_some_and(|of| (of.block, of.relation) == (root.block, root.relation))
@@ -278,7 +278,7 @@ pub(super) enum KeyValue {
 
 impl Sharded {
     /// The key that a value is.
-    pub fn key(&self, value: &Value, values: &Values<'_>) -> KeyValue {
+    pub(super) fn key(&self, value: &Value, values: &Values<'_>) -> KeyValue {
         let (given, negated, cast) = match value {
             Value::Null => return KeyValue::Null,
             Value::Literal { index, negated, cast } => (values.literal(*index), *negated, cast),

@@ -44,7 +44,7 @@ pub(super) struct Sharded {
 }
 
 impl Resolved {
-    pub fn sharded(&self) -> Option<&Arc<Sharded>> {
+    pub(super) fn sharded(&self) -> Option<&Arc<Sharded>> {
         match &self.class {
             Class::Sharded(sharded) => Some(sharded),
             _ => None,

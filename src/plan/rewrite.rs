@@ -15,30 +15,30 @@ pub(super) struct Splice<'t> {
 }
 
 impl<'t> Splice<'t> {
-    pub fn new(text: &'t str) -> Self {
+    pub(super) fn new(text: &'t str) -> Self {
         Self { text, ranges: token_ranges(text), edits: Vec::new() }
     }
 
-    pub fn words(&self, tokens: Tokens) -> &'t str {
+    pub(super) fn words(&self, tokens: Tokens) -> &'t str {
         &self.text[bytes_of(&self.ranges, tokens)]
     }
 
-    pub fn replace(&mut self, tokens: Tokens, words: impl Into<String>) {
+    pub(super) fn replace(&mut self, tokens: Tokens, words: impl Into<String>) {
         self.edits.push((bytes_of(&self.ranges, tokens), words.into()));
     }
 
-    pub fn insert_before(&mut self, token: u32, words: impl Into<String>) {
+    pub(super) fn insert_before(&mut self, token: u32, words: impl Into<String>) {
         let at = self.ranges.get(token as usize).map_or(self.text.len(), |range| range.0 as usize);
         self.edits.push((at..at, words.into()));
     }
 
     /// Behind the last of `tokens`.
-    pub fn insert_after(&mut self, tokens: Tokens, words: impl Into<String>) {
+    pub(super) fn insert_after(&mut self, tokens: Tokens, words: impl Into<String>) {
         let at = bytes_of(&self.ranges, tokens).end;
         self.edits.push((at..at, words.into()));
     }
 
-    pub fn finish(mut self) -> String {
+    pub(super) fn finish(mut self) -> String {
         self.edits.sort_by_key(|(range, _)| (range.start, range.end));
         let (mut out, mut done) = (String::with_capacity(self.text.len() + 64), 0);
         for (range, words) in self.edits {

@@ -36,7 +36,7 @@ struct HiddenColumn {
 }
 
 impl Scattering {
-    pub fn new(
+    pub(super) fn new(
         statement: &Arc<Statement>,
         resolved: &[Resolved],
         surroundings: &Surroundings<'_>,
@@ -230,7 +230,7 @@ impl Scattering {
             && all.flat_map(|relation| &relation.columns).all(|column| column.collation_is_bytes || !is_text(column.type_oid))
     }
 
-    pub fn plan(&self, shards: &ShardSet, values: &Values<'_>, access: Access) -> Result<Plan, Error> {
+    pub(super) fn plan(&self, shards: &ShardSet, values: &Values<'_>, access: Access) -> Result<Plan, Error> {
         let shape = &self.statement.shape;
         let mut merge = self.merge.clone();
         merge.limit = self.bound(shape.limit.as_ref(), values)?;

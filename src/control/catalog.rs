@@ -1,0 +1,244 @@
+//! Loads what a database's catalogs say, and again when they change.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use super::connect::{Client, Login, SqlError, connect};
+use crate::catalog::{Catalog, Column, Function, Relation, RelationKind, Volatility};
+
+/// One database's catalog, as last loaded.
+#[derive(Default)]
+pub struct CatalogCell {
+    pub(super) current: ArcSwap<Catalog>,
+    /// A change is known to have happened: load at once.
+    pub(super) changed: Notify,
+    loads: AtomicU64,
+    loaded: Notify,
+}
+
+impl CatalogCell {
+    pub fn current(&self) -> Arc<Catalog> {
+        self.current.load_full()
+    }
+
+    pub fn changed(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Waits for a load that began after this call, for a while.
+    pub async fn refreshed(&self) {
+        let target = self.loads.load(Ordering::Acquire) + 2;
+        let reached = async {
+            loop {
+                let loaded = self.loaded.notified();
+                self.changed.notify_one();
+                if self.loads.load(Ordering::Acquire) >= target {
+                    return;
+                }
+                loaded.await;
+            }
+        };
+        // Late is better than never: the loader goes on, and unknown names go to the primary.
+        let _ = timeout(REFRESH_LIMIT, reached).await;
+    }
+
+    /// Waits until something is known.
+    pub async fn known(&self) {
+        let known = async {
+            loop {
+                let loaded = self.loaded.notified();
+                if self.current.load().loaded {
+                    return;
+                }
+                loaded.await;
+            }
+        };
+        // A database whose catalog cannot be read is served as one of which nothing is known.
+        let _ = timeout(REFRESH_LIMIT, known).await;
+    }
+}
+
+/// Loads and watches until it is aborted. `epochs` numbers all catalogs of the process.
+pub(super) async fn watch(cell: Arc<CatalogCell>, login: Login, epochs: Arc<AtomicU64>) {
+    let mut client: Option<Client> = None;
+    let mut fingerprint = String::new();
+    loop {
+        if let Err(cause) = look(&mut client, &login, &cell, &mut fingerprint, &epochs).await {
+            tracing::debug!(%cause, "catalog not loaded");
+            client = None;
+        }
+        tokio::select! {
+            () = sleep(INTERVAL) => {}
+            () = cell.changed.notified() => {}
+        }
+    }
+}
+
+async fn look(
+    client: &mut Option<Client>,
+    login: &Login,
+    cell: &CatalogCell,
+    fingerprint: &mut String,
+    epochs: &AtomicU64,
+) -> Result<(), SqlError> {
+    let client = match client {
+        Some(client) => client,
+        None => client.insert(connect(login).await?),
+    };
+    let rows = client.rows(FINGERPRINT).await?;
+    let seen = rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()).unwrap_or_default();
+    if seen != *fingerprint || !cell.current.load().loaded {
+        let epoch = epochs.fetch_add(1, Ordering::AcqRel) + 1;
+        cell.current.store(Arc::new(load(client, epoch).await?));
+        *fingerprint = seen;
+        // Sessions compare this number before each unit.
+        epochs.fetch_add(1, Ordering::AcqRel);
+    }
+    cell.loads.fetch_add(1, Ordering::AcqRel);
+    cell.loaded.notify_waiters();
+    Ok(())
+}
+
+async fn load(client: &Client, epoch: u64) -> Result<Catalog, SqlError> {
+    let mut catalog = Catalog { epoch, loaded: true, ..Catalog::default() };
+    let default = client.rows(DEFAULT_COLLATION).await?;
+    catalog.default_collation_is_bytes = default.first().is_some_and(|row| flag(row, 0));
+    let mut relations: HashMap<u32, Relation> = HashMap::new();
+    for row in client.rows(RELATIONS).await? {
+        if let Some(relation) = relation(&row) {
+            relations.insert(relation.oid, relation);
+        }
+    }
+    for row in client.rows(COLUMNS).await? {
+        let owner = number(&row, 0).and_then(|oid| relations.get_mut(&oid));
+        if let (Some(relation), Some(type_oid)) = (owner, number(&row, 2)) {
+            if let Some(place) = number(&row, 6) {
+                relation.primary_key.push(text(&row, 1));
+                debug_assert!(place > 0, "key columns are numbered from 1");
+            }
+            relation.columns.push(Column {
+                name: text(&row, 1),
+                type_oid,
+                not_null: flag(&row, 3),
+                is_serial: flag(&row, 4),
+                collation_is_bytes: flag(&row, 5) || (number(&row, 7) == Some(100) && catalog.default_collation_is_bytes),
+            });
+        }
+    }
+    for row in client.rows(VIEWS).await? {
+        if let Some(view) = number(&row, 0).and_then(|oid| relations.get_mut(&oid)) {
+            view.reads.push((text(&row, 1), text(&row, 2)));
+        }
+    }
+    for row in client.rows(VOLATILE_VIEWS).await? {
+        if let Some(view) = number(&row, 0).and_then(|oid| relations.get_mut(&oid)) {
+            view.volatile_view = true;
+        }
+    }
+    for relation in relations.into_values() {
+        let schema = catalog.relations.entry(relation.schema.clone()).or_default();
+        schema.insert(relation.name.clone(), Arc::new(relation));
+    }
+    for row in client.rows(FUNCTIONS).await? {
+        let function = Function {
+            schema: text(&row, 1),
+            volatility: match text(&row, 2).as_str() {
+                "i" => Volatility::Immutable,
+                "s" => Volatility::Stable,
+                _ => Volatility::Volatile,
+            },
+            is_user_defined: flag(&row, 3),
+            is_aggregate: flag(&row, 4),
+        };
+        catalog.functions.entry(text(&row, 0)).or_default().push(function);
+    }
+    Ok(catalog)
+}
+
+type Row = [Option<String>];
+
+fn relation(row: &Row) -> Option<Relation> {
+    let kind = match text(row, 3).as_str() {
+        "r" => RelationKind::Table,
+        "p" => RelationKind::PartitionedTable,
+        "v" => RelationKind::View,
+        "m" => RelationKind::MaterializedView,
+        "S" => RelationKind::Sequence,
+        "f" => RelationKind::ForeignTable,
+        _ => return None,
+    };
+    Some(Relation {
+        oid: number(row, 0)?,
+        schema: text(row, 1),
+        name: text(row, 2),
+        kind,
+        columns: Vec::new(),
+        primary_key: Vec::new(),
+        primary_only: flag(row, 4),
+        reads: Vec::new(),
+        volatile_view: false,
+        has_triggers: flag(row, 5),
+    })
+}
+
+fn text(row: &Row, column: usize) -> String {
+    row.get(column).cloned().flatten().unwrap_or_default()
+}
+
+fn number(row: &Row, column: usize) -> Option<u32> {
+    row.get(column)?.as_ref()?.parse().ok()
+}
+
+fn flag(row: &Row, column: usize) -> bool {
+    text(row, column) == "t"
+}
+
+/// Changes with every CREATE, ALTER and DROP: the newest transaction that touched a row, how many rows there are, and
+/// what they are.
+const FINGERPRINT: &str = "SELECT concat_ws('/', \
+     (SELECT concat(count(*), '.', sum(oid::bigint), '.', sum(xmin::text::bigint)) FROM pg_class WHERE oid >= 16384), \
+     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_attribute WHERE attrelid >= 16384), \
+     (SELECT concat(count(*), '.', sum(oid::bigint), '.', sum(xmin::text::bigint)) FROM pg_proc WHERE oid >= 16384), \
+     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_rewrite WHERE oid >= 16384), \
+     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_trigger WHERE oid >= 16384), \
+     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_attrdef), \
+     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_namespace WHERE oid >= 16384))";
+const DEFAULT_COLLATION: &str = "SELECT datcollate IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8') \
+     FROM pg_database WHERE datname = current_database()";
+const RELATIONS: &str = "SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence <> 'p', \
+     EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal) \
+     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND n.nspname !~ '^pg_(toast|temp)'";
+const COLUMNS: &str = "SELECT a.attrelid, a.attname, a.atttypid, a.attnotnull, \
+     a.attidentity <> '' OR coalesce(pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%', false), \
+     coalesce(o.collcollate IN ('C', 'POSIX'), false), \
+     array_position(i.indkey::int2[], a.attnum), a.attcollation \
+     FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
+     LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
+     LEFT JOIN pg_collation o ON o.oid = a.attcollation \
+     LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary \
+     WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.oid >= 16384 \
+     ORDER BY a.attrelid, a.attnum";
+const VIEWS: &str = "WITH RECURSIVE direct AS ( \
+       SELECT DISTINCT r.ev_class AS view, d.refobjid AS base FROM pg_rewrite r \
+       JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid \
+         AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> r.ev_class \
+       WHERE r.oid >= 16384), \
+     reads AS (SELECT view, base FROM direct \
+       UNION SELECT reads.view, direct.base FROM reads JOIN direct ON direct.view = reads.base) \
+     SELECT reads.view, n.nspname, c.relname FROM reads JOIN pg_class c ON c.oid = reads.base \
+     JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'f')";
+const VOLATILE_VIEWS: &str = "SELECT DISTINCT r.ev_class FROM pg_rewrite r \
+     JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_proc'::regclass \
+     JOIN pg_proc p ON p.oid = d.refobjid WHERE p.provolatile = 'v'";
+const FUNCTIONS: &str = "SELECT p.proname, n.nspname, p.provolatile, \
+     n.nspname NOT IN ('pg_catalog', 'information_schema') AND l.lanname NOT IN ('c', 'internal'), p.prokind = 'a' \
+     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang";
+const INTERVAL: Duration = Duration::from_millis(250);
+const REFRESH_LIMIT: Duration = Duration::from_secs(2);

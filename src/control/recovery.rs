@@ -1,0 +1,125 @@
+//! Two-phase commits that nobody ended: their decision is asked of home, which alone knows.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::connect::{Login, SqlError, connect};
+use crate::topology::ShardId;
+
+/// Writes over several shards that this process is carrying out.
+#[derive(Default)]
+pub struct InProgress {
+    gids: Mutex<HashSet<String>>,
+    sequence: AtomicU64,
+    /// Tells this process from others, before and beside it.
+    process: std::sync::OnceLock<u64>,
+}
+
+/// The name of one write; while it lives, recovery leaves the write alone.
+pub struct Ticket {
+    gid: String,
+    progress: Arc<InProgress>,
+}
+
+impl InProgress {
+    /// `pgweir:<home shard>:<process>:<sequence>`
+    pub fn begin(self: &Arc<Self>, home: ShardId) -> Ticket {
+        let process = self.process.get_or_init(rand::random);
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+        let gid = format!("{PREFIX}{}:{process:016x}:{sequence}", home.0);
+        self.gids.lock().unwrap_or_else(PoisonError::into_inner).insert(gid.clone());
+        Ticket { gid, progress: Arc::clone(self) }
+    }
+
+    fn has(&self, gid: &str) -> bool {
+        self.gids.lock().unwrap_or_else(PoisonError::into_inner).contains(gid)
+    }
+}
+
+impl Ticket {
+    pub fn gid(&self) -> &str {
+        &self.gid
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.progress.gids.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.gid);
+    }
+}
+
+/// Looks after one database until it is aborted. `primaries`: of each shard, in order.
+pub(super) async fn watch(primaries: Vec<Login>, progress: Arc<InProgress>, retention: Duration) {
+    loop {
+        sleep(INTERVAL).await;
+        for login in &primaries {
+            if let Err(cause) = recover(login, &primaries, &progress).await {
+                tracing::debug!(%cause, "recovery of two-phase commits");
+            }
+        }
+        if let Err(cause) = prune(&primaries, retention).await {
+            tracing::debug!(%cause, "pruning of decisions");
+        }
+    }
+}
+
+async fn recover(login: &Login, primaries: &[Login], progress: &InProgress) -> Result<(), SqlError> {
+    let client = connect(login).await?;
+    let found = client.rows(PREPARED).await?;
+    for gid in found.into_iter().filter_map(|row| row.into_iter().next().flatten()) {
+        let home = gid.strip_prefix(PREFIX).and_then(|rest| rest.split(':').next()).and_then(|home| home.parse().ok());
+        let Some(home) = home.and_then(|home: usize| primaries.get(home)) else { continue };
+        if progress.has(&gid) || gid.contains('\'') {
+            continue;
+        }
+        let outcome = outcome(home, &gid).await?;
+        let end = if outcome == "committed" { "COMMIT" } else { "ROLLBACK" };
+        tracing::warn!(gid, outcome, "ending a prepared transaction that was left behind");
+        client.batch(&format!("{end} PREPARED '{gid}'")).await?;
+    }
+    Ok(())
+}
+
+/// Absence is never read as abort: an `aborted` row is inserted, which waits for a decision that is being committed.
+async fn outcome(home: &Login, gid: &str) -> Result<String, SqlError> {
+    let client = connect(home).await?;
+    client
+        .batch(&format!(
+            "INSERT INTO pgweir.decisions (gid, outcome) VALUES ('{gid}', 'aborted') ON CONFLICT DO NOTHING"
+        ))
+        .await?;
+    let rows = client.rows(&format!("SELECT outcome FROM pgweir.decisions WHERE gid = '{gid}'")).await?;
+    Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()).unwrap_or_default())
+}
+
+/// Decisions of writes of which no shard holds anything any more.
+async fn prune(primaries: &[Login], retention: Duration) -> Result<(), SqlError> {
+    let mut held = Vec::new();
+    let mut clients = Vec::new();
+    for login in primaries {
+        let client = connect(login).await?;
+        held.extend(client.rows(ALL_PREPARED).await?.into_iter().filter_map(|row| row.into_iter().next().flatten()));
+        clients.push(client);
+    }
+    let kept: Vec<String> = held.iter().map(|gid| format!("'{}'", gid.replace('\'', "''"))).collect();
+    let kept = if kept.is_empty() { "''".to_owned() } else { kept.join(",") };
+    for client in &clients {
+        let sql = format!(
+            "DELETE FROM pgweir.decisions WHERE decided_at < now() - interval '{} seconds' AND gid NOT IN ({kept})",
+            retention.as_secs()
+        );
+        client.batch(&sql).await?;
+    }
+    Ok(())
+}
+
+const PREFIX: &str = "pgweir:";
+const PREPARED: &str = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() \
+     AND gid LIKE 'pgweir:%' AND prepared < now() - interval '5 seconds'";
+const ALL_PREPARED: &str =
+    "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND gid LIKE 'pgweir:%'";
+const INTERVAL: Duration = Duration::from_secs(5);
