@@ -4,16 +4,20 @@
 //! cli, dev; frontend; admin; session; executor; control; plan; balance, merge; backend, statement; topology, catalog;
 //! wire; config; error.
 
+pub mod admin;
 pub mod backend;
 pub mod balance;
 pub mod catalog;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dev;
 pub mod error;
 pub mod executor;
+pub mod frontend;
 pub mod merge;
 pub mod plan;
+pub mod session;
 pub mod statement;
 pub mod topology;
 pub mod wire;

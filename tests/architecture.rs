@@ -19,7 +19,8 @@ const FLOORS: &[&[&str]] = &[
     &["session"],
     &["admin"],
     &["frontend"],
-    &["cli", "dev"],
+    &["dev"],
+    &["cli"],
 ];
 
 /// A library, and the one module that may name it.

@@ -232,6 +232,28 @@ impl Connection {
         Ok(failure.map_or(Ok(()), Err))
     }
 
+    /// The first value of the first row that a text of the proxy's own gives.
+    pub async fn ask(&mut self, sql: &str) -> Result<Option<String>, Error> {
+        put_query(&mut self.channel.output, sql);
+        self.owed.push(Cause::Query, Payee::Nobody);
+        self.channel.flush().await.map_err(|cause| self.lost(&cause))?;
+        let mut value = None;
+        while !self.owed.is_empty() {
+            let Some((_, header)) = self.settle_whole()? else {
+                if self.channel.fill().await.map_err(|cause| self.lost(&cause))? == 0 {
+                    return Err(self.lost(&std::io::ErrorKind::UnexpectedEof.into()));
+                }
+                continue;
+            };
+            let frame = self.channel.input.split_to(header.length);
+            // Column count, length, value.
+            if header.kind == crate::wire::frame::server::DATA_ROW && value.is_none() {
+                value = frame.get(Header::BYTES + 6..).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+            }
+        }
+        Ok(value)
+    }
+
     /// Makes the server's settings what a session wants. An error of the server leaves the connection unusable.
     pub async fn apply(
         &mut self,

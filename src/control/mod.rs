@@ -138,7 +138,7 @@ fn primaries(database: &Database, topology: &Topology) -> Vec<Login> {
 }
 
 /// `[control]`, else the database's first user.
-fn login(server: &Server, topology: &Topology) -> Option<Login> {
+pub fn login(server: &Server, topology: &Topology) -> Option<Login> {
     let (user, password) = match &topology.process.control {
         Some((user, password)) => (user.clone(), password.0.clone()),
         None => {

@@ -172,7 +172,9 @@ impl<'s> Carried<'s> {
                 connection.owed.push(Cause::Bind, Payee::Client);
             }
             Step::DescribeStatement { prepared, .. } if prepared.is_control() => {
-                give(connection, &[&[server::PARAMETER_DESCRIPTION, 0, 0, 0, 6, 0, 0], &bare(server::NO_DATA)].concat());
+                let mut reply = vec![server::PARAMETER_DESCRIPTION, 0, 0, 0, 6, 0, 0];
+                reply.extend_from_slice(&bare(server::NO_DATA));
+                give(connection, &reply);
             }
             Step::DescribeStatement { prepared, named } => {
                 self.ensure(&prepared, named, connection);

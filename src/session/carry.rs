@@ -73,7 +73,11 @@ impl Session {
         match outcome {
             Ok(()) => {
                 self.forget_unparsed(failed, open.lent.connection.owed.parses());
+                let ddl = open.wrote && effects.contains(&Effect::Ddl);
                 self.settle(open, &effects, failed, was_in_block);
+                if ddl {
+                    self.station.shared.catalog_changed(&self.snapshot.name).await;
+                }
                 Ok(Ok(()))
             }
             Err(Broken::Client(cause)) => {
@@ -166,7 +170,8 @@ impl Session {
             access: need_of(access),
             consistency: consistency.unwrap_or(self.snapshot.database.consistency),
             wrote: floor.write,
-            read: floor.replica_read,
+            read: floor.replica_read.map(|(read, _)| read),
+            last: floor.replica_read.map(|(_, server)| server),
         };
         self.client.become_(State::Waiting);
         let shared = &self.station.shared;
@@ -178,8 +183,7 @@ impl Session {
             () = cancelled => Err(Error::new(SqlState::CANCELED, "canceling statement due to user request")),
         };
         self.client.become_(State::Active);
-        let (connection, pool, role, in_flight) = outcome?;
-        Ok(Lent::new(connection, pool, (shard, role), &self.client, in_flight))
+        Ok(Lent::new(outcome?, shard, &self.client))
     }
 
     /// After the last reply of a unit.
@@ -187,9 +191,9 @@ impl Session {
         let now = Instant::now();
         let shard = open.lent.shard;
         if open.lent.role == Role::Replica {
-            self.position.read_replica(shard, now);
+            self.position.read_replica(shard, open.lent.server, now);
         } else if open.wrote {
-            self.position.wrote(shard, now);
+            self.note_write(shard, now);
         }
         let status = open.lent.connection.status;
         let mut pin = None;
@@ -210,6 +214,11 @@ impl Session {
             (Status::Idle, Some(_)) => self.pin = Some(Pin { lent: open.lent }),
             _ => self.transaction = Transaction::Open(open),
         }
+    }
+
+    fn note_write(&mut self, shard: ShardId, now: Instant) {
+        self.position.wrote(shard, now);
+        self.station.shared.wrote(&self.snapshot.name, shard, now);
     }
 
     fn end_block(&mut self, open: &mut Open, committed: bool, was_in_block: bool) {
@@ -259,7 +268,8 @@ impl Session {
                 open.lent.connection.forget_statements();
             }
             Effect::UnknownSettings => open.lent.connection.taint(),
-            Effect::Ddl => self.station.shared.catalog_changed(&self.snapshot.name),
+            // Waited for when the unit has been settled.
+            Effect::Ddl => {}
         }
     }
 
@@ -329,13 +339,13 @@ impl Session {
         };
         client.output.extend_from_slice(&self.news.split());
         let home = plan.parts.first().map_or(ShardId(0), |part| part.shard);
-        let ticket = self.station.shared.begin_two_phase(&self.snapshot.name, home);
+        let ticket = self.station.shared.begin_two_phase(home);
         let decision = Decision { gid: ticket.gid(), limit_bytes: self.snapshot.topology.process.merge_limit };
         let mut inputs: Vec<_> = lents.iter_mut().map(|lent| &mut *lent.connection).collect();
         let ended = spread(client, &mut inputs, plan, request, &decision).await;
         drop(ticket);
         let now = Instant::now();
-        plan.parts.iter().for_each(|part| self.position.wrote(part.shard, now));
+        plan.parts.iter().for_each(|part| self.note_write(part.shard, now));
         self.settle_all(lents, ended)
     }
 
@@ -356,7 +366,7 @@ impl Session {
         let now = Instant::now();
         for lent in lents {
             if lent.role == Role::Replica {
-                self.position.read_replica(lent.shard, now);
+                self.position.read_replica(lent.shard, lent.server, now);
             }
             // What still runs there is of no use to anybody.
             if lent.connection.owed.is_empty() { lent.give_back() } else { lent.abandon() }

@@ -8,7 +8,7 @@ use super::transaction::{Begun, Transaction};
 use crate::error::{Error, SqlState};
 use crate::plan::explain;
 use crate::statement::{
-    Analysis, Isolation, Kind, LiteralSpan, SettingControl, SettingValue, Statement, TransactionControl, Values,
+    Isolation, Kind, LiteralSpan, SettingControl, SettingValue, Statement, TransactionControl, Values,
 };
 
 /// What a statement that was answered here gives.
@@ -167,10 +167,9 @@ impl Session {
 
     /// `EXPLAIN ROUTE`: what would be done, and why.
     pub(super) fn explain_route(&self, text: &str) -> Result<Answer, Error> {
-        let entry = self.station.analyse(text);
+        let (entry, literals) = self.station.resolve(text);
         let planned = entry.extra.get(&entry.analysis, &self.snapshot, &self.search_path);
-        let (analysis, literals) = (&entry.analysis, self.station.literals(text));
-        let rows = explained(text, analysis, &literals, &planned);
+        let rows = explained(text, &literals, &planned);
         Ok(Answer {
             columns: Some(vec!["property", "value"]),
             rows: rows.into_iter().map(|(name, value)| vec![Some(name), Some(value)]).collect(),
@@ -182,17 +181,11 @@ impl Session {
 
 fn explained(
     text: &str,
-    analysis: &Analysis,
     literals: &[LiteralSpan],
     planned: &Planned,
 ) -> Vec<(String, String)> {
     let values = Values { text, literals, parameters: None };
-    planned
-        .templates
-        .iter()
-        .zip(&analysis.statements)
-        .flat_map(|(template, _)| explain::explain(template, &values))
-        .collect()
+    planned.templates.iter().flat_map(|template| explain::explain(template, &values)).collect()
 }
 
 fn nothing_to_end(tag: &str) -> Answer {

@@ -5,7 +5,7 @@ use crate::statement::{Call, Kind, SettingControl, Statement, TransactionControl
 
 /// In the order of the statements of a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub(super) enum Effect {
     Setting(Change),
     Savepoint(String),
     Release(String),
@@ -25,7 +25,7 @@ pub enum Effect {
 }
 
 /// Appends what `statement` does.
-pub fn of(statement: &Statement, effects: &mut Vec<Effect>) {
+pub(super) fn of(statement: &Statement, effects: &mut Vec<Effect>) {
     match &statement.kind {
         Kind::Setting(control) => effects.extend(of_setting(control)),
         Kind::Transaction(control) => effects.extend(of_transaction(control)),

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use super::registry::Client;
+use super::station::Borrowed;
 use crate::backend::{Connection, Pool};
 use crate::balance::InFlight;
-use crate::topology::{Role, ShardId};
+use crate::topology::{Role, ServerId, ShardId};
 
 /// Given back to its pool by [`Lent::give_back`]; dropped in any other way it is closed, and what runs on it ended.
 pub(super) struct Lent {
     pub connection: Box<Connection>,
     pub shard: ShardId,
+    pub server: ServerId,
     pub role: Role,
     pool: Arc<Pool>,
     client: Arc<Client>,
@@ -18,20 +20,15 @@ pub(super) struct Lent {
 }
 
 impl Lent {
-    pub fn new(
-        connection: Connection,
-        pool: Arc<Pool>,
-        (shard, role): (ShardId, Role),
-        client: &Arc<Client>,
-        in_flight: InFlight,
-    ) -> Self {
+    pub(super) fn new(borrowed: Borrowed, shard: ShardId, client: &Arc<Client>) -> Self {
+        let Borrowed { connection, pool, server, role, in_flight } = borrowed;
         client.bind(connection.target());
         let client = Arc::clone(client);
-        Self { connection: Box::new(connection), shard, role, pool, client, in_flight: Some(in_flight) }
+        Self { connection: Box::new(connection), shard, server, role, pool, client, in_flight: Some(in_flight) }
     }
 
     /// To the pool, if it may be used again.
-    pub fn give_back(mut self) {
+    pub(super) fn give_back(mut self) {
         // From here on a cancel request of the client reaches nothing.
         self.client.unbind(self.connection.target());
         if let Some(in_flight) = self.in_flight.take() {
@@ -41,7 +38,7 @@ impl Lent {
     }
 
     /// Ends what runs on it, and the connection.
-    pub fn abandon(self) {
+    pub(super) fn abandon(self) {
         self.client.unbind(self.connection.target());
         self.connection.abandon();
     }

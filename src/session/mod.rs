@@ -31,7 +31,7 @@ use bytes::BytesMut;
 pub use registry::{Client, Registered, Registry, State};
 pub use run::End;
 pub use snapshot::Snapshot;
-pub use station::{Shared, Station};
+pub use station::{Learned, Shared, Station};
 
 use crate::backend::settings::Settings;
 use crate::statement::{Analysis, LiteralSpan};

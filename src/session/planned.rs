@@ -10,9 +10,9 @@ use crate::statement::Analysis;
 
 /// The templates last made, for those surroundings. Most texts are used in one database with one search path.
 #[derive(Default)]
-pub struct Plans(ArcSwapOption<Planned>);
+pub(super) struct Plans(ArcSwapOption<Planned>);
 
-pub struct Planned {
+pub(super) struct Planned {
     topology_epoch: u64,
     catalog_epoch: u64,
     database: Arc<str>,
@@ -21,7 +21,7 @@ pub struct Planned {
 }
 
 impl Plans {
-    pub fn get(&self, analysis: &Analysis, snapshot: &Snapshot, search_path: &Arc<[String]>) -> Arc<Planned> {
+    pub(super) fn get(&self, analysis: &Analysis, snapshot: &Snapshot, search_path: &Arc<[String]>) -> Arc<Planned> {
         if let Some(planned) = &*self.0.load()
             && planned.fits(snapshot, search_path)
         {

@@ -4,7 +4,7 @@
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::topology::ShardId;
+use crate::topology::{ServerId, ShardId};
 
 /// Per shard; nothing for shards never touched.
 #[derive(Debug, Default)]
@@ -14,20 +14,20 @@ pub(super) struct Position(SmallVec<[(ShardId, Seen); 1]>);
 struct Seen {
     /// When the last write was acknowledged, or the last replica read ended.
     write: Option<Instant>,
-    replica_read: Option<Instant>,
+    replica_read: Option<(Instant, ServerId)>,
 }
 
 impl Position {
-    pub fn wrote(&mut self, shard: ShardId, now: Instant) {
+    pub(super) fn wrote(&mut self, shard: ShardId, now: Instant) {
         self.of(shard).write = Some(now);
     }
 
-    pub fn read_replica(&mut self, shard: ShardId, now: Instant) {
-        self.of(shard).replica_read = Some(now);
+    pub(super) fn read_replica(&mut self, shard: ShardId, server: ServerId, now: Instant) {
+        self.of(shard).replica_read = Some((now, server));
     }
 
     /// A replica must have caught up to a later rung than this to serve the session.
-    pub fn floor(&self, shard: ShardId) -> Floor {
+    pub(super) fn floor(&self, shard: ShardId) -> Floor {
         let seen = self.0.iter().find(|(known, _)| *known == shard).map(|(_, seen)| *seen).unwrap_or_default();
         Floor { write: seen.write, replica_read: seen.replica_read }
     }
@@ -47,5 +47,5 @@ impl Position {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Floor {
     pub write: Option<Instant>,
-    pub replica_read: Option<Instant>,
+    pub replica_read: Option<(Instant, ServerId)>,
 }

@@ -8,7 +8,7 @@ use super::planned::Plans;
 use crate::statement::{Analysis, LiteralSpan};
 
 /// A statement as Parse gave it.
-pub struct Prepared {
+pub(super) struct Prepared {
     /// Names it on servers (see [`crate::backend::statement_name`]).
     pub number: u64,
     /// Without the zero; as the client sent it, in the client's encoding.
@@ -21,14 +21,14 @@ pub struct Prepared {
 
 /// Finds a statement that some session has prepared already.
 #[derive(Default)]
-pub struct Interner {
+pub(super) struct Interner {
     numbers: AtomicU64,
     known: Mutex<HashMap<(Box<[u8]>, Arc<[u32]>), Weak<Prepared>, foldhash::fast::RandomState>>,
 }
 
 impl Interner {
     /// The statement of this text and these types; `analyse` is asked when it is new.
-    pub fn intern(
+    pub(super) fn intern(
         &self,
         text: &[u8],
         types: Arc<[u32]>,
@@ -51,7 +51,7 @@ impl Interner {
     }
 
     /// A statement of its own, shared with nobody: the unnamed one.
-    pub fn make(
+    pub(super) fn make(
         &self,
         text: &[u8],
         types: Arc<[u32]>,
@@ -65,7 +65,7 @@ impl Interner {
 
 impl Prepared {
     /// The text, where it can be routed by its meaning.
-    pub fn readable(&self) -> Option<&str> {
+    pub(super) fn readable(&self) -> Option<&str> {
         std::str::from_utf8(&self.text).ok()
     }
 }

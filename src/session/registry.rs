@@ -111,6 +111,13 @@ impl Client {
         }
     }
 
+    /// Where it comes from.
+    #[must_use]
+    pub fn at(mut self, address: Option<SocketAddr>, encrypted: bool) -> Self {
+        (self.address, self.encrypted) = (address, encrypted);
+        self
+    }
+
     pub fn state(&self) -> State {
         match self.state.load(Ordering::Relaxed) {
             0 => State::Idle,

@@ -253,7 +253,7 @@ impl Session {
             Way::One { .. } => unreachable!("one shard is relayed"),
         };
         if ddl {
-            self.station.shared.catalog_changed(&self.snapshot.name);
+            self.station.shared.catalog_changed(&self.snapshot.name).await;
         }
         match outcome {
             Ok(()) => put_ready(&mut client.output, self.transaction.status()),

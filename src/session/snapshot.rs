@@ -7,6 +7,8 @@ use crate::topology::{Database, Topology};
 
 #[derive(Clone)]
 pub struct Snapshot {
+    /// Of the control plane when it was taken.
+    pub epoch: u64,
     pub topology: Arc<Topology>,
     pub database: Arc<Database>,
     pub catalog: Arc<Catalog>,
@@ -15,7 +17,7 @@ pub struct Snapshot {
 }
 
 /// Schemas of a `search_path` value as SET takes it: names and texts, separated by commas.
-pub fn search_path(value: &str, user: &str) -> Arc<[String]> {
+pub(super) fn search_path(value: &str, user: &str) -> Arc<[String]> {
     let mut path = Vec::new();
     for part in split(value) {
         // One text may hold a list: set_config and startup parameters give it so.

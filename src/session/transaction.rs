@@ -10,7 +10,7 @@ pub(super) enum Transaction {
     Idle,
     /// BEGIN was answered here; no server is chosen before a statement needs one.
     Begun(Begun),
-    Open(Open),
+    Open(Box<Open>),
     /// Only the end of the block may pass. No connection if there was none or it was lost; else its server does not
     /// know yet that the block has failed.
     Failed(Option<Box<Open>>),

@@ -7,7 +7,7 @@ use crate::wire::frame::{Header, client};
 
 /// Frames at the front of a client's input that are handled together.
 #[derive(Debug, PartialEq)]
-pub enum Unit {
+pub(super) enum Unit {
     /// More must be read first.
     Incomplete,
     /// The client leaves.
@@ -24,30 +24,30 @@ pub enum Unit {
 }
 
 #[derive(Debug, PartialEq)]
-pub struct Extended {
+pub(super) struct Extended {
     pub frames: Frames,
     /// The last frame is a Sync. Else a Flush, or so much that it must be sent on.
     pub complete: bool,
 }
 
 /// Whole frames, by kind and place in the input, headers included.
-pub type Frames = SmallVec<[Frame; 8]>;
+pub(super) type Frames = SmallVec<[Frame; 8]>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frame {
+pub(super) struct Frame {
     pub kind: u8,
     pub start: usize,
     pub end: usize,
 }
 
 impl Frame {
-    pub fn body(self, input: &[u8]) -> &[u8] {
+    pub(super) fn body(self, input: &[u8]) -> &[u8] {
         &input[self.start + Header::BYTES..self.end]
     }
 }
 
 /// Looks at `input`, takes nothing.
-pub fn next(input: &[u8]) -> Result<Unit, Error> {
+pub(super) fn next(input: &[u8]) -> Result<Unit, Error> {
     let Some(header) = Header::read(input)? else { return Ok(Unit::Incomplete) };
     let whole = header.length <= input.len();
     Ok(match header.kind {
@@ -92,7 +92,7 @@ fn extended(input: &[u8]) -> Result<Unit, Error> {
 }
 
 /// A statement or its parameters up to this are read whole before anything is decided.
-pub const STATEMENT_BYTES: usize = 16 * 1024 * 1024;
+pub(super) const STATEMENT_BYTES: usize = 16 * 1024 * 1024;
 /// So much of a unit is looked at before it is sent on without its end.
 const UNIT_BYTES: usize = 64 * 1024;
 

@@ -15,7 +15,7 @@ pub(super) struct Wishes {
 
 impl Wishes {
     /// The statement's own hints win.
-    pub fn apply(&self, plan: Plan, statement: &Statement) -> Plan {
+    pub(super) fn apply(&self, plan: Plan, statement: &Statement) -> Plan {
         let Plan { mut route, mut access } = plan;
         if let Some(shard) = self.shard.filter(|_| statement.hints.shard.is_none() && statement.hints.key.is_none()) {
             route = Route::One(shard);
@@ -27,7 +27,7 @@ impl Wishes {
     }
 
     /// `SET name TO value`; an empty value or DEFAULT takes the wish back.
-    pub fn set(&mut self, name: &str, value: Option<&str>, database: &Database) -> Result<(), Error> {
+    pub(super) fn set(&mut self, name: &str, value: Option<&str>, database: &Database) -> Result<(), Error> {
         let value = value.filter(|value| !value.is_empty());
         let bad = || {
             let message = format!("invalid value for \"{name}\": \"{}\"", value.unwrap_or_default());
@@ -68,7 +68,7 @@ impl Wishes {
         Ok(())
     }
 
-    pub fn show(&self, name: &str) -> String {
+    pub(super) fn show(&self, name: &str) -> String {
         match name {
             "pgweir.shard" | "pgweir.key" => self.shard.map(|shard| shard.0.to_string()).unwrap_or_default(),
             "pgweir.role" => {

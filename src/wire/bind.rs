@@ -12,7 +12,7 @@ pub struct Bind<'a> {
     pub statement: &'a str,
     /// None: all text; one: for all; else one each.
     formats: SmallVec<[u16; 8]>,
-    values: SmallVec<[Option<&'a [u8]>; 8]>,
+    values: Vec<Option<&'a [u8]>>,
     pub result_formats: SmallVec<[u16; 8]>,
 }
 
@@ -21,7 +21,7 @@ impl<'a> Bind<'a> {
         let rest = &mut body;
         let (portal, statement) = (take_str(rest)?, take_str(rest)?);
         let formats = formats(rest)?;
-        let mut values = SmallVec::new();
+        let mut values = Vec::new();
         for _ in 0..take_u16(rest)? {
             values.push(value(rest)?);
         }

@@ -1,0 +1,102 @@
+//! The command line: what each command does with the modules below.
+
+mod route;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+use crate::control::connect::Login;
+use crate::control::migrate::{Migrations, apply};
+use crate::dev;
+use crate::topology::{ConfiguredRole, Topology};
+
+/// A PostgreSQL proxy that shards by key range and splits reads from writes.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve clients until SIGTERM or Ctrl-C; SIGHUP reads the configuration again
+    Serve(ConfigFile),
+    /// Read a configuration and say what is wrong with it
+    Check(ConfigFile),
+    /// Say where a statement would go, without any server
+    Route {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Database as clients name it [default: the first]
+        #[arg(short, long)]
+        database: Option<String>,
+        /// The statement
+        sql: String,
+    },
+    /// Apply SQL files to every shard, all shards or none; without --dir, pgweir's own schema
+    Migrate {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Folder of numbered SQL files
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// A whole cluster from nothing: sharded, replicated, with the demo's shop in it
+    Dev(dev::Options),
+}
+
+#[derive(clap::Args)]
+struct ConfigFile {
+    #[arg(short, long = "config", value_name = "FILE")]
+    file: PathBuf,
+}
+
+/// Why a command failed, in words for a terminal.
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs what the arguments say.
+pub fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Serve(config) => read(&config).and_then(|(_, topology)| serve::serve(config.file, topology)),
+        Command::Check(config) => read(&config).map(|_| println!("{}: ok", config.file.display())),
+        Command::Route { config, database, sql } => {
+            read(&config).and_then(|(_, topology)| route::print(&topology, database.as_deref(), &sql))
+        }
+        Command::Migrate { config, dir } => read(&config).and_then(|(_, topology)| migrate(&topology, dir)),
+        Command::Dev(options) => serve::dev(options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(cause) => {
+            eprintln!("pgweir: {cause}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn read(config: &ConfigFile) -> Result<(Config, Topology), Failure> {
+    let read = Config::load(&config.file).and_then(|config| Topology::new(&config, 1).map(|topology| (config, topology)));
+    read.map_err(|error| error.render().into())
+}
+
+fn migrate(topology: &Topology, dir: Option<PathBuf>) -> Result<(), Failure> {
+    let folders = dir.map(|dir| Migrations::read(&dir)).transpose()?;
+    let folders: Vec<Migrations> = folders.into_iter().collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    for database in topology.databases.values() {
+        let servers = database.shards.iter().filter_map(|shard| {
+            let mut servers = shard.servers.iter().map(|&id| topology.server(id));
+            servers.find(|server| server.role == ConfiguredRole::Primary)
+        });
+        let logins: Option<Vec<Login>> = servers.map(|server| crate::control::login(server, topology)).collect();
+        let logins = logins.ok_or("no password to log in with; give [control]")?;
+        let report = runtime.block_on(apply(&logins, &folders))?;
+        println!("{}: {} applied", database.name, report.applied.len());
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! The first packets of a connection: requests for encryption, a cancel request, or the startup packet.
+
+use bytes::Buf;
+
+use super::tls::Acceptor;
+use crate::error::{Error, SqlState};
+use crate::wire::frame::malformed;
+use crate::wire::{CancelKey, Channel, Parameter, Startup, Stream, frame_length};
+
+pub(super) enum Greeted {
+    Cancel(CancelKey),
+    Session(Channel, Opening),
+    Refused(Channel, Error),
+    Gone,
+}
+
+/// A startup packet.
+pub(super) struct Opening {
+    pub minor: u32,
+    pub parameters: Vec<(String, String)>,
+}
+
+pub(super) async fn greet(mut channel: Channel, tls: Option<&Acceptor>) -> std::io::Result<Greeted> {
+    // SSLRequest and GSSENCRequest, each once, and what follows.
+    for _ in 0..3 {
+        let startup = match packet(&mut channel).await? {
+            Ok(Some(startup)) => startup,
+            Ok(None) => return Ok(Greeted::Gone),
+            Err(error) => return Ok(Greeted::Refused(channel, error)),
+        };
+        channel = match startup {
+            Startup::Encryption => match answer(channel, tls).await? {
+                Some(channel) => channel,
+                None => return Ok(Greeted::Gone),
+            },
+            Startup::Cancel(key) => return Ok(CancelKey::read(&key).map_or(Greeted::Gone, Greeted::Cancel)),
+            Startup::Session { .. } if tls.is_some_and(|tls| tls.required) && !channel.is_encrypted() => {
+                let error = Error::new(SqlState::INVALID_AUTHORIZATION, "connections must be encrypted");
+                return Ok(Greeted::Refused(channel, error.with_hint("Connect with sslmode=require.")));
+            }
+            Startup::Session { version, parameters } => {
+                return Ok(match texts(parameters) {
+                    Ok(parameters) => Greeted::Session(channel, Opening { minor: version & 0xffff, parameters }),
+                    Err(error) => Greeted::Refused(channel, error),
+                });
+            }
+        };
+    }
+    Ok(Greeted::Refused(channel, malformed("too many requests for encryption")))
+}
+
+/// One packet without a kind byte.
+async fn packet(channel: &mut Channel) -> std::io::Result<Result<Option<Startup>, Error>> {
+    loop {
+        if let Some((prefix, _)) = channel.input.split_first_chunk::<4>() {
+            let length = match frame_length(*prefix) {
+                Ok(length) => length,
+                Err(error) => return Ok(Err(error)),
+            };
+            if channel.input.len() >= length {
+                let packet = channel.input.split_to(length);
+                return Ok(Startup::parse(&packet[4..]).map(Some));
+            }
+        }
+        if channel.fill().await? == 0 {
+            return Ok(Ok(None));
+        }
+    }
+}
+
+/// `S` and a handshake, or `N`. `None`: the client sent bytes ahead of the handshake, as an attacker in between would.
+async fn answer(mut channel: Channel, tls: Option<&Acceptor>) -> std::io::Result<Option<Channel>> {
+    let Some(tls) = tls.filter(|_| !channel.is_encrypted()) else {
+        channel.output.extend_from_slice(b"N");
+        channel.flush().await?;
+        return Ok(Some(channel));
+    };
+    if channel.input.has_remaining() {
+        return Ok(None);
+    }
+    channel.output.extend_from_slice(b"S");
+    channel.flush().await?;
+    let Stream::Tcp(stream) = channel.into_stream() else { return Ok(None) };
+    let stream = tls.accept(stream).await?;
+    Ok(Some(Channel::new(Stream::ClientTls(Box::new(stream)))))
+}
+
+fn texts(parameters: Vec<Parameter>) -> Result<Vec<(String, String)>, Error> {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| malformed("a startup parameter that is not UTF-8"));
+    parameters.into_iter().map(|(name, value)| Ok((text(name)?, text(value)?))).collect()
+}

@@ -1,0 +1,256 @@
+//! From the startup packet to ReadyForQuery: which database, which user, the proof, the greeting.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::BytesMut;
+
+use super::{Frontend, Served};
+use super::greet::Opening;
+use crate::backend::settings::Settings;
+use crate::error::{Error, SqlState};
+use crate::session::settings::{check_readable, from_startup};
+use crate::session::{Client, Learned, Session, Snapshot, Station, Welcome};
+use crate::topology::{ADMIN, Credential, User};
+use crate::wire::frame::{client, malformed, take_text, take_u32};
+use crate::wire::message::{
+    put_error, put_key_data, put_negotiate, put_parameter_status, put_ready,
+};
+use crate::wire::scram::{self, ServerExchange, Verifier};
+use crate::wire::{AuthenticationRequest, Channel, Severity, Status};
+
+/// What log-ins have found out, for the next ones.
+pub(super) struct Logins {
+    /// By database, user and startup settings.
+    learned: Mutex<HashMap<(String, String, Settings), Learned>>,
+    /// Of passwords: making one costs thousands of hashes.
+    verifiers: Mutex<HashMap<String, Verifier>>,
+    /// For users that do not exist: their exchange must look like any other.
+    mock: [u8; 32],
+}
+
+impl Default for Logins {
+    fn default() -> Self {
+        Self { learned: Mutex::default(), verifiers: Mutex::default(), mock: rand::random() }
+    }
+}
+
+impl Frontend {
+    /// Authenticates a client and greets it.
+    pub(super) async fn log_in(
+        &self,
+        mut channel: Channel,
+        opening: Opening,
+        station: &Arc<Station>,
+    ) -> std::io::Result<Option<(Channel, Served)>> {
+        match self.enter(&mut channel, &opening, station).await? {
+            Ok(served) => Ok(Some((channel, served))),
+            Err(Refusal::Gone) => Ok(None),
+            Err(Refusal::Error(error)) => {
+                put_error(&mut channel.output, Severity::Fatal, &error);
+                channel.flush().await.map(|()| None)
+            }
+        }
+    }
+
+    async fn enter(
+        &self,
+        channel: &mut Channel,
+        opening: &Opening,
+        station: &Arc<Station>,
+    ) -> std::io::Result<Result<Served, Refusal>> {
+        let topology = self.shared.control.topology();
+        let of = |name: &str| opening.parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        let Some(name) = of("user").filter(|name| !name.is_empty()) else {
+            return Ok(Err(Error::new(SqlState::INVALID_AUTHORIZATION, "no user name in the startup packet").into()));
+        };
+        let database = of("database").filter(|database| !database.is_empty()).unwrap_or(name);
+        if self.clients() > topology.process.max_client_conn {
+            let error = Error::new(SqlState::SATURATED, "too many clients");
+            return Ok(Err(error.with_hint("Raise max_client_conn or retry later.").into()));
+        }
+        negotiate(channel, opening);
+        let user = if database == ADMIN {
+            topology.users.iter().find(|user| user.name == name)
+        } else {
+            topology.user(name, database)
+        };
+        if let Err(refusal) = self.prove(channel, name, user).await? {
+            return Ok(Err(refusal));
+        }
+        let Some(user) = user.cloned() else { return Ok(Err(wrong(name).into())) };
+        if database == ADMIN {
+            greet_admin(&mut channel.output);
+            return Ok(Ok(Served::Console(user)));
+        }
+        Ok(self.begin(channel, opening, user, (database, station)).await.map_err(Refusal::Error))
+    }
+
+    async fn begin(
+        &self,
+        channel: &mut Channel,
+        opening: &Opening,
+        user: Arc<User>,
+        (database, station): (&str, &Arc<Station>),
+    ) -> Result<Served, Error> {
+        if opening.parameters.iter().any(|(name, value)| name == "replication" && !matches!(value.as_str(), "false" | "off" | "0" | "no")) {
+            return Err(Error::new(SqlState::UNSUPPORTED, "replication connections are not supported"));
+        }
+        let settings = from_startup(&opening.parameters)?;
+        for (name, value) in settings.iter() {
+            check_readable(name, value.trim_matches('\''))?;
+        }
+        if let Some(cell) = self.shared.control.catalog(database) {
+            cell.known().await;
+        }
+        let snapshot = self.shared.snapshot(database)?;
+        let learned = self.learn(&snapshot, &user, &settings, station).await?;
+        let (address, encrypted) = (channel.peer(), channel.is_encrypted());
+        let registered = self.shared.registry.register(|key| Client::new(key, &user.name, database).at(address, encrypted));
+        AuthenticationOk::put(&mut channel.output, &learned.reported);
+        put_key_data(&mut channel.output, registered.client.key);
+        put_ready(&mut channel.output, Status::Idle);
+        let welcome =
+            Welcome { user, settings, search_path: learned.search_path, reported: learned.reported };
+        let session = Session::new(Arc::clone(station), Arc::clone(&registered.client), snapshot, welcome);
+        Ok(Served::Session(Box::new(session), registered))
+    }
+
+    async fn learn(
+        &self,
+        snapshot: &Snapshot,
+        user: &User,
+        settings: &Settings,
+        station: &Station,
+    ) -> Result<Learned, Error> {
+        let key = (snapshot.name.to_string(), user.name.clone(), Arc::clone(settings));
+        let known = || self.logins.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(learned) = known().get(&key) {
+            return Ok(learned.clone());
+        }
+        let learned = self.shared.learn(snapshot, user, settings, station.worker).await?;
+        let mut all = known();
+        if all.len() >= MOST_LEARNED {
+            all.clear();
+        }
+        all.insert(key, learned.clone());
+        Ok(learned)
+    }
+
+    /// SCRAM for everybody who is not trusted, also for users that do not exist.
+    async fn prove(
+        &self,
+        channel: &mut Channel,
+        name: &str,
+        user: Option<&Arc<User>>,
+    ) -> std::io::Result<Result<(), Refusal>> {
+        let verifier = match user.map(|user| &user.password) {
+            Some(Credential::Trust) => return Ok(Ok(())),
+            Some(Credential::Password(password)) => Some(self.verifier(&password.0)),
+            Some(Credential::ScramVerifier(verifier)) => Verifier::parse(&verifier.0),
+            None => None,
+        };
+        let verifier = verifier.unwrap_or_else(|| Verifier::mock(name, &self.logins.mock));
+        AuthenticationRequest::Sasl(vec![SCRAM.to_owned()]).put(&mut channel.output);
+        let first = match answer(channel).await? {
+            Ok(body) => body,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let Ok(first) = initial(&first) else { return Ok(Err(malformed("no SASL initial response").into())) };
+        let (exchange, challenge) = match ServerExchange::begin(verifier, first, &scram::nonce(&rand::random())) {
+            Ok(begun) => begun,
+            Err(_) => return Ok(Err(malformed("bad SCRAM message").into())),
+        };
+        AuthenticationRequest::SaslContinue(challenge.into_bytes()).put(&mut channel.output);
+        let proof = match answer(channel).await? {
+            Ok(body) => body,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        match exchange.finish(&proof) {
+            Ok(last) if user.is_some() => {
+                AuthenticationRequest::SaslFinal(last.into_bytes()).put(&mut channel.output);
+                Ok(Ok(()))
+            }
+            _ => Ok(Err(wrong(name).into())),
+        }
+    }
+
+    fn verifier(&self, password: &str) -> Verifier {
+        let mut known = self.logins.verifiers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(verifier) = known.get(password) {
+            return verifier.clone();
+        }
+        let verifier = Verifier::from_password(password, &rand::random::<[u8; 16]>(), ITERATIONS);
+        known.insert(password.to_owned(), verifier.clone());
+        verifier
+    }
+}
+
+/// Why a client does not get in.
+enum Refusal {
+    Error(Error),
+    Gone,
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// AuthenticationOk and what a session is told after it.
+struct AuthenticationOk;
+
+impl AuthenticationOk {
+    fn put(out: &mut BytesMut, reported: &[(String, String)]) {
+        AuthenticationRequest::Ok.put(out);
+        reported.iter().for_each(|(name, value)| put_parameter_status(out, name, value));
+    }
+}
+
+fn greet_admin(out: &mut BytesMut) {
+    let told = [("server_version", "15.0 (pgweir)"), ("client_encoding", "UTF8"), ("standard_conforming_strings", "on")];
+    AuthenticationOk::put(out, &told.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    put_ready(out, Status::Idle);
+}
+
+/// One message for an unknown user and a wrong password.
+fn wrong(name: &str) -> Error {
+    Error::new(SqlState::INVALID_PASSWORD, format!("password authentication failed for user \"{name}\""))
+}
+
+/// Newer minor versions and unknown options of the protocol are answered by what is served: 3.0.
+fn negotiate(channel: &mut Channel, opening: &Opening) {
+    let unknown = opening.parameters.iter().filter(|(name, _)| name.starts_with("_pq_."));
+    let unknown: Vec<String> = unknown.map(|(name, _)| name.clone()).collect();
+    if opening.minor > 0 || !unknown.is_empty() {
+        put_negotiate(&mut channel.output, 0, &unknown);
+    }
+}
+
+/// The body of the client's next authentication message.
+async fn answer(channel: &mut Channel) -> std::io::Result<Result<BytesMut, Refusal>> {
+    channel.flush().await?;
+    Ok(match channel.frame(MAX_AUTHENTICATION).await? {
+        Ok(Some((client::PASSWORD, body))) => Ok(body),
+        Ok(None) => Err(Refusal::Gone),
+        Ok(Some(_)) => Err(malformed("not an authentication message").into()),
+        Err(error) => Err(error.into()),
+    })
+}
+
+/// The SCRAM message inside a SASLInitialResponse.
+fn initial(body: &[u8]) -> Result<&[u8], Error> {
+    let mut rest = body;
+    if take_text(&mut rest)? != SCRAM.as_bytes() {
+        return Err(malformed("another mechanism than was offered"));
+    }
+    take_u32(&mut rest)?;
+    Ok(rest)
+}
+
+const SCRAM: &str = "SCRAM-SHA-256";
+const ITERATIONS: u32 = 4096;
+const MAX_AUTHENTICATION: usize = 16 * 1024;
+/// Different startup settings that are remembered.
+const MOST_LEARNED: usize = 10_000;

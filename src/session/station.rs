@@ -1,0 +1,228 @@
+//! What sessions share: of one worker, and of the whole process.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use super::planned::Plans;
+use super::prepared::Interner;
+use super::registry::Registry;
+use super::snapshot::Snapshot;
+use crate::backend::settings::Settings;
+use crate::backend::{Connection, Pool, Pools};
+use crate::balance::{Access, InFlight, Need, Unfit};
+use crate::control::{Control, Ticket};
+use crate::error::{Error, SqlState};
+use crate::statement::{Analysis, Entry, LiteralSpan, ShapeCache};
+use crate::topology::{Consistency, Role, Server, ServerId, ShardId, Topology, User};
+use crate::wire::message::error_field;
+
+/// One worker's own.
+pub struct Station {
+    pub worker: usize,
+    pub shared: Arc<Shared>,
+    /// Only this worker's thread locks it.
+    shapes: Mutex<ShapeCache<Plans>>,
+}
+
+/// The process's.
+pub struct Shared {
+    pub control: Arc<Control>,
+    pub pools: Pools,
+    pub registry: Arc<Registry>,
+    /// Turns `true` when sessions that are between transactions must end.
+    pub shutdown: watch::Receiver<bool>,
+    pub(super) interner: Interner,
+}
+
+/// See [`Shared::learn`].
+#[derive(Clone)]
+pub struct Learned {
+    pub reported: Vec<(String, String)>,
+    pub search_path: Arc<[String]>,
+}
+
+/// A connection that was lent, and where it leads.
+pub(super) struct Borrowed {
+    pub connection: Connection,
+    pub pool: Arc<Pool>,
+    pub server: ServerId,
+    pub role: Role,
+    pub in_flight: InFlight,
+}
+
+impl Station {
+    pub fn new(worker: usize, shared: Arc<Shared>) -> Self {
+        Self { worker, shared, shapes: Mutex::new(ShapeCache::new(SHAPE_BYTES)) }
+    }
+
+    pub(super) fn resolve(&self, text: &str) -> (Arc<Entry<Plans>>, smallvec::SmallVec<[LiteralSpan; 8]>) {
+        let mut shapes = self.shapes();
+        let (entry, literals) = shapes.resolve(text);
+        (entry, literals.into())
+    }
+
+    pub(super) fn analyse_for_long(&self, text: &str) -> (Arc<Analysis>, Box<[LiteralSpan]>) {
+        let mut shapes = self.shapes();
+        let (entry, literals) = shapes.resolve(text);
+        (Arc::clone(&entry.analysis), literals.into())
+    }
+
+    fn shapes(&self) -> MutexGuard<'_, ShapeCache<Plans>> {
+        self.shapes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    pub fn new(control: Arc<Control>, shutdown: watch::Receiver<bool>) -> Self {
+        Self { control, pools: Pools::default(), registry: Arc::default(), shutdown, interner: Interner::default() }
+    }
+
+    /// Topology, database and catalog as they are now.
+    pub fn snapshot(&self, database: &str) -> Result<Snapshot, Error> {
+        let epoch = self.control.epoch();
+        let topology = self.control.topology();
+        let unknown = || {
+            Error::new(SqlState::UNKNOWN_DATABASE, format!("database \"{database}\" is not configured"))
+                .with_hint("Add it to [[databases]].")
+        };
+        let known = topology.database(database).cloned().ok_or_else(unknown)?;
+        let catalog = self.control.catalog(database).map(|cell| cell.current()).unwrap_or_default();
+        Ok(Snapshot { epoch, topology, database: known, catalog, name: Arc::from(database) })
+    }
+
+    /// Brings a snapshot up to date, if anything has changed.
+    pub(super) fn refresh(&self, snapshot: &mut Snapshot) -> Result<(), Error> {
+        if snapshot.epoch != self.control.epoch() {
+            let name = Arc::clone(&snapshot.name);
+            *snapshot = Snapshot { name, ..self.snapshot(&snapshot.name)? };
+        }
+        Ok(())
+    }
+
+    /// A connection to the server that serves `need` best.
+    pub(super) async fn lend(
+        &self,
+        topology: &Topology,
+        user: &User,
+        need: &Need<'_>,
+        worker: usize,
+    ) -> Result<Borrowed, Error> {
+        let mut tried = Vec::new();
+        loop {
+            let (server, role) = self.choose(need, &tried).await?;
+            let in_flight = self.control.fleet().begin(server);
+            let pool = self.pools.pool(topology.server(server), user, &topology.process);
+            match pool.lend(worker).await {
+                Ok(connection) => return Ok(Borrowed { connection, pool, server, role, in_flight }),
+                Err(error) if error.sqlstate == SqlState::UNAVAILABLE => {
+                    self.suspect(topology.server(server));
+                    tried.push(server);
+                    // A read finds another server; a write has but one.
+                    if need.access == Access::Primary || tried.len() > MOST_TRIED {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn choose(&self, need: &Need<'_>, tried: &[ServerId]) -> Result<(ServerId, Role), Error> {
+        let fleet = self.control.fleet();
+        let deadline = Instant::now() + need.database.causal_wait;
+        let shard = fleet.shard(&need.database.name, need.shard);
+        loop {
+            let moved = shard.map(|shard| shard.moved.notified());
+            match fleet.choose(need, Instant::now(), tried) {
+                Ok(choice) => return Ok((choice.server, choice.role)),
+                Err(Unfit::Nobody(error)) => return Err(error),
+                Err(Unfit::Wait) => {}
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let waited = match moved {
+                Some(moved) if !left.is_zero() => timeout(left, moved).await.is_ok(),
+                _ => false,
+            };
+            if !waited {
+                let primary = Need { access: Access::Primary, ..*need };
+                return match fleet.choose(&primary, Instant::now(), tried) {
+                    Ok(choice) => Ok((choice.server, choice.role)),
+                    Err(Unfit::Nobody(error)) => Err(error),
+                    Err(Unfit::Wait) => unreachable!("nobody waits for a primary"),
+                };
+            }
+        }
+    }
+
+    /// What a client of this user is told at log-in, and where its unqualified names are looked for, once the server has
+    /// taken its settings.
+    pub async fn learn(&self, snapshot: &Snapshot, user: &User, settings: &Settings, worker: usize) -> Result<Learned, Error> {
+        let need = Need {
+            database: &snapshot.database,
+            shard: snapshot.database.home,
+            access: Access::Primary,
+            consistency: Consistency::Eventual,
+            wrote: None,
+            read: None,
+            last: None,
+        };
+        let borrowed = match self.lend(&snapshot.topology, user, &need, worker).await {
+            Err(error) if error.sqlstate == SqlState::UNAVAILABLE => {
+                // A replica knows the same; the primary may be away.
+                let any = Need { access: Access::Read, ..need };
+                self.lend(&snapshot.topology, user, &any, worker).await.map_err(|_| error)?
+            }
+            other => other?,
+        };
+        let Borrowed { mut connection, pool, in_flight, .. } = borrowed;
+        let mut told: BTreeMap<String, String> = connection.reported.iter().cloned().collect();
+        let mut report = |name: &str, value: &str| {
+            told.insert(name.to_owned(), value.to_owned());
+        };
+        // The connection's own settings first: what it reported at its log-in is then what holds.
+        connection.apply(&Settings::default(), &mut report).await?.map_err(refused)?;
+        connection.apply(settings, &mut report).await?.map_err(refused)?;
+        let path = connection.ask("SHOW search_path").await?.unwrap_or_default();
+        in_flight.finish();
+        pool.take_back(connection);
+        told.remove("in_hot_standby");
+        let name = user.server_user.as_deref().unwrap_or(&user.name);
+        Ok(Learned { reported: told.into_iter().collect(), search_path: super::snapshot::search_path(&path, name) })
+    }
+
+    /// A write was acknowledged: probes look out for the replica that has it.
+    pub(super) fn wrote(&self, database: &str, shard: ShardId, now: Instant) {
+        if let Some(state) = self.control.fleet().shard(database, shard) {
+            state.want(now);
+        }
+    }
+
+    pub(super) fn suspect(&self, server: &Server) {
+        self.control.fleet().suspect(server);
+    }
+
+    pub(super) fn begin_two_phase(&self, home: ShardId) -> Ticket {
+        self.control.begin_write(home)
+    }
+
+    /// DDL ran: the next statement must see what it made.
+    pub(super) async fn catalog_changed(&self, database: &str) {
+        if let Some(cell) = self.control.catalog(database) {
+            cell.refreshed().await;
+        }
+    }
+}
+
+/// A server's refusal of a startup parameter.
+fn refused(body: Bytes) -> Error {
+    let message = error_field(&body, b'M').unwrap_or("the server refused a startup parameter");
+    Error::new(SqlState::INVALID_VALUE, message)
+}
+
+/// Shapes and their analyses that a worker keeps, about.
+const SHAPE_BYTES: usize = 64 << 20;
+const MOST_TRIED: usize = 3;
