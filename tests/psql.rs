@@ -19,7 +19,9 @@ impl Bench {
         let (up, down) = (cluster.primary(0).port(), free_port().unwrap());
         let config = format!(
             "[[databases]]\nname = \"shop\"\nhost = \"127.0.0.1\"\nport = {up}\ndatabase_name = \"postgres\"\n\
-             [[databases]]\nname = \"down\"\nhost = \"127.0.0.1\"\nport = {down}\n"
+             [[databases]]\nname = \"down\"\nhost = \"127.0.0.1\"\nport = {down}\n\
+             [[users]]\nname = \"postgres\"\npassword = \"{}\"\n",
+            support::PASSWORD
         );
         Self { proxy: Proxy::start(&config), cluster }
     }
@@ -65,7 +67,7 @@ fn log_ins_that_fail_say_why() {
     let bench = Bench::start();
     bench.check_refused("nowhere", support::PASSWORD, "database \"nowhere\" is not configured");
     bench.check_refused("shop", "wrong", "password authentication failed");
-    bench.check_refused("down", support::PASSWORD, "no server available for database \"down\"");
+    bench.check_refused("down", support::PASSWORD, "available for shard 0 of database \"down\"");
 }
 
 #[tokio::test]

@@ -171,7 +171,7 @@ pub(super) fn unavailable(server: &Server, cause: &std::io::Error) -> Error {
 
 /// No connection to `server`, and why.
 pub(super) fn refused(server: &Server, detail: &str) -> Error {
-    let message = format!("no server available for database \"{}\" on shard {}", server.database, server.shard.0);
+    let message = format!("no server available for shard {} of database \"{}\"", server.shard.0, server.database);
     Error::new(SqlState::UNAVAILABLE, message).with_detail(format!("{}:{}: {detail}", server.host, server.port))
 }
 

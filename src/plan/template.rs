@@ -189,6 +189,12 @@ fn shallow(statement: &Statement) -> Statement {
 /// On a sharded database, without a hint.
 fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Placement {
     let Surroundings { database, catalog, .. } = surroundings;
+    if !catalog.loaded && resolved.iter().any(|relation| matches!(relation.class, Class::Unknown)) {
+        // It may be sharded by a column: where its rows are is not known.
+        let message = format!("the catalog of database \"{}\" is not loaded yet", database.name);
+        let error = Error::new(SqlState::UNAVAILABLE, message);
+        return Placement::Refused(error.with_hint("The control plane needs the home shard's primary; see the log."));
+    }
     let home = database.home;
     let refuse = |what: &str, hint: &str| Placement::Refused(Error::unsupported(what, hint));
     match &statement.kind {
