@@ -12,9 +12,7 @@ use crate::error::{Error, SqlState};
 use crate::session::{End, Shared};
 use crate::topology::User;
 use crate::wire::frame::{client, malformed, server};
-use crate::wire::message::{
-    put_bare, put_command_complete, put_error, put_ready, put_text_columns, put_text_row,
-};
+use crate::wire::message::{put_bare, put_command_complete, put_error, put_ready, put_text_columns, put_text_row};
 use crate::wire::{Channel, Severity, Status};
 
 /// What `RELOAD` does: an error leaves everything as it was.

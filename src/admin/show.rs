@@ -8,7 +8,9 @@ use crate::topology::{Key, Role, ShardedBy};
 pub(super) fn table(what: &str, shared: &Shared) -> Result<Table, Error> {
     Ok(match what {
         "HELP" => help(),
-        "VERSION" => Table { columns: vec!["version"], rows: vec![vec![text(concat!("pgweir ", env!("CARGO_PKG_VERSION")))]] },
+        "VERSION" => {
+            Table { columns: vec!["version"], rows: vec![vec![text(concat!("pgweir ", env!("CARGO_PKG_VERSION")))]] }
+        }
         "POOLS" => pools(shared),
         "CLIENTS" => clients(shared),
         "SERVERS" => servers(shared),
@@ -29,7 +31,9 @@ fn help() -> Table {
 
 fn pools(shared: &Shared) -> Table {
     let mut pools = shared.pools.all();
-    pools.sort_by_key(|pool| (pool.server.database.clone(), pool.server.shard, pool.server.port, pool.login.user.clone()));
+    pools.sort_by_key(|pool| {
+        (pool.server.database.clone(), pool.server.shard, pool.server.port, pool.login.user.clone())
+    });
     let rows = pools.iter().map(|pool| {
         let (usage, server) = (pool.usage(), &pool.server);
         vec![
@@ -46,7 +50,16 @@ fn pools(shared: &Shared) -> Table {
         ]
     });
     let columns = vec![
-        "database", "user", "shard", "server", "cl_waiting", "sv_active", "sv_idle", "pool_size", "waits", "wait_us",
+        "database",
+        "user",
+        "shard",
+        "server",
+        "cl_waiting",
+        "sv_active",
+        "sv_idle",
+        "pool_size",
+        "waits",
+        "wait_us",
     ];
     Table { columns, rows: rows.collect() }
 }
@@ -74,9 +87,8 @@ fn clients(shared: &Shared) -> Table {
             client.pinned().map(str::to_owned),
         ]
     });
-    let columns = vec![
-        "type", "user", "database", "state", "addr", "port", "connected_s", "requests", "tls", "pinned_by",
-    ];
+    let columns =
+        vec!["type", "user", "database", "state", "addr", "port", "connected_s", "requests", "tls", "pinned_by"];
     Table { columns, rows: rows.collect() }
 }
 
@@ -103,7 +115,17 @@ fn servers(shared: &Shared) -> Table {
         ]
     });
     let columns = vec![
-        "database", "shard", "role", "host", "port", "state", "in_flight", "served", "latency_us", "weight", "reason",
+        "database",
+        "shard",
+        "role",
+        "host",
+        "port",
+        "state",
+        "in_flight",
+        "served",
+        "latency_us",
+        "weight",
+        "reason",
     ];
     Table { columns, rows: rows.collect() }
 }
@@ -145,7 +167,14 @@ fn ranges(shared: &Shared) -> Table {
             };
             for range in &tables.mapping.ranges {
                 let bounds = (key(&range.start), key(&range.end));
-                rows.push(vec![text(&database.name), text(&name), text(column), bounds.0, bounds.1, number(range.shard.0)]);
+                rows.push(vec![
+                    text(&database.name),
+                    text(&name),
+                    text(column),
+                    bounds.0,
+                    bounds.1,
+                    number(range.shard.0),
+                ]);
             }
             for (value, shard) in &tables.mapping.lists {
                 let value = Some(value.to_string());

@@ -158,8 +158,7 @@ fn score(state: &ServerState) -> u128 {
 }
 
 fn nobody(need: &Need<'_>, role: &str) -> Error {
-    let message =
-        format!("no {role} available for shard {} of database \"{}\"", need.shard.0, need.database.name);
+    let message = format!("no {role} available for shard {} of database \"{}\"", need.shard.0, need.database.name);
     Error::new(SqlState::UNAVAILABLE, message).with_hint("SHOW LAG in database pgweir tells the state of each server.")
 }
 

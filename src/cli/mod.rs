@@ -80,7 +80,8 @@ pub fn main() -> ExitCode {
 }
 
 fn read(config: &ConfigFile) -> Result<(Config, Topology), Failure> {
-    let read = Config::load(&config.file).and_then(|config| Topology::new(&config, 1).map(|topology| (config, topology)));
+    let read =
+        Config::load(&config.file).and_then(|config| Topology::new(&config, 1).map(|topology| (config, topology)));
     read.map_err(|error| error.render().into())
 }
 

@@ -79,7 +79,8 @@ async fn run(
     let admin_http = match &process.admin_http {
         None => None,
         Some(place) => {
-            let listener = TcpListener::bind(place).await.map_err(|cause| format!("cannot listen on {place}: {cause}"))?;
+            let listener =
+                TcpListener::bind(place).await.map_err(|cause| format!("cannot listen on {place}: {cause}"))?;
             let address = listener.local_addr()?;
             tokio::spawn(http::serve(listener, Arc::clone(&control)));
             Some(address)
@@ -151,7 +152,11 @@ fn raise_descriptor_limit(clients: usize) {
         tracing::warn!(%cause, "raising the limit of open files");
     }
     if hard < clients as u64 * 2 {
-        tracing::warn!(limit = hard, max_client_conn = clients, "the limit of open files may be too low for max_client_conn");
+        tracing::warn!(
+            limit = hard,
+            max_client_conn = clients,
+            "the limit of open files may be too low for max_client_conn"
+        );
     }
 }
 

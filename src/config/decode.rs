@@ -104,7 +104,8 @@ impl<'a> Found<'a> {
 
     /// `path` leads to the key, without the numbers of its tables.
     fn unknown_key(&self, path: &str) -> Problem {
-        let later = |known: &&&str| path == **known || path.strip_prefix(**known).is_some_and(|rest| rest.starts_with('.'));
+        let later =
+            |known: &&&str| path == **known || path.strip_prefix(**known).is_some_and(|rest| rest.starts_with('.'));
         if LATER.iter().any(|known| later(&known)) {
             let help = "Leave it out: a key that does nothing is refused.";
             return Problem::new(format!("\"{path}\" is not in this version")).help(help);

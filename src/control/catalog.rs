@@ -126,7 +126,8 @@ async fn load(client: &Client, epoch: u64) -> Result<Catalog, SqlError> {
                 type_oid,
                 not_null: flag(&row, 3),
                 is_serial: flag(&row, 4),
-                collation_is_bytes: flag(&row, 5) || (number(&row, 7) == Some(100) && catalog.default_collation_is_bytes),
+                collation_is_bytes: flag(&row, 5)
+                    || (number(&row, 7) == Some(100) && catalog.default_collation_is_bytes),
             });
         }
     }

@@ -87,7 +87,8 @@ impl Control {
         let mut tasks = JoinSet::new();
         for state in fleet.states() {
             let server = &state.server;
-            let (Some(shard), Some(login)) = (fleet.shard(&server.database, server.shard), login(server, &topology)) else {
+            let (Some(shard), Some(login)) = (fleet.shard(&server.database, server.shard), login(server, &topology))
+            else {
                 tracing::error!(database = server.database, "no password to probe with; give [control]");
                 continue;
             };
@@ -131,7 +132,8 @@ async fn ensure_schema(primaries: &[Login]) {
 fn primaries(database: &Database, topology: &Topology) -> Vec<Login> {
     let of_shard = database.shards.iter().filter_map(|shard| {
         let servers = shard.servers.iter().map(|&id| topology.server(id));
-        let server = servers.clone().find(|server| server.role == ConfiguredRole::Primary).or_else(|| servers.clone().next());
+        let server =
+            servers.clone().find(|server| server.role == ConfiguredRole::Primary).or_else(|| servers.clone().next());
         server.and_then(|server| login(server, topology))
     });
     of_shard.collect()

@@ -86,6 +86,7 @@ async fn answer(mut channel: Channel, tls: Option<&Acceptor>) -> std::io::Result
 }
 
 fn texts(parameters: Vec<Parameter>) -> Result<Vec<(String, String)>, Error> {
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| malformed("a startup parameter that is not UTF-8"));
+    let text =
+        |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| malformed("a startup parameter that is not UTF-8"));
     parameters.into_iter().map(|(name, value)| Ok((text(name)?, text(value)?))).collect()
 }

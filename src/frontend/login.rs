@@ -5,17 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::BytesMut;
 
-use super::{Frontend, Served};
 use super::greet::Opening;
+use super::{Frontend, Served};
 use crate::backend::settings::Settings;
 use crate::error::{Error, SqlState};
 use crate::session::settings::{check_readable, from_startup};
 use crate::session::{Client, Learned, Session, Snapshot, Station, Welcome};
 use crate::topology::{ADMIN, Credential, User};
 use crate::wire::frame::{client, malformed, take_text, take_u32};
-use crate::wire::message::{
-    put_error, put_key_data, put_negotiate, put_parameter_status, put_ready,
-};
+use crate::wire::message::{put_error, put_key_data, put_negotiate, put_parameter_status, put_ready};
 use crate::wire::scram::{self, ServerExchange, Verifier};
 use crate::wire::{AuthenticationRequest, Channel, Severity, Status};
 
@@ -60,7 +58,8 @@ impl Frontend {
         station: &Arc<Station>,
     ) -> std::io::Result<Result<Served, Refusal>> {
         let topology = self.shared.control.topology();
-        let of = |name: &str| opening.parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        let of =
+            |name: &str| opening.parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         let Some(name) = of("user").filter(|name| !name.is_empty()) else {
             return Ok(Err(Error::new(SqlState::INVALID_AUTHORIZATION, "no user name in the startup packet").into()));
         };
@@ -93,7 +92,11 @@ impl Frontend {
         user: Arc<User>,
         (database, station): (&str, &Arc<Station>),
     ) -> Result<Served, Error> {
-        if opening.parameters.iter().any(|(name, value)| name == "replication" && !matches!(value.as_str(), "false" | "off" | "0" | "no")) {
+        if opening
+            .parameters
+            .iter()
+            .any(|(name, value)| name == "replication" && !matches!(value.as_str(), "false" | "off" | "0" | "no"))
+        {
             return Err(Error::new(SqlState::UNSUPPORTED, "replication connections are not supported"));
         }
         let settings = from_startup(&opening.parameters)?;
@@ -106,12 +109,12 @@ impl Frontend {
         let snapshot = self.shared.snapshot(database)?;
         let learned = self.learn(&snapshot, &user, &settings, station).await?;
         let (address, encrypted) = (channel.peer(), channel.is_encrypted());
-        let registered = self.shared.registry.register(|key| Client::new(key, &user.name, database).at(address, encrypted));
+        let registered =
+            self.shared.registry.register(|key| Client::new(key, &user.name, database).at(address, encrypted));
         AuthenticationOk::put(&mut channel.output, &learned.reported);
         put_key_data(&mut channel.output, registered.client.key);
         put_ready(&mut channel.output, Status::Idle);
-        let welcome =
-            Welcome { user, settings, search_path: learned.search_path, reported: learned.reported };
+        let welcome = Welcome { user, settings, search_path: learned.search_path, reported: learned.reported };
         let session = Session::new(Arc::clone(station), Arc::clone(&registered.client), snapshot, welcome);
         Ok(Served::Session(Box::new(session), registered))
     }
@@ -209,7 +212,8 @@ impl AuthenticationOk {
 }
 
 fn greet_admin(out: &mut BytesMut) {
-    let told = [("server_version", "15.0 (pgweir)"), ("client_encoding", "UTF8"), ("standard_conforming_strings", "on")];
+    let told =
+        [("server_version", "15.0 (pgweir)"), ("client_encoding", "UTF8"), ("standard_conforming_strings", "on")];
     AuthenticationOk::put(out, &told.map(|(name, value)| (name.to_owned(), value.to_owned())));
     put_ready(out, Status::Idle);
 }

@@ -49,5 +49,7 @@ impl Acceptor {
 }
 
 fn open(file: &Path) -> std::io::Result<BufReader<File>> {
-    File::open(file).map(BufReader::new).map_err(|cause| Error::new(cause.kind(), format!("{}: {cause}", file.display())))
+    File::open(file)
+        .map(BufReader::new)
+        .map_err(|cause| Error::new(cause.kind(), format!("{}: {cause}", file.display())))
 }

@@ -52,8 +52,7 @@ pub(super) fn is_harmless(call: &Call, catalog: &Catalog) -> bool {
         return false;
     }
     overloads.all(|function| {
-        function.volatility != Volatility::Volatile
-            || (function.schema == "pg_catalog" && HARMLESS.contains(&name))
+        function.volatility != Volatility::Volatile || (function.schema == "pg_catalog" && HARMLESS.contains(&name))
     })
 }
 

@@ -34,7 +34,10 @@ impl Inserting {
             return Ok(None);
         };
         let others_are_plain = resolved.iter().filter(|relation| !relation.written).all(|relation| {
-            matches!((&target.class, &relation.class), (Class::Home, Class::Home | Class::Reference | Class::Catalog) | (_, Class::Reference))
+            matches!(
+                (&target.class, &relation.class),
+                (Class::Home, Class::Home | Class::Reference | Class::Catalog) | (_, Class::Reference)
+            )
         });
         if !others_are_plain {
             return Err(Error::unsupported(
@@ -92,9 +95,7 @@ impl Inserting {
             Error::new(SqlState::INVALID_VALUE, message).with_hint("Ranges are set by [[sharded_tables.mapping]].")
         };
         match self.sharded.key(value, values) {
-            KeyValue::Key(key) => {
-                self.sharded.mapping.shard_of(&key).ok_or_else(|| nowhere(format!("value {key}")))
-            }
+            KeyValue::Key(key) => self.sharded.mapping.shard_of(&key).ok_or_else(|| nowhere(format!("value {key}"))),
             KeyValue::Null => self.sharded.mapping.default.ok_or_else(|| nowhere("a NULL".to_owned())),
             KeyValue::Outside(_) => Err(nowhere("a value beyond the key's type".to_owned())),
             KeyValue::Unknown => Err(no_key(table, column)),

@@ -203,9 +203,7 @@ impl Resolver<'_> {
             Some(of) => (of.block, of.relation),
             None => self.owner(&column.column)?,
         };
-        self.keyed.iter().position(|keyed| {
-            (keyed.block, keyed.relation) == of && keyed.sharded.column == column.column
-        })
+        self.keyed.iter().position(|keyed| (keyed.block, keyed.relation) == of && keyed.sharded.column == column.column)
     }
 
     /// The relation that an unqualified column belongs to: of this block, else of one around it, as far as every
@@ -402,7 +400,8 @@ impl Sharded {
     }
 
     fn binary_array(&self, bytes: &[u8]) -> Option<Vec<Key>> {
-        let word = |at: usize| bytes.get(at..at + 4).map(|word| u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
+        let word =
+            |at: usize| bytes.get(at..at + 4).map(|word| u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
         let (dimensions, element) = (word(0)?, word(8)?);
         if dimensions == 0 {
             return Some(Vec::new());

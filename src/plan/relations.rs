@@ -75,10 +75,7 @@ pub(super) fn resolve(statement: &Statement, surroundings: &Surroundings<'_>) ->
     resolved
 }
 
-pub(super) fn classify(
-    name: &ObjectName,
-    surroundings: &Surroundings<'_>,
-) -> (Class, Option<Arc<catalog::Relation>>) {
+pub(super) fn classify(name: &ObjectName, surroundings: &Surroundings<'_>) -> (Class, Option<Arc<catalog::Relation>>) {
     let Surroundings { database, catalog, search_path } = surroundings;
     let relation = catalog.relation(name.schema.as_deref(), &name.name, search_path).cloned();
     let schema = relation.as_ref().map(|relation| relation.schema.as_str()).or(name.schema.as_deref());

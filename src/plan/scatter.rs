@@ -155,7 +155,9 @@ impl Scattering {
                     return refuse("an expression over aggregates of several shards");
                 }
             };
-            if matches!(output, Final::Min(_) | Final::Max(_)) && self.is_bytewise(column.tokens, shape, resolved, surroundings) {
+            if matches!(output, Final::Min(_) | Final::Max(_))
+                && self.is_bytewise(column.tokens, shape, resolved, surroundings)
+            {
                 self.merge.bytewise.push(index);
             }
             outputs.push(output);
@@ -227,7 +229,9 @@ impl Scattering {
         let _ = (tokens, shape);
         let all = resolved.iter().filter_map(|relation| relation.catalog.as_ref());
         surroundings.catalog.default_collation_is_bytes
-            && all.flat_map(|relation| &relation.columns).all(|column| column.collation_is_bytes || !is_text(column.type_oid))
+            && all
+                .flat_map(|relation| &relation.columns)
+                .all(|column| column.collation_is_bytes || !is_text(column.type_oid))
     }
 
     pub(super) fn plan(&self, shards: &ShardSet, values: &Values<'_>, access: Access) -> Result<Plan, Error> {
@@ -235,7 +239,8 @@ impl Scattering {
         let mut merge = self.merge.clone();
         merge.limit = self.bound(shape.limit.as_ref(), values)?;
         merge.offset = self.bound(shape.offset.as_ref(), values)?.unwrap_or(0);
-        let is_plain = self.hidden.is_empty() && merge.limit.is_none() && merge.offset == 0 && shape.limit_tokens.is_none();
+        let is_plain =
+            self.hidden.is_empty() && merge.limit.is_none() && merge.offset == 0 && shape.limit_tokens.is_none();
         let text = (!is_plain).then(|| self.text(&merge, values.text));
         let parts = shards.iter().map(|shard| match &text {
             None => Part { shard, text: None, parameters: None },
@@ -263,7 +268,10 @@ impl Scattering {
             Given::Missing => None,
         };
         number.map(Some).ok_or_else(|| {
-            Error::unsupported("a computed LIMIT or OFFSET over several shards", "Give it as a constant or a parameter.")
+            Error::unsupported(
+                "a computed LIMIT or OFFSET over several shards",
+                "Give it as a constant or a parameter.",
+            )
         })
     }
 
@@ -291,7 +299,6 @@ impl Scattering {
         }
         splice.finish()
     }
-
 }
 
 fn check_blocks(
@@ -309,7 +316,9 @@ fn check_blocks(
         if reads_keyed && !matches!(block.role, BlockRole::Filter | BlockRole::Scalar) {
             refuse("a subquery, CTE or set operation over several shards")?;
         }
-        if is_keyed && (block.limited || block.windows || block.distinct || block.aggregates && block.role == BlockRole::Filter) {
+        if is_keyed
+            && (block.limited || block.windows || block.distinct || block.aggregates && block.role == BlockRole::Filter)
+        {
             refuse("a subquery with LIMIT, DISTINCT, GROUP BY or windows over several shards")?;
         }
     }
@@ -322,9 +331,11 @@ fn check_blocks(
 /// Rows of one group are then all on one shard.
 fn is_grouped_by_key(shape: &Shape, keyed: &Keyed, root: usize) -> bool {
     shape.group_by.iter().any(|key| match key {
-        GroupKey::Output(index) => {
-            shape.columns.get(*index).and_then(|column| plain(&column.expression)).is_some_and(|column| keyed.is_key(root, column))
-        }
+        GroupKey::Output(index) => shape
+            .columns
+            .get(*index)
+            .and_then(|column| plain(&column.expression))
+            .is_some_and(|column| keyed.is_key(root, column)),
         GroupKey::Hidden { column, .. } => column.as_ref().is_some_and(|column| keyed.is_key(root, column)),
     })
 }

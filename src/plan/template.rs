@@ -39,7 +39,10 @@ enum Placement {
     Keyed(Box<ByKey>),
     Insert(Box<Inserting>),
     /// On every shard the same.
-    Everywhere { transactional: bool, tag: Tag },
+    Everywhere {
+        transactional: bool,
+        tag: Tag,
+    },
 }
 
 #[derive(Debug)]
@@ -242,9 +245,7 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
             Ok(None) => Placement::Fixed(home),
             Err(error) => Placement::Refused(error),
         },
-        Kind::Update(_) | Kind::Delete { .. } if writes_reference(resolved) => {
-            everywhere(statement, resolved, catalog)
-        }
+        Kind::Update(_) | Kind::Delete { .. } if writes_reference(resolved) => everywhere(statement, resolved, catalog),
         _ => by_key(statement, resolved, surroundings),
     }
 }
@@ -287,7 +288,8 @@ fn by_key(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surr
             None => Placement::Fixed(database.home),
         };
     }
-    let needs_home = resolved.iter().any(|relation| matches!(relation.class, Class::Home | Class::Unknown | Class::Catalog));
+    let needs_home =
+        resolved.iter().any(|relation| matches!(relation.class, Class::Home | Class::Unknown | Class::Catalog));
     let several = several(statement, resolved, surroundings, &keyed);
     let several = match (several, user_function) {
         (Ok(_), Some(call)) => {

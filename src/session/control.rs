@@ -179,11 +179,7 @@ impl Session {
     }
 }
 
-fn explained(
-    text: &str,
-    literals: &[LiteralSpan],
-    planned: &Planned,
-) -> Vec<(String, String)> {
+fn explained(text: &str, literals: &[LiteralSpan], planned: &Planned) -> Vec<(String, String)> {
     let values = Values { text, literals, parameters: None };
     planned.templates.iter().flat_map(|template| explain::explain(template, &values)).collect()
 }

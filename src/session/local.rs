@@ -8,11 +8,11 @@ use super::digest::{Step, Steps};
 use super::prepared::Prepared;
 use crate::error::Error;
 use crate::statement::{Kind, SettingControl, Statement, Tokens, bytes_of, token_ranges};
+use crate::wire::Severity;
 use crate::wire::frame::{put, server};
 use crate::wire::message::{
     put_bare, put_command_complete, put_error, put_ready, put_text_columns, put_text_row, put_warning,
 };
-use crate::wire::Severity;
 
 impl Session {
     /// Answers a text of one statement, if no server is needed for it.

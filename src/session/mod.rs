@@ -155,4 +155,3 @@ impl Session {
         self.user.pooler_mode.unwrap_or(self.snapshot.database.pooler_mode) == PoolerMode::Session
     }
 }
-

@@ -33,7 +33,11 @@ impl Plans {
             catalog_epoch: snapshot.catalog.epoch,
             database: Arc::clone(&snapshot.name),
             search_path: Arc::clone(search_path),
-            templates: analysis.statements.iter().map(|statement| Template::resolve(statement, &surroundings)).collect(),
+            templates: analysis
+                .statements
+                .iter()
+                .map(|statement| Template::resolve(statement, &surroundings))
+                .collect(),
         });
         self.0.store(Some(Arc::clone(&planned)));
         planned

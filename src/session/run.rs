@@ -51,9 +51,7 @@ impl Session {
             Unit::Incomplete => self.read(client).await,
             Unit::Terminate => Err(End::Left),
             Unit::Stray(header) => drop_frame(client, header).await,
-            Unit::Unknown(kind) => {
-                Err(End::Refused(malformed(&format!("invalid frontend message type {kind}"))))
-            }
+            Unit::Unknown(kind) => Err(End::Refused(malformed(&format!("invalid frontend message type {kind}")))),
             unit => {
                 self.client.become_(State::Active);
                 self.client.units.fetch_add(1, Ordering::Relaxed);
@@ -240,12 +238,7 @@ impl Session {
         Ok(())
     }
 
-    async fn serve_several(
-        &mut self,
-        client: &mut Channel,
-        decided: Decided,
-        request: Request<'_>,
-    ) -> Result<(), End> {
+    async fn serve_several(&mut self, client: &mut Channel, decided: Decided, request: Request<'_>) -> Result<(), End> {
         let ddl = decided.effects.contains(&super::effects::Effect::Ddl);
         let outcome = match &decided.way {
             Way::Scatter(plan, access) => self.carry_scatter(client, plan, *access, request).await?,

@@ -160,7 +160,13 @@ impl Shared {
 
     /// What a client of this user is told at log-in, and where its unqualified names are looked for, once the server has
     /// taken its settings.
-    pub async fn learn(&self, snapshot: &Snapshot, user: &User, settings: &Settings, worker: usize) -> Result<Learned, Error> {
+    pub async fn learn(
+        &self,
+        snapshot: &Snapshot,
+        user: &User,
+        settings: &Settings,
+        worker: usize,
+    ) -> Result<Learned, Error> {
         let need = Need {
             database: &snapshot.database,
             shard: snapshot.database.home,

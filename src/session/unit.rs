@@ -15,7 +15,10 @@ pub(super) enum Unit {
     /// A frame without a meaning here, to be dropped: copy data after a failed copy, Flush between units.
     Stray(Header),
     /// A Query of this length; `whole`: all of it is there.
-    Query { header: Header, whole: bool },
+    Query {
+        header: Header,
+        whole: bool,
+    },
     FunctionCall(Header),
     /// Messages of the extended protocol.
     Extended(Extended),

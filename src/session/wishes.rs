@@ -71,9 +71,7 @@ impl Wishes {
     pub(super) fn show(&self, name: &str) -> String {
         match name {
             "pgweir.shard" | "pgweir.key" => self.shard.map(|shard| shard.0.to_string()).unwrap_or_default(),
-            "pgweir.role" => {
-                self.primary.map_or("", |primary| if primary { "primary" } else { "replica" }).to_owned()
-            }
+            "pgweir.role" => self.primary.map_or("", |primary| if primary { "primary" } else { "replica" }).to_owned(),
             "pgweir.consistency" => {
                 self.consistency.map(|consistency| format!("{consistency:?}").to_lowercase()).unwrap_or_default()
             }

@@ -52,7 +52,8 @@ impl Builder<'_> {
         for (index, entry) in config.databases.iter().enumerate() {
             self.check_entry(index, entry);
             if !endpoints.insert((&entry.name, &entry.host, entry.port)) {
-                let message = format!("server {}:{} stands twice in database \"{}\"", entry.host, entry.port, entry.name);
+                let message =
+                    format!("server {}:{} stands twice in database \"{}\"", entry.host, entry.port, entry.name);
                 self.problem(message, format!("databases.{index}.host"), "Each server is named once.");
             }
             servers.push(Arc::new(Server {
@@ -150,7 +151,11 @@ impl Builder<'_> {
         let place = |server: &Server| format!("databases.{}.role", server.id.0);
         if let [_, second, ..] = primaries.as_slice() {
             let message = format!("shard {shard} of database \"{name}\" has several primaries");
-            self.problem(message, place(second), "One server has role \"primary\", the others \"replica\" or \"auto\".");
+            self.problem(
+                message,
+                place(second),
+                "One server has role \"primary\", the others \"replica\" or \"auto\".",
+            );
         }
         if primaries.is_empty() && auto.is_empty() {
             let message = format!("shard {shard} of database \"{name}\" has no primary");
@@ -205,14 +210,20 @@ impl Builder<'_> {
                     if let (Some(first), Some(last)) = (&start, &end)
                         && first >= last
                     {
-                        self.problem("an empty range", format!("{at}.end"), "Ranges are [start, end): end is above start.");
+                        self.problem(
+                            "an empty range",
+                            format!("{at}.end"),
+                            "Ranges are [start, end): end is above start.",
+                        );
                     }
                     places.push((mapping.ranges.len(), at));
                     mapping.ranges.push(KeyRange { start, end, shard });
                 }
                 Some(Kind::List) => {
                     for value in part.values.iter().flatten() {
-                        mapping.lists.extend(self.key(value, key_type, &format!("{at}.values")).map(|key| (key, shard)));
+                        mapping
+                            .lists
+                            .extend(self.key(value, key_type, &format!("{at}.values")).map(|key| (key, shard)));
                     }
                 }
                 Some(Kind::Hash) => {
@@ -295,7 +306,8 @@ impl Builder<'_> {
     fn reference(&mut self, database: &str) -> Vec<TablePattern> {
         let config = self.config;
         let mut tables = Vec::new();
-        for (index, entry) in config.reference_tables.iter().enumerate().filter(|(_, entry)| entry.database == database) {
+        for (index, entry) in config.reference_tables.iter().enumerate().filter(|(_, entry)| entry.database == database)
+        {
             for name in &entry.tables {
                 let table = pattern(name);
                 let sharded = config.sharded_tables.iter().filter(|sharded| sharded.database == database);
@@ -404,7 +416,9 @@ impl Builder<'_> {
         let general = &self.config.general;
         let control = self.config.control.as_ref();
         if control.is_none()
-            && users.first().is_some_and(|user| matches!(user.password, Credential::ScramVerifier(_)) && user.server_password.is_none())
+            && users.first().is_some_and(|user| {
+                matches!(user.password, Credential::ScramVerifier(_)) && user.server_password.is_none()
+            })
         {
             let help = "Give [control] user and password, or server_password.";
             self.problem("probes have no password to log in with", "users.0.name", help);

@@ -52,11 +52,15 @@ impl Key {
                 (TEXT | VARCHAR, _) => Self::from_text(key_type, std::str::from_utf8(bytes).ok()?),
                 _ => None,
             },
-            KeyType::Uuid if matches!(type_oid, 0 | UUID) => Some(Self::Uuid(u128::from_be_bytes(bytes.try_into().ok()?))),
+            KeyType::Uuid if matches!(type_oid, 0 | UUID) => {
+                Some(Self::Uuid(u128::from_be_bytes(bytes.try_into().ok()?)))
+            }
             KeyType::Text if matches!(type_oid, 0 | TEXT | VARCHAR) => {
                 Some(Self::Text(std::str::from_utf8(bytes).ok()?.to_owned()))
             }
-            KeyType::Date if matches!(type_oid, 0 | DATE) => Some(Self::Date(i32::from_be_bytes(bytes.try_into().ok()?))),
+            KeyType::Date if matches!(type_oid, 0 | DATE) => {
+                Some(Self::Date(i32::from_be_bytes(bytes.try_into().ok()?)))
+            }
             KeyType::Timestamptz if matches!(type_oid, 0 | TIMESTAMPTZ) => {
                 Some(Self::Timestamptz(i64::from_be_bytes(bytes.try_into().ok()?)))
             }

@@ -159,7 +159,11 @@ mod tests {
     use super::*;
 
     fn mapping() -> Mapping {
-        let range = |start, end, shard| KeyRange { start: Some(Key::Int(start)), end: Some(Key::Int(end)), shard: ShardId(shard) };
+        let range = |start, end, shard| KeyRange {
+            start: Some(Key::Int(start)),
+            end: Some(Key::Int(end)),
+            shard: ShardId(shard),
+        };
         Mapping {
             ranges: vec![range(1, 100, 0), range(100, 200, 1), KeyRange { end: None, ..range(300, 0, 2) }],
             lists: vec![(Key::Int(250), ShardId(3))],
