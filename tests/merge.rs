@@ -2,13 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[allow(dead_code)]
 mod support;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use pgweir::merge::{Aggregation, Columns, Final, Merge, Merger, SortKey, Step};
-use support::{PASSWORD, Server};
+use std::sync::OnceLock;
+use support::{Cluster, PASSWORD, Role};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 const INPUTS: usize = 3;
@@ -468,10 +468,12 @@ fn first_difference(merged: &[Bytes], ranks: &[Bytes], expected: &[Bytes]) -> St
 }
 
 fn with_server(test: impl AsyncFnOnce(&Client)) {
-    let server = Server::start();
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    let cluster = CLUSTER.get_or_init(|| Cluster::start(1, 0));
+    let port = cluster.server(0, Role::Primary).port();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let config = format!("host=127.0.0.1 port={} user=postgres password='{PASSWORD}'", server.port);
+        let config = format!("host=127.0.0.1 port={port} user=postgres password='{PASSWORD}' dbname=shop");
         let (client, connection) = tokio_postgres::connect(&config, NoTls).await.unwrap();
         let connection = tokio::spawn(connection);
         client.batch_execute("SELECT setseed(0.25)").await.unwrap();

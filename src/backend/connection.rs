@@ -261,11 +261,11 @@ impl Connection {
         report: &mut (dyn FnMut(&str, &str) + Send),
     ) -> Result<Result<(), Bytes>, Error> {
         let sql = difference(&self.applied, wanted);
-        if !sql.is_empty() {
-            if let Err(failure) = self.run_all(&[&sql], report).await? {
-                self.taint();
-                return Ok(Err(failure));
-            }
+        if !sql.is_empty()
+            && let Err(failure) = self.run_all(&[&sql], report).await?
+        {
+            self.taint();
+            return Ok(Err(failure));
         }
         self.applied = Arc::clone(wanted);
         Ok(Ok(()))

@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn a_replica_has_what_was_acknowledged_before_the_rung_it_reached() {
         let (ladder, start) = ladder(&[(0, 100), (10, 200), (20, 300)]);
-        let caught_up = |position| ladder.caught_up(Lsn(8_192_000 + position)).map(|at| (at - start).as_millis());
+        let caught_up = |position: u64| ladder.caught_up(Lsn(8_192_000 + position)).map(|at| (at - start).as_millis());
         assert_eq!(caught_up(99), None);
         assert_eq!(caught_up(250), Some(10));
         assert_eq!(caught_up(300), Some(20));

@@ -91,12 +91,7 @@ impl Relay {
     }
 
     /// `true`: there is more to do at once.
-    fn poll_server(
-        &mut self,
-        cx: &mut Context<'_>,
-        client: &Channel,
-        connection: &mut Connection,
-    ) -> Result<bool, Broken> {
+    fn poll_server(&self, cx: &mut Context<'_>, client: &Channel, connection: &mut Connection) -> Result<bool, Broken> {
         let full = connection.channel.output.len() >= BUFFER_BYTES;
         let lost = |connection: &Connection, cause: &std::io::Error, midway| Broken::Server {
             error: connection.lost(cause),

@@ -160,9 +160,8 @@ impl Frontend {
             Err(refusal) => return Ok(Err(refusal)),
         };
         let Ok(first) = initial(&first) else { return Ok(Err(malformed("no SASL initial response").into())) };
-        let (exchange, challenge) = match ServerExchange::begin(verifier, first, &scram::nonce(&rand::random())) {
-            Ok(begun) => begun,
-            Err(_) => return Ok(Err(malformed("bad SCRAM message").into())),
+        let Ok((exchange, challenge)) = ServerExchange::begin(verifier, first, &scram::nonce(&rand::random())) else {
+            return Ok(Err(malformed("bad SCRAM message").into()));
         };
         AuthenticationRequest::SaslContinue(challenge.into_bytes()).put(&mut channel.output);
         let proof = match answer(channel).await? {

@@ -292,11 +292,11 @@ impl Sharded {
             Given::Binary { type_oid, bytes } => {
                 Key::from_binary(self.key_type, type_oid, bytes).map_or(KeyValue::Unknown, KeyValue::Key)
             }
-            Given::Text(text) => self.from_text(&text, negated),
+            Given::Text(text) => self.read_text(&text, negated),
         }
     }
 
-    fn from_text(&self, text: &str, negated: bool) -> KeyValue {
+    fn read_text(&self, text: &str, negated: bool) -> KeyValue {
         if !matches!(self.key_type, KeyType::Bigint | KeyType::Integer) {
             let key = Key::from_text(self.key_type, text).filter(|_| !negated);
             return key.map_or(KeyValue::Unknown, KeyValue::Key);

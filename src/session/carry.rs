@@ -90,7 +90,7 @@ impl Session {
             }
             Err(Broken::Server { error, midway }) => {
                 self.forget_unparsed(true, 0);
-                self.lose(open, was_in_block);
+                self.lose(*open, was_in_block);
                 if midway {
                     return Err(End::Refused(error));
                 }
@@ -161,7 +161,7 @@ impl Session {
     }
 
     /// A connection to a server that may serve; a cancel request ends the wait.
-    pub(super) async fn lend(&mut self, shard: ShardId, access: Access) -> Result<Lent, Error> {
+    pub(super) async fn lend(&self, shard: ShardId, access: Access) -> Result<Lent, Error> {
         let consistency = self.wishes.consistency.or(self.user.consistency);
         let floor = self.position.floor(shard);
         let need = Need {
@@ -274,7 +274,7 @@ impl Session {
     }
 
     /// The server is gone: a block cannot go on.
-    fn lose(&mut self, open: Box<Open>, was_in_block: bool) {
+    fn lose(&mut self, open: Open, was_in_block: bool) {
         self.station.shared.suspect(&open.lent.connection.server);
         open.lent.abandon();
         self.client.pin(None);

@@ -23,8 +23,11 @@ pub(super) struct Prepared {
 #[derive(Default)]
 pub(super) struct Interner {
     numbers: AtomicU64,
-    known: Mutex<HashMap<(Box<[u8]>, Arc<[u32]>), Weak<Prepared>, foldhash::fast::RandomState>>,
+    known: Mutex<Known>,
 }
+
+/// By text and parameter types.
+type Known = HashMap<(Box<[u8]>, Arc<[u32]>), Weak<Prepared>, foldhash::fast::RandomState>;
 
 impl Interner {
     /// The statement of this text and these types; `analyse` is asked when it is new.

@@ -73,8 +73,7 @@ pub(super) fn next(input: &[u8]) -> Result<Unit, Error> {
 fn extended(input: &[u8]) -> Result<Unit, Error> {
     let mut frames = Frames::new();
     let mut start = 0;
-    loop {
-        let Some(header) = Header::read(&input[start..])? else { break };
+    while let Some(header) = Header::read(&input[start..])? {
         let end = start + header.length;
         if end > input.len() {
             // Parameters longer than this are sent on as they come.

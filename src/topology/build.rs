@@ -248,18 +248,22 @@ impl Builder<'_> {
             }
         }
         if let Some(base) = modulus {
-            if remainders.len() != base as usize {
-                let at = format!("sharded_tables.{index}.mapping");
-                self.problem("not every remainder is mapped", at, "Map each remainder from 0 to modulus - 1.");
-            }
-            if !matches!(key_type, KeyType::Bigint | KeyType::Integer) {
-                let at = format!("sharded_tables.{index}.data_type");
-                self.problem("remainders are of whole numbers", at, "Use data_type \"bigint\" or \"integer\".");
-            }
+            self.check_remainders(index, base, remainders.len(), key_type);
             mapping.hash = Some((base, remainders.into_values().collect()));
         }
         self.check_ranges(index, entry, &mut mapping, &places);
         (self.problems.len() == before).then_some(mapping)
+    }
+
+    fn check_remainders(&mut self, index: usize, modulus: u32, mapped: usize, key_type: KeyType) {
+        if mapped != modulus as usize {
+            let at = format!("sharded_tables.{index}.mapping");
+            self.problem("not every remainder is mapped", at, "Map each remainder from 0 to modulus - 1.");
+        }
+        if !matches!(key_type, KeyType::Bigint | KeyType::Integer) {
+            let at = format!("sharded_tables.{index}.data_type");
+            self.problem("remainders are of whole numbers", at, "Use data_type \"bigint\" or \"integer\".");
+        }
     }
 
     /// Sorts the ranges; they must neither overlap nor leave holes that nobody allowed.

@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(between(included(50), excluded(100)), [0]);
         assert_eq!(between(included(50), included(100)), [0, 1]);
         assert_eq!(between(included(200), included(299)), [3]);
-        assert_eq!(between(KeyBound::Unbounded, excluded(1)), []);
+        assert_eq!(between(KeyBound::Unbounded, excluded(1)), [0u16; 0]);
         assert_eq!(between(KeyBound::Unbounded, KeyBound::Unbounded), [0, 1, 2, 3]);
     }
 
