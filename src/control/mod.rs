@@ -8,6 +8,7 @@ pub mod http;
 pub mod migrate;
 mod probe;
 mod recovery;
+mod schema;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,15 +21,17 @@ pub use catalog::CatalogCell;
 pub use recovery::{InProgress, Ticket};
 
 use crate::balance::Fleet;
+use crate::error::Error;
 use crate::topology::{ConfiguredRole, Credential, Database, Server, ShardId, Topology};
 use connect::Login;
-use migrate::{Migrations, apply};
+use schema::Schema;
 
 /// What the control plane knows, and its tasks.
 pub struct Control {
     topology: ArcSwap<Topology>,
     fleet: ArcSwap<Fleet>,
     catalogs: ArcSwap<HashMap<String, Arc<CatalogCell>>>,
+    schemas: ArcSwap<HashMap<String, Schema>>,
     progress: Arc<InProgress>,
     /// Changes whenever a snapshot does.
     epoch: Arc<AtomicU64>,
@@ -43,6 +46,7 @@ impl Control {
             topology: ArcSwap::from_pointee(topology),
             fleet: ArcSwap::from_pointee(fleet),
             catalogs: ArcSwap::default(),
+            schemas: ArcSwap::default(),
             progress: Arc::default(),
             epoch: Arc::new(AtomicU64::new(1)),
             tasks: Mutex::default(),
@@ -77,9 +81,13 @@ impl Control {
         self.catalogs.load().get(database).cloned()
     }
 
-    /// Names one write over several shards.
-    pub fn begin_write(&self, home: ShardId) -> Ticket {
-        self.progress.begin(home)
+    /// Names one write over several shards; waits until what decides it is there.
+    pub async fn begin_write(&self, database: &str, home: ShardId) -> Result<Ticket, Error> {
+        let schema = self.schemas.load().get(database).cloned();
+        if let Some(schema) = schema {
+            schema.made().await?;
+        }
+        Ok(self.progress.begin(home))
     }
 
     fn start_tasks(&self) {
@@ -95,8 +103,8 @@ impl Control {
             let interval = topology.process.probe_interval;
             tasks.spawn(probe::watch(Arc::clone(state), Arc::clone(shard), login, interval));
         }
-        let known = self.catalogs.load_full();
-        let mut cells = HashMap::new();
+        let (known, known_schemas) = (self.catalogs.load_full(), self.schemas.load_full());
+        let (mut cells, mut schemas) = (HashMap::new(), HashMap::new());
         for database in topology.databases.values() {
             let cell = known.get(&database.name).cloned().unwrap_or_default();
             cells.insert(database.name.clone(), Arc::clone(&cell));
@@ -105,26 +113,18 @@ impl Control {
             tasks.spawn(catalog::watch(cell, home, Arc::clone(&self.epoch)));
             if primaries.len() > 1 {
                 let (progress, retention) = (Arc::clone(&self.progress), topology.process.decision_retention);
+                let schema = known_schemas.get(&database.name).cloned().unwrap_or_default();
+                schemas.insert(database.name.clone(), schema.clone());
                 tasks.spawn(async move {
-                    ensure_schema(&primaries).await;
+                    schema.ensure(&primaries).await;
                     recovery::watch(primaries, progress, retention).await;
                 });
             }
         }
         self.catalogs.store(Arc::new(cells));
+        self.schemas.store(Arc::new(schemas));
         // The tasks of the topology before end with their set.
         *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
-    }
-}
-
-/// Makes schema `pgweir` where it may; where it may not, writes over several shards say why.
-async fn ensure_schema(primaries: &[Login]) {
-    for _ in 0..SCHEMA_TRIES {
-        match apply(primaries, &[Migrations::own()]).await {
-            Ok(_) => return,
-            Err(cause) => tracing::warn!(%cause, "schema pgweir is not complete; writes over several shards will fail"),
-        }
-        tokio::time::sleep(SCHEMA_PAUSE).await;
     }
 }
 
@@ -156,6 +156,3 @@ pub fn login(server: &Server, topology: &Topology) -> Option<Login> {
     let (host, port, database) = (server.host.clone(), server.port, server.database_name.clone());
     Some(Login { host, port, database, user, password })
 }
-
-const SCHEMA_TRIES: usize = 20;
-const SCHEMA_PAUSE: std::time::Duration = std::time::Duration::from_secs(3);

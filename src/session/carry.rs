@@ -333,13 +333,16 @@ impl Session {
         plan: &Spread,
         request: Request<'_>,
     ) -> Result<Result<(), Stopped>, End> {
+        let home = plan.parts.first().map_or(ShardId(0), |part| part.shard);
+        let ticket = match self.station.shared.begin_two_phase(&self.snapshot.database.name, home).await {
+            Ok(ticket) => ticket,
+            Err(error) => return Ok(Err(Stopped::Refused(error))),
+        };
         let mut lents = match self.lend_all(&plan.parts, Access::Write).await {
             Ok(lents) => lents,
             Err(stopped) => return Ok(Err(stopped)),
         };
         client.output.extend_from_slice(&self.news.split());
-        let home = plan.parts.first().map_or(ShardId(0), |part| part.shard);
-        let ticket = self.station.shared.begin_two_phase(home);
         let decision = Decision { gid: ticket.gid(), limit_bytes: self.snapshot.topology.process.merge_limit };
         let mut inputs: Vec<_> = lents.iter_mut().map(|lent| &mut *lent.connection).collect();
         let ended = spread(client, &mut inputs, plan, request, &decision).await;

@@ -211,8 +211,8 @@ impl Shared {
         self.control.fleet().suspect(server);
     }
 
-    pub(super) fn begin_two_phase(&self, home: ShardId) -> Ticket {
-        self.control.begin_write(home)
+    pub(super) async fn begin_two_phase(&self, database: &str, home: ShardId) -> Result<Ticket, Error> {
+        self.control.begin_write(database, home).await
     }
 
     /// DDL ran: the next statement must see what it made.

@@ -138,6 +138,8 @@ pub(crate) struct Proxy {
     pub(crate) port: u16,
     pub(crate) config: std::path::PathBuf,
     child: Child,
+    /// Ends the proxy when this process is gone: statics are never dropped.
+    watcher: Child,
     _folder: tempfile::TempDir,
 }
 
@@ -154,13 +156,20 @@ impl Proxy {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        let watcher = Command::new("sh")
+            .args(["-c", "cat >/dev/null; kill -KILL $0", &child.id().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = lines.by_ref().map(Result::unwrap).find(|line| line.starts_with("pgweir listens on"));
         let Some(line) = line else { panic!("pgweir did not start: {:?}", child.wait()) };
         // Read to its end, so that the proxy never waits for a reader.
         thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("pgweir: {line}")));
         let port = line.trim().rsplit(':').next().unwrap().parse().unwrap();
-        Self { port, config: file, child, _folder: folder }
+        Self { port, config: file, child, watcher, _folder: folder }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -180,6 +189,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
+        self.watcher.kill().and_then(|()| self.watcher.wait()).unwrap();
         let ended = self.child.kill().and_then(|()| self.child.wait());
         eprintln!("proxy ended: {ended:?}");
     }

@@ -1,0 +1,181 @@
+//! The demo's shop on two shards with replicas, through the proxy, by psql and by a driver.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::sync::OnceLock;
+
+use support::{APP, Cluster, PASSWORD, Proxy, Role};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+
+/// One cluster with a few rows, and one proxy, for all tests of this file.
+fn shop() -> &'static (Proxy, &'static Cluster) {
+    static SHOP: OnceLock<(Proxy, &'static Cluster)> = OnceLock::new();
+    SHOP.get_or_init(|| {
+        let cluster = Cluster::shared();
+        cluster.sql_everywhere(
+            "create table people(user_id bigint primary key, name text collate \"C\", score numeric); \
+             create table notes(user_id bigint, id bigint, body text, primary key (user_id, id)); \
+             grant all on people, notes to public",
+        );
+        cluster.settle();
+        (Proxy::start(&cluster.toml()), cluster)
+    })
+}
+
+async fn client() -> Client {
+    let port = tokio::task::spawn_blocking(|| shop().0.port).await.unwrap();
+    let login = format!("host=127.0.0.1 port={port} user={APP} password='{PASSWORD}' dbname=shop");
+    let (client, connection) = tokio_postgres::connect(&login, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// Rows of a simple query, values by `|`.
+async fn rows(client: &Client, sql: &str) -> Vec<String> {
+    let messages = client.simple_query(sql).await.unwrap_or_else(|cause| panic!("{sql}: {cause:?}"));
+    let row = |message: &SimpleQueryMessage| match message {
+        SimpleQueryMessage::Row(row) => {
+            Some((0..row.len()).map(|column| row.get(column).unwrap_or("NULL")).collect::<Vec<_>>().join("|"))
+        }
+        _ => None,
+    };
+    messages.iter().filter_map(row).collect()
+}
+
+async fn sqlstate(client: &Client, sql: &str) -> String {
+    let cause = client.simple_query(sql).await.expect_err(sql);
+    cause.code().map(|code| code.code().to_owned()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn rows_are_written_where_their_key_is_and_read_from_everywhere() {
+    let client = client().await;
+    let inserted = client
+        .simple_query("insert into people values (1, 'b', 1.5), (1001, 'a', 2.5), (2, 'd', null), (1002, 'c', 10) returning user_id")
+        .await
+        .unwrap();
+    assert!(matches!(inserted.last(), Some(SimpleQueryMessage::CommandComplete(4))));
+    let cluster = shop().1;
+    assert_eq!(
+        cluster.sql_everywhere("select string_agg(user_id::text, ',' order by user_id) from people"),
+        ["1,2", "1001,1002"]
+    );
+    for (sql, expected) in [
+        ("select name from people where user_id = 1001", &["a"][..]),
+        ("select user_id from people order by name", &["1001", "1", "1002", "2"]),
+        ("select user_id from people order by name desc limit 2 offset 1", &["1002", "1"]),
+        ("select name from people where user_id in (2, 1001) order by user_id", &["d", "a"]),
+        (
+            "select count(*), sum(score), avg(score), min(name), max(user_id) from people",
+            &["4|14.0|4.6666666666666667|a|1002"],
+        ),
+        ("select user_id > 1000, count(*) from people group by 1 order by 1", &["f|2", "t|2"]),
+        ("select * from people where user_id = 5000", &[]),
+        ("select * from people where user_id = 1 and user_id = 1001", &[]),
+        ("select count(*) from people where user_id = -5", &["0"]),
+        ("select p.name from people p join notes n using (user_id) where p.user_id = 1", &[]),
+    ] {
+        assert_eq!(rows(&client, sql).await, expected, "{sql}");
+    }
+    assert_eq!(rows(&client, "update people set score = 0 where user_id > 1").await.len(), 0);
+    assert_eq!(rows(&client, "select count(*) from people where score = 0").await, ["3"]);
+    // By the extended protocol, key in binary.
+    let statement = client.prepare("select name from people where user_id = $1").await.unwrap();
+    for (key, name) in [(1_i64, "b"), (1001, "a"), (1002, "c"), (2, "d")] {
+        assert_eq!(client.query_one(&statement, &[&key]).await.unwrap().get::<_, String>(0), name);
+    }
+    let all = client.query("select user_id from people where user_id >= $1 order by user_id", &[&2_i64]).await.unwrap();
+    assert_eq!(all.iter().map(|row| row.get::<_, i64>(0)).collect::<Vec<_>>(), [2, 1001, 1002]);
+}
+
+#[tokio::test]
+async fn a_write_on_several_shards_is_all_or_none() {
+    let (client, cluster) = (client().await, shop().1);
+    client.simple_query("insert into notes values (7, 1, 'x')").await.unwrap();
+    // The second shard takes its row, the first refuses its own: neither stays.
+    assert_eq!(sqlstate(&client, "insert into notes values (1007, 1, 'y'), (7, 1, 'z')").await, "23505");
+    assert_eq!(cluster.sql_everywhere("select count(*) from notes where id = 1"), ["1", "0"]);
+    assert_eq!(cluster.sql_everywhere("select count(*) from pg_prepared_xacts"), ["0", "0"]);
+    client.simple_query("create table made(user_id bigint primary key)").await.unwrap();
+    assert_eq!(cluster.sql_everywhere("select count(*) from pg_class where relname = 'made'"), ["1", "1"]);
+    client.simple_query("insert into made values (3), (1003)").await.unwrap();
+    assert_eq!(rows(&client, "select count(*) from made").await, ["2"]);
+    client.simple_query("drop table made").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_cannot_be_carried_out_is_refused_with_its_reason() {
+    let client = client().await;
+    for (sql, expected) in [
+        ("insert into people values (null, 'x', 0)", "22023"),
+        ("insert into people values (0, 'x', 0)", "22023"),
+        ("insert into people(name) values ('x')", "0A000"),
+        ("select distinct on (name) name from people", "0A000"),
+        ("select a.name from people a join people b on a.name = b.name", "0A000"),
+        ("select row_number() over () from people", "0A000"),
+        ("update people set user_id = 5 where user_id = 4", "0A000"),
+        ("select 1 /* pgweir: shard=9 */", "22023"),
+        ("copy people from stdin", "0A000"),
+        ("selec", "0A000"),
+        ("set standard_conforming_strings = off", "0A000"),
+    ] {
+        assert_eq!(sqlstate(&client, sql).await, expected, "{sql}");
+    }
+    assert_eq!(rows(&client, "select 1").await, ["1"], "the session goes on");
+}
+
+#[tokio::test]
+async fn a_transaction_stays_on_its_shard() {
+    let client = client().await;
+    client.simple_query("insert into notes values (50, 1, 'a'), (1050, 1, 'a')").await.unwrap();
+    client.batch_execute("begin; update notes set body = 'b' where user_id = 50").await.unwrap();
+    assert_eq!(rows(&client, "select body from notes where user_id = 50").await, ["b"]);
+    assert_eq!(sqlstate(&client, "select body from notes where user_id = 1050").await, "0A000");
+    assert_eq!(sqlstate(&client, "select 1").await, "25P02");
+    client.batch_execute("rollback").await.unwrap();
+    assert_eq!(rows(&client, "select body from notes where user_id = 50").await, ["a"]);
+    client.batch_execute("begin").await.unwrap();
+    client.batch_execute("update notes set body = 'c' where user_id = 1050").await.unwrap();
+    client.batch_execute("commit").await.unwrap();
+    assert_eq!(rows(&client, "select body from notes where user_id = 1050").await, ["c"]);
+}
+
+#[tokio::test]
+async fn settings_follow_the_client_and_nobody_else() {
+    let (one, other) = (client().await, client().await);
+    one.batch_execute("set timezone to 'Asia/Tokyo'").await.unwrap();
+    one.batch_execute("begin; set timezone to 'UTC'; rollback").await.unwrap();
+    for _ in 0..5 {
+        assert_eq!(rows(&one, "show timezone").await, ["Asia/Tokyo"]);
+        assert_ne!(rows(&other, "show timezone").await, ["Asia/Tokyo"]);
+    }
+    one.batch_execute("reset timezone").await.unwrap();
+    assert_eq!(rows(&one, "show timezone").await, rows(&other, "show timezone").await);
+}
+
+#[tokio::test]
+async fn reads_go_to_replicas_and_never_miss_the_sessions_own_writes() {
+    let (client, cluster) = (client().await, shop().1);
+    for shard in 0..2 {
+        (1..=2).for_each(|replica| cluster.delay_replay(shard, replica, "20ms"));
+    }
+    let mut stale = 0;
+    for round in 0..300_i64 {
+        let key = 100 + (round % 2) * 1000;
+        let body = format!("round {round}");
+        client.execute("insert into notes values ($1, $2, $3)", &[&key, &(1000 + round), &body]).await.unwrap();
+        let sql = "select count(*) from notes where user_id = $1 and id = $2";
+        let seen: i64 = client.query_one(sql, &[&key, &(1000 + round)]).await.unwrap().get(0);
+        stale += i64::from(seen != 1);
+    }
+    assert_eq!(stale, 0);
+    // Somebody who wrote nothing reads from a replica: it alone says that it is in recovery.
+    let reader = self::client().await;
+    assert_eq!(rows(&reader, "select pg_is_in_recovery() from notes where user_id = 100 limit 1").await, ["t"]);
+    for shard in 0..2 {
+        (1..=2).for_each(|replica| cluster.delay_replay(shard, replica, "0"));
+    }
+    assert_eq!(cluster.sql(0, Role::Replica(1), "show recovery_min_apply_delay"), "0");
+}
