@@ -1,4 +1,4 @@
-//! The demo's shop on two shards with replicas, through the proxy, by psql and by a driver.
+//! Two shards with replicas behind the proxy as one PostgreSQL, by a driver.
 
 #![allow(clippy::unwrap_used)]
 
@@ -158,9 +158,7 @@ async fn settings_follow_the_client_and_nobody_else() {
 #[tokio::test]
 async fn reads_go_to_replicas_and_never_miss_the_sessions_own_writes() {
     let (client, cluster) = (client().await, shop().1);
-    for shard in 0..2 {
-        (1..=2).for_each(|replica| cluster.delay_replay(shard, replica, "20ms"));
-    }
+    cluster.delay_all_replays("20ms");
     let mut stale = 0;
     for round in 0..300_i64 {
         let key = 100 + (round % 2) * 1000;
@@ -174,8 +172,6 @@ async fn reads_go_to_replicas_and_never_miss_the_sessions_own_writes() {
     // Somebody who wrote nothing reads from a replica: it alone says that it is in recovery.
     let reader = self::client().await;
     assert_eq!(rows(&reader, "select pg_is_in_recovery() from notes where user_id = 100 limit 1").await, ["t"]);
-    for shard in 0..2 {
-        (1..=2).for_each(|replica| cluster.delay_replay(shard, replica, "0"));
-    }
+    cluster.delay_all_replays("0");
     assert_eq!(cluster.sql(0, Role::Replica(1), "show recovery_min_apply_delay"), "0");
 }

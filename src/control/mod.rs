@@ -30,12 +30,19 @@ use schema::Schema;
 pub struct Control {
     topology: ArcSwap<Topology>,
     fleet: ArcSwap<Fleet>,
-    catalogs: ArcSwap<HashMap<String, Arc<CatalogCell>>>,
-    schemas: ArcSwap<HashMap<String, Schema>>,
+    databases: ArcSwap<HashMap<String, Known>>,
     progress: Arc<InProgress>,
     /// Changes whenever a snapshot does.
     epoch: Arc<AtomicU64>,
     tasks: Mutex<JoinSet<()>>,
+}
+
+/// What is known of a database.
+#[derive(Clone, Default)]
+struct Known {
+    catalog: Arc<CatalogCell>,
+    /// Asked for where writes may reach several shards.
+    schema: Schema,
 }
 
 impl Control {
@@ -45,8 +52,7 @@ impl Control {
         let control = Arc::new(Self {
             topology: ArcSwap::from_pointee(topology),
             fleet: ArcSwap::from_pointee(fleet),
-            catalogs: ArcSwap::default(),
-            schemas: ArcSwap::default(),
+            databases: ArcSwap::default(),
             progress: Arc::default(),
             epoch: Arc::new(AtomicU64::new(1)),
             tasks: Mutex::default(),
@@ -78,14 +84,14 @@ impl Control {
     }
 
     pub fn catalog(&self, database: &str) -> Option<Arc<CatalogCell>> {
-        self.catalogs.load().get(database).cloned()
+        self.databases.load().get(database).map(|known| Arc::clone(&known.catalog))
     }
 
     /// Names one write over several shards; waits until what decides it is there.
     pub async fn begin_write(&self, database: &str, home: ShardId) -> Result<Ticket, Error> {
-        let schema = self.schemas.load().get(database).cloned();
-        if let Some(schema) = schema {
-            schema.made().await?;
+        let known = self.databases.load().get(database).cloned();
+        if let Some(known) = known {
+            known.schema.made().await?;
         }
         Ok(self.progress.begin(home))
     }
@@ -103,26 +109,23 @@ impl Control {
             let interval = topology.process.probe_interval;
             tasks.spawn(probe::watch(Arc::clone(state), Arc::clone(shard), login, interval));
         }
-        let (known, known_schemas) = (self.catalogs.load_full(), self.schemas.load_full());
-        let (mut cells, mut schemas) = (HashMap::new(), HashMap::new());
+        let before = self.databases.load_full();
+        let mut databases = HashMap::new();
         for database in topology.databases.values() {
-            let cell = known.get(&database.name).cloned().unwrap_or_default();
-            cells.insert(database.name.clone(), Arc::clone(&cell));
+            let known = before.get(&database.name).cloned().unwrap_or_default();
+            databases.insert(database.name.clone(), known.clone());
             let primaries = primaries(database, &topology);
             let Some(home) = primaries.get(usize::from(database.home.0)).cloned() else { continue };
-            tasks.spawn(catalog::watch(cell, home, Arc::clone(&self.epoch)));
+            tasks.spawn(catalog::watch(known.catalog, home, Arc::clone(&self.epoch)));
             if primaries.len() > 1 {
                 let (progress, retention) = (Arc::clone(&self.progress), topology.process.decision_retention);
-                let schema = known_schemas.get(&database.name).cloned().unwrap_or_default();
-                schemas.insert(database.name.clone(), schema.clone());
                 tasks.spawn(async move {
-                    schema.ensure(&primaries).await;
+                    known.schema.ensure(&primaries).await;
                     recovery::watch(primaries, progress, retention).await;
                 });
             }
         }
-        self.catalogs.store(Arc::new(cells));
-        self.schemas.store(Arc::new(schemas));
+        self.databases.store(Arc::new(databases));
         // The tasks of the topology before end with their set.
         *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
     }

@@ -16,9 +16,10 @@ use crate::wire::frame::{Header, server};
 use crate::wire::message::{put_bare, put_command_complete, put_query, put_warning};
 use crate::wire::{Channel, frame};
 
-/// The names of the prepared transactions of one write.
+/// How one write comes to its end.
 pub struct Decision<'a> {
-    pub gid: &'a str,
+    /// The name of its prepared transactions; `None`: each part commits by itself.
+    pub gid: Option<&'a str>,
     /// Bytes of rows that may be held for RETURNING.
     pub limit_bytes: usize,
 }
@@ -31,22 +32,27 @@ pub async fn spread(
     request: Request<'_>,
     decision: &Decision<'_>,
 ) -> Result<Ended, Broken> {
-    let two_phase = inputs.len() > 1 && plan.transactional;
-    for (input, part) in inputs.iter_mut().zip(&plan.parts) {
-        if two_phase {
-            put_query(&mut input.channel.output, BEGIN);
-            input.owed.push(Cause::Query, Payee::Nobody);
+    let two_phase = decision.gid.is_some();
+    if two_phase {
+        // Answered before the parts are sent: a part after a BEGIN that was cancelled would commit by itself.
+        let failures = ask_all(client, inputs, BEGIN).await?;
+        if let Some(failure) = failures.into_iter().flatten().next() {
+            return give_up(client, inputs, true, Failure::Server(failure)).await;
         }
+    }
+    for (input, part) in inputs.iter_mut().zip(&plan.parts) {
         request.put(input, part, 0);
         send(client, input).await?;
     }
     let mut answers = Answers::default();
     for input in inputs.iter_mut() {
-        if let Err(failure) = answers.collect(client, input, two_phase, decision.limit_bytes).await? {
+        if let Err(failure) = answers.collect(client, input, decision.limit_bytes).await? {
             return give_up(client, inputs, two_phase, failure).await;
         }
     }
-    if two_phase && let Some(failure) = commit(client, inputs, decision.gid).await? {
+    if let Some(gid) = decision.gid
+        && let Some(failure) = commit(client, inputs, gid).await?
+    {
         return give_up(client, inputs, false, failure).await;
     }
     answers.give(client, plan, request);
@@ -74,22 +80,18 @@ impl Answers {
         &mut self,
         client: &mut Channel,
         input: &mut Connection,
-        begun: bool,
         limit_bytes: usize,
     ) -> Result<Result<(), Failure>, Broken> {
         let mut rows = Vec::new();
         let mut failure = None;
-        // BEGIN cannot fail on an idle connection but by a cancel request or a shutdown.
-        let mut begin_answered = !begun;
         while !input.owed.is_empty() {
             let (kind, frame) = next(client, input).await?;
             match kind {
                 server::ERROR => {
                     failure.get_or_insert(Failure::Server(frame));
                 }
-                server::READY if !begin_answered => begin_answered = true,
-                server::ROW_DESCRIPTION if begin_answered => self.columns = Some(frame.slice(Header::BYTES..)),
-                server::DATA_ROW if begin_answered => {
+                server::ROW_DESCRIPTION => self.columns = Some(frame.slice(Header::BYTES..)),
+                server::DATA_ROW => {
                     self.bytes += frame.len();
                     rows.push(frame);
                     if self.bytes > limit_bytes {
@@ -100,7 +102,7 @@ impl Answers {
                         failure.get_or_insert(Failure::Proxy(error));
                     }
                 }
-                server::COMMAND_COMPLETE if begin_answered => {
+                server::COMMAND_COMPLETE => {
                     let tag = frame[Header::BYTES..].strip_suffix(&[0]).unwrap_or_default();
                     self.tags.push(String::from_utf8_lossy(tag).into_owned());
                 }

@@ -15,6 +15,7 @@ use super::settings::Tracked;
 use super::transaction::{Begun, Open, Transaction};
 use super::{Pin, Session, State};
 use crate::balance::Need;
+use crate::control::Ticket;
 use crate::error::{Error, SqlState};
 use crate::executor::{Broken, Decision, Ended, Request, relay, scatter, spread};
 use crate::plan::{Access, Part, Scatter, Spread};
@@ -333,8 +334,7 @@ impl Session {
         plan: &Spread,
         request: Request<'_>,
     ) -> Result<Result<(), Stopped>, End> {
-        let home = plan.parts.first().map_or(ShardId(0), |part| part.shard);
-        let ticket = match self.station.shared.begin_two_phase(&self.snapshot.database.name, home).await {
+        let ticket = match self.name_write(plan).await {
             Ok(ticket) => ticket,
             Err(error) => return Ok(Err(Stopped::Refused(error))),
         };
@@ -343,13 +343,24 @@ impl Session {
             Err(stopped) => return Ok(Err(stopped)),
         };
         client.output.extend_from_slice(&self.news.split());
-        let decision = Decision { gid: ticket.gid(), limit_bytes: self.snapshot.topology.process.merge_limit };
+        let decision =
+            Decision { gid: ticket.as_ref().map(Ticket::gid), limit_bytes: self.snapshot.topology.process.merge_limit };
         let mut inputs: Vec<_> = lents.iter_mut().map(|lent| &mut *lent.connection).collect();
         let ended = spread(client, &mut inputs, plan, request, &decision).await;
         drop(ticket);
         let now = Instant::now();
         plan.parts.iter().for_each(|part| self.note_write(part.shard, now));
         self.settle_all(lents, ended)
+    }
+
+    /// A name for a write that takes two phases; waits until what decides it is there.
+    async fn name_write(&self, plan: &Spread) -> Result<Option<Ticket>, Error> {
+        match plan.parts.first() {
+            Some(home) if plan.transactional && plan.parts.len() > 1 => {
+                self.station.shared.begin_two_phase(&self.snapshot.database.name, home.shard).await.map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     async fn lend_all(&mut self, parts: &[Part], access: Access) -> Result<Vec<Lent>, Stopped> {

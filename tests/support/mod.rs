@@ -107,6 +107,12 @@ impl Cluster {
         until(|| self.sql(shard, replica, differs) == wanted);
     }
 
+    pub(crate) fn delay_all_replays(&self, delay: &str) {
+        for shard in 0..2 {
+            (1..=2).for_each(|replica| self.delay_replay(shard, replica, delay));
+        }
+    }
+
     /// Configuration of a proxy for the demo's shop on this cluster, with user `app`, for [`Proxy::start`].
     pub(crate) fn toml(&self) -> String {
         format!("admin_users = [\"{APP}\"]\n{}", dev::tables(&self.cluster))
@@ -138,7 +144,7 @@ pub(crate) struct Proxy {
     pub(crate) port: u16,
     pub(crate) config: std::path::PathBuf,
     child: Child,
-    /// Ends the proxy when this process is gone: statics are never dropped.
+    /// Ends the proxy when this process is gone (statics are never dropped), as the cluster's own guard ends servers.
     watcher: Child,
     _folder: tempfile::TempDir,
 }
