@@ -29,8 +29,8 @@ pub struct Connection {
     /// What the server's settings are, when no transaction is open.
     pub applied: Settings,
     pub server: Arc<Server>,
-    /// ParameterStatus messages of the log-in.
-    pub reported: Arc<Vec<(String, String)>>,
+    /// What it reports while a session has set nothing.
+    pub reported: Reported,
     /// The client speaks: CopyInResponse was seen, and neither its end nor an error.
     pub copying_in: bool,
     prepared: Prepared,
@@ -41,7 +41,14 @@ pub struct Connection {
     pub(super) worker: usize,
     pub(super) place: Option<Place>,
     tainted: bool,
+    /// What ran for its client may have changed more of the server's session than can be told.
+    unsure: bool,
+    /// As `unsure`, and the client is another one now.
+    unclean: bool,
 }
+
+/// ParameterStatus messages: names and values in the order of a log-in, shared by connections alike.
+pub type Reported = Arc<Vec<(String, String)>>;
 
 /// Where a CancelRequest for a connection goes.
 #[derive(Debug)]
@@ -91,6 +98,8 @@ impl Connection {
             worker: terms.worker,
             place: None,
             tainted: false,
+            unsure: false,
+            unclean: false,
         })
     }
 
@@ -101,6 +110,16 @@ impl Connection {
     /// Never to be used for another client again.
     pub fn taint(&mut self) {
         self.tainted = true;
+    }
+
+    /// Its session may have been changed out of sight: it is cleared before another client has it.
+    pub fn distrust(&mut self) {
+        self.unsure = true;
+    }
+
+    /// Its client is done with it.
+    pub(super) fn change_hands(&mut self) {
+        self.unclean |= std::mem::take(&mut self.unsure);
     }
 
     /// Everything asked was answered, no transaction is open, nothing unaccounted is there.
@@ -260,7 +279,10 @@ impl Connection {
         wanted: &Settings,
         report: &mut (dyn FnMut(&str, &str) + Send),
     ) -> Result<Result<(), Bytes>, Error> {
-        let sql = difference(&self.applied, wanted);
+        let sql = match self.unclean {
+            true => CLEARING.to_owned() + &difference(&Settings::default(), wanted),
+            false => difference(&self.applied, wanted),
+        };
         if !sql.is_empty()
             && let Err(failure) = self.run_all(&[&sql], report).await?
         {
@@ -268,6 +290,7 @@ impl Connection {
             return Ok(Err(failure));
         }
         self.applied = Arc::clone(wanted);
+        self.unclean = false;
         Ok(Ok(()))
     }
 
@@ -375,5 +398,9 @@ impl Drop for Connection {
 pub fn skip(input: &mut BytesMut, header: Header) {
     input.advance(header.length);
 }
+
+/// As DISCARD ALL (PostgreSQL documentation, DISCARD), but for plans and prepared statements, and within a text of more.
+const CLEARING: &str = "RESET ROLE;SET SESSION AUTHORIZATION DEFAULT;RESET ALL;CLOSE ALL;UNLISTEN *;\
+                        SELECT pg_advisory_unlock_all();DISCARD TEMP;DISCARD SEQUENCES;";
 
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);

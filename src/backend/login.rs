@@ -68,7 +68,7 @@ async fn encrypt(mut stream: TcpStream, server: &Server) -> std::io::Result<Stre
     if server.tls == ServerTls::Disable {
         return Ok(Stream::Tcp(stream));
     }
-    stream.write_all(&Startup::Encryption.encode()).await?;
+    stream.write_all(&Startup::Tls.encode()).await?;
     match stream.read_u8().await? {
         b'S' => tls::connect(stream, server).await.map(|stream| Stream::ServerTls(Box::new(stream))),
         b'N' if server.tls == ServerTls::Prefer => Ok(Stream::Tcp(stream)),

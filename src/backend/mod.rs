@@ -12,7 +12,7 @@ mod tls;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use connection::{CancelTarget, Connection, Settled, describe_failure, is_fatal, skip, statement_name};
+pub use connection::{CancelTarget, Connection, Reported, Settled, describe_failure, is_fatal, skip, statement_name};
 pub use login::Login;
 pub use owed::{Cause, Event, Owed, Payee, Verdict};
 pub use pool::{Limits, Pool, Usage};

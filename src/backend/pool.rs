@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::connection::{Connection, OpeningTerms};
+use super::connection::{Connection, OpeningTerms, Reported};
 use super::login::Login;
 use crate::error::{Error, SqlState};
 use crate::topology::Server;
@@ -45,6 +45,8 @@ struct State {
     /// Places taken: idle, lent and being opened.
     taken: usize,
     waiters: VecDeque<oneshot::Sender<Handed>>,
+    /// What servers report now, as far as known.
+    reported: Reported,
     closed: bool,
 }
 
@@ -103,11 +105,28 @@ impl Pool {
         let terms = OpeningTerms { connect_timeout, keepalive, worker };
         let mut connection = Connection::open(&self.server, &self.login, terms).await?;
         connection.place = Some(place);
+        connection.reported = self.lock().agree(&connection.reported);
         Ok(connection)
+    }
+
+    pub fn reported(&self) -> Reported {
+        Arc::clone(&self.lock().reported)
+    }
+
+    /// A server told, unasked, a new value of what it reports.
+    pub fn hear(&self, connection: &mut Connection, name: &str, value: &str) {
+        let mut reported = Vec::clone(&connection.reported);
+        match reported.iter_mut().find(|(known, _)| known == name) {
+            Some((_, known)) if known == value => return,
+            Some((_, known)) => value.clone_into(known),
+            None => reported.push((name.to_owned(), value.to_owned())),
+        }
+        connection.reported = self.lock().agree(&Arc::new(reported));
     }
 
     fn take(self: &Arc<Self>, worker: usize) -> Taken {
         let mut state = self.lock();
+        state.forget_who_gave_up();
         if state.waiters.is_empty() {
             while let Some(mut connection) = state.take_idle(worker) {
                 if connection.is_quiet() && !connection.is_older_than(self.limits.lifetime) {
@@ -158,6 +177,7 @@ impl Pool {
         if !connection.is_clean() || connection.is_older_than(self.limits.lifetime) {
             return;
         }
+        connection.change_hands();
         connection.channel.relax();
         connection.used = Instant::now();
         let mut connection = Box::new(connection);
@@ -226,7 +246,7 @@ impl Pool {
         Usage {
             idle: state.idle.len(),
             lent: state.taken - state.idle.len(),
-            waiting: state.waiters.len(),
+            waiting: state.waiters.iter().filter(|waiter| !waiter.is_closed()).count(),
             waits: self.waited.load(Ordering::Relaxed),
             waited: Duration::from_micros(self.waited_micros.load(Ordering::Relaxed)),
         }
@@ -250,6 +270,21 @@ impl State {
             Some(position) => Some(self.idle.remove(position)),
             None => self.idle.pop(),
         }
+    }
+
+    /// Those at the front: who came first gave up first, as a rule.
+    fn forget_who_gave_up(&mut self) {
+        while self.waiters.front().is_some_and(oneshot::Sender::is_closed) {
+            self.waiters.pop_front();
+        }
+    }
+
+    /// The same values become the same list.
+    fn agree(&mut self, reported: &Reported) -> Reported {
+        if self.reported != *reported {
+            self.reported = Arc::clone(reported);
+        }
+        Arc::clone(&self.reported)
     }
 
     /// Closes a connection while the lock is held: its place is given back here, not by its own drop.

@@ -65,8 +65,9 @@ impl Relay {
         loop {
             let before = (client.input.len(), connection.channel.input.len());
             self.forward(client, connection, unit)?;
+            let mut hungry = false;
             if !self.complete || connection.copying_in {
-                self.feed(client, connection, unit)?;
+                hungry = self.feed(client, connection, unit)?;
             }
             if self.complete && self.passing == 0 && connection.owed.is_empty() {
                 return Poll::Ready(Ok(()));
@@ -74,7 +75,7 @@ impl Relay {
             let mut progress = before != (client.input.len(), connection.channel.input.len());
             progress |= self.poll_server(cx, client, connection)?;
             if !progress {
-                progress |= poll_client(cx, client)?;
+                progress |= poll_client(cx, client, if hungry { usize::MAX } else { BUFFER_BYTES })?;
             }
             if !progress {
                 return Poll::Pending;
@@ -82,12 +83,14 @@ impl Relay {
         }
     }
 
-    fn feed(&mut self, client: &mut Channel, connection: &mut Connection, unit: &mut dyn Unit) -> Result<(), Broken> {
-        if connection.channel.output.len() < BUFFER_BYTES {
-            self.complete = unit.feed(&mut client.input, connection).map_err(Broken::Refused)?;
-            connection.owed.give(&mut client.output);
+    /// `true`: what is there does not do, however much it is.
+    fn feed(&mut self, client: &mut Channel, connection: &mut Connection, unit: &mut dyn Unit) -> Result<bool, Broken> {
+        if connection.channel.output.len() >= BUFFER_BYTES {
+            return Ok(false);
         }
-        Ok(())
+        self.complete = unit.feed(&mut client.input, connection).map_err(Broken::Refused)?;
+        connection.owed.give(&mut client.output);
+        Ok(!self.complete && connection.channel.output.len() < BUFFER_BYTES)
     }
 
     /// `true`: there is more to do at once.
@@ -218,8 +221,8 @@ impl Relay {
     }
 }
 
-/// Writes what waits and reads what is there. `true`: there is more to do at once.
-pub(super) fn poll_client(cx: &mut Context<'_>, client: &mut Channel) -> Result<bool, Broken> {
+/// Writes what waits and reads what is there, while less than `most` bytes wait. `true`: there is more to do at once.
+pub(super) fn poll_client(cx: &mut Context<'_>, client: &mut Channel, most: usize) -> Result<bool, Broken> {
     let mut progress = false;
     if !client.output.is_empty() {
         let full = client.output.len() >= BUFFER_BYTES;
@@ -229,7 +232,7 @@ pub(super) fn poll_client(cx: &mut Context<'_>, client: &mut Channel) -> Result<
             Poll::Pending => progress = full && client.output.len() < BUFFER_BYTES,
         }
     }
-    if client.input.len() < BUFFER_BYTES {
+    if client.input.len() < most {
         match client.poll_fill(cx) {
             Poll::Pending => {}
             Poll::Ready(Ok(0)) => return Err(Broken::Client(std::io::ErrorKind::UnexpectedEof.into())),

@@ -179,7 +179,7 @@ async fn read(client: &mut Channel, input: &mut Connection) -> Result<(), Broken
     let outcome = std::future::poll_fn(|cx| {
         let filled = input.channel.poll_fill(cx);
         if filled.is_pending() {
-            while poll_client(cx, client)? {}
+            while poll_client(cx, client, BUFFER_BYTES)? {}
         }
         filled.map(Ok)
     });
@@ -204,7 +204,7 @@ pub(super) async fn send(client: &mut Channel, connection: &mut Connection) -> R
                     _ => break,
                 }
             }
-            while poll_client(cx, client)? {}
+            while poll_client(cx, client, BUFFER_BYTES)? {}
         }
         flushed.map(Ok::<_, Broken>)
     });

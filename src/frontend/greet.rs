@@ -29,7 +29,8 @@ pub(super) async fn greet(mut channel: Channel, tls: Option<&Acceptor>) -> std::
             Err(error) => return Ok(Greeted::Refused(channel, error)),
         };
         channel = match startup {
-            Startup::Encryption => match answer(channel, tls).await? {
+            Startup::Gssapi => decline(channel).await?,
+            Startup::Tls => match answer(channel, tls).await? {
                 Some(channel) => channel,
                 None => return Ok(Greeted::Gone),
             },
@@ -71,9 +72,7 @@ async fn packet(channel: &mut Channel) -> std::io::Result<Result<Option<Startup>
 /// `S` and a handshake, or `N`. `None`: the client sent bytes ahead of the handshake, as an attacker in between would.
 async fn answer(mut channel: Channel, tls: Option<&Acceptor>) -> std::io::Result<Option<Channel>> {
     let Some(tls) = tls.filter(|_| !channel.is_encrypted()) else {
-        channel.output.extend_from_slice(b"N");
-        channel.flush().await?;
-        return Ok(Some(channel));
+        return decline(channel).await.map(Some);
     };
     if channel.input.has_remaining() {
         return Ok(None);
@@ -83,6 +82,12 @@ async fn answer(mut channel: Channel, tls: Option<&Acceptor>) -> std::io::Result
     let Stream::Tcp(stream) = channel.into_stream() else { return Ok(None) };
     let stream = tls.accept(stream).await?;
     Ok(Some(Channel::new(Stream::ClientTls(Box::new(stream)))))
+}
+
+async fn decline(mut channel: Channel) -> std::io::Result<Channel> {
+    channel.output.extend_from_slice(b"N");
+    channel.flush().await?;
+    Ok(channel)
 }
 
 fn texts(parameters: Vec<Parameter>) -> Result<Vec<(String, String)>, Error> {

@@ -128,7 +128,7 @@ impl Frontend {
     ) -> Result<Learned, Error> {
         let key = (snapshot.name.to_string(), user.name.clone(), Arc::clone(settings));
         let known = || self.logins.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(learned) = known().get(&key) {
+        if let Some(learned) = known().get(&key).filter(|learned| learned.holds(snapshot)) {
             return Ok(learned.clone());
         }
         let learned = self.shared.learn(snapshot, user, settings, station.worker).await?;

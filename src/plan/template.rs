@@ -29,6 +29,7 @@ pub struct Template {
     pub(super) shards: usize,
     pub(super) tables: Vec<(String, &'static str)>,
     placement: Placement,
+    opaque: bool,
 }
 
 #[derive(Debug)]
@@ -87,7 +88,13 @@ impl Template {
             shards: database.shards.len(),
             tables: resolved.iter().map(|relation| (relation.name.clone(), word(&relation.class))).collect(),
             placement,
+            opaque: statement.calls.iter().any(|call| access::is_opaque(call, catalog)),
         }
+    }
+
+    /// Calls functions that may change the server's session.
+    pub fn is_opaque(&self) -> bool {
+        self.opaque
     }
 
     /// Changes nothing, as far as parse tree and catalog prove.

@@ -31,6 +31,10 @@ pub(super) struct Carried<'s> {
     /// Which unnamed statement the server has.
     unnamed: Option<u64>,
     pub failed: bool,
+    /// ParameterStatus messages: name and value.
+    pub heard: Vec<(String, String)>,
+    /// Notifications are for this client.
+    listens: bool,
     /// Of messages that were not known while deciding.
     effects: Vec<Effect>,
     /// Text of the first error, where somebody logs or looks at it.
@@ -38,9 +42,11 @@ pub(super) struct Carried<'s> {
 }
 
 impl<'s> Carried<'s> {
-    pub(super) fn new(session: &'s mut Session, steps: Steps, shard: ShardId) -> Self {
+    pub(super) fn new(session: &'s mut Session, steps: Steps, shard: ShardId, listens: bool) -> Self {
         Self {
             session,
+            heard: Vec::new(),
+            listens,
             steps: steps.into_iter(),
             shard,
             passing: 0,
@@ -138,6 +144,10 @@ impl<'s> Carried<'s> {
             client::BIND if !whole && header.length > STATEMENT_BYTES => {
                 return self.feed_long_bind(input, connection, header);
             }
+            _ if !whole && header.length > STATEMENT_BYTES => {
+                let message = format!("a message longer than {STATEMENT_BYTES} bytes is not supported here");
+                return Err(Error::new(SqlState::TOO_LARGE, message));
+            }
             _ if !whole => return Ok(false),
             _ => self.feed_step(input, connection, header),
         }
@@ -165,7 +175,7 @@ impl<'s> Carried<'s> {
                 self.ensure(&prepared, named, connection);
                 let out = &mut connection.channel.output;
                 if named {
-                    put_bind(out, body, &prepared);
+                    put_bind(out, body, &statement_name(self.number(&prepared)));
                 } else {
                     out.extend_from_slice(frame);
                 }
@@ -180,7 +190,7 @@ impl<'s> Carried<'s> {
                 self.ensure(&prepared, named, connection);
                 put(&mut connection.channel.output, client::DESCRIBE, |out| {
                     out.put_u8(b'S');
-                    put_text(out, &name_of(&prepared, named));
+                    put_text(out, &self.name_of(&prepared, named));
                 });
                 connection.owed.push(Cause::DescribeStatement, Payee::Client);
             }
@@ -200,37 +210,48 @@ impl<'s> Carried<'s> {
 
     fn send_parse(&mut self, prepared: &Prepared, named: bool, frame: &[u8], connection: &mut Connection) {
         let complete = || Cause::Given { reply: Bytes::copy_from_slice(&bare(server::PARSE_COMPLETE)), is_parse: true };
-        if prepared.is_control() || (named && connection.knows(prepared.number)) {
+        if prepared.is_control() || (named && connection.knows(self.number(prepared))) {
             connection.owed.push(complete(), Payee::Client);
         } else if named {
             self.parse(prepared, named, Payee::Client, connection);
         } else {
-            self.unnamed = Some(prepared.number);
+            self.unnamed = Some(self.number(prepared));
             forward(connection, frame, Cause::Parse(None));
         }
     }
 
     /// Sends a Parse in front of what needs it, unless the server knows the statement.
     fn ensure(&mut self, prepared: &Prepared, named: bool, connection: &mut Connection) {
-        let known = if named { connection.knows(prepared.number) } else { self.unnamed == Some(prepared.number) };
+        let number = self.number(prepared);
+        let known = if named { connection.knows(number) } else { self.unnamed == Some(number) };
         if !known {
             self.parse(prepared, named, Payee::Nobody, connection);
         }
     }
 
     fn parse(&mut self, prepared: &Prepared, named: bool, payee: Payee, connection: &mut Connection) {
+        let number = self.number(prepared);
         if named {
             connection.make_room(self.session.snapshot.topology.process.prepared_statements_limit);
         } else {
-            self.unnamed = Some(prepared.number);
+            self.unnamed = Some(number);
         }
-        let name = name_of(prepared, named);
+        let name = self.name_of(prepared, named);
         put_parse(&mut connection.channel.output, &name, &prepared.text, &prepared.types);
-        connection.owed.push(Cause::Parse(named.then_some(prepared.number)), payee);
+        connection.owed.push(Cause::Parse(named.then_some(number)), payee);
         if named {
             // The server executes in order: what follows may count on it, and an error skips what follows.
-            connection.expect(prepared.number);
+            connection.expect(number);
         }
+    }
+
+    /// Of the statement under the session's settings.
+    fn number(&self, prepared: &Prepared) -> u64 {
+        prepared.number ^ self.session.variant()
+    }
+
+    fn name_of(&self, prepared: &Prepared, named: bool) -> String {
+        if named { statement_name(self.number(prepared)) } else { String::new() }
     }
 
     /// Makes the server fail too, so that what the unit did before is undone, and gives the client our reason.
@@ -264,7 +285,7 @@ impl<'s> Carried<'s> {
         match self.digest_long_bind(known) {
             Step::Bind { prepared, .. } => {
                 self.ensure(&prepared, named, connection);
-                let name = name_of(&prepared, named);
+                let name = self.name_of(&prepared, named);
                 let rest = header.length - Header::BYTES - behind;
                 let length = 4 + portal.len() + 1 + name.len() + 1 + rest;
                 let out = &mut connection.channel.output;
@@ -307,6 +328,7 @@ impl Unit for Carried<'_> {
     }
 
     fn parameter(&mut self, name: &str, value: &str) -> bool {
+        self.heard.push((name.to_owned(), value.to_owned()));
         self.session.hear(name, value)
     }
 
@@ -322,21 +344,17 @@ impl Unit for Carried<'_> {
     }
 
     fn wants_notifications(&self) -> bool {
-        self.session.pin.is_some()
+        self.listens || self.session.client.pinned().is_some()
     }
 }
 
-fn name_of(prepared: &Prepared, named: bool) -> String {
-    if named { statement_name(prepared.number) } else { String::new() }
-}
-
 /// The Bind of `body` with the server's name of the statement.
-fn put_bind(out: &mut BytesMut, body: &[u8], prepared: &Prepared) {
+fn put_bind(out: &mut BytesMut, body: &[u8], name: &str) {
     put(out, client::BIND, |out| {
         let portal = memchr::memchr(0, body).map_or(0, |end| end + 1);
         let statement = memchr::memchr(0, &body[portal..]).map_or(body.len(), |end| portal + end + 1);
         out.extend_from_slice(&body[..portal]);
-        put_text(out, &statement_name(prepared.number));
+        put_text(out, name);
         out.extend_from_slice(&body[statement..]);
     });
 }

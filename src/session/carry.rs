@@ -12,6 +12,7 @@ use super::effects::Effect;
 use super::lent::Lent;
 use super::run::End;
 use super::settings::Tracked;
+use super::station::Borrower;
 use super::transaction::{Begun, Open, Transaction};
 use super::{Pin, Session, State};
 use crate::balance::Need;
@@ -66,11 +67,13 @@ impl Session {
         let was_in_block = open.lent.connection.status != Status::Idle;
         open.wrote |= access == Access::Write;
         open.lent.connection.owed.start_counting();
-        let mut carried = Carried::new(self, steps, open.lent.shard);
+        let listens = decided.effects.contains(&Effect::Pin("LISTEN"));
+        let mut carried = Carried::new(self, steps, open.lent.shard, listens);
         let outcome = relay(client, &mut open.lent.connection, &mut carried).await;
         let (failed, (taken, left)) = (carried.failed, carried.taken());
         let mut effects = decided.effects;
         effects.extend(carried.take_effects());
+        open.heard.append(&mut carried.heard);
         match outcome {
             Ok(()) => {
                 self.forget_unparsed(failed, open.lent.connection.owed.parses());
@@ -145,7 +148,7 @@ impl Session {
             lent.abandon();
             return Err(stopped);
         }
-        Ok(Box::new(Open { lent, wrote: false, changes: Vec::new() }))
+        Ok(Box::new(Open { lent, wrote: false, changes: Vec::new(), heard: Vec::new() }))
     }
 
     async fn make_ready(&mut self, lent: &mut Lent, begun: Option<&Begun>) -> Result<(), Stopped> {
@@ -157,12 +160,18 @@ impl Session {
             let texts: Vec<&str> = begun.texts.iter().map(String::as_str).collect();
             lent.connection.run_all(&texts, &mut report).await?.map_err(Stopped::Server)?;
         }
-        news.iter().for_each(|(name, value)| self.hear_and_tell(name, value));
+        // Of what was set and set again, the last value counts.
+        for (index, (name, value)) in news.iter().enumerate() {
+            if news[index + 1..].iter().all(|(later, _)| later != name) {
+                self.hear_and_tell(name, value);
+            }
+        }
+        self.meet(&lent.connection.reported);
         Ok(())
     }
 
     /// A connection to a server that may serve; a cancel request ends the wait.
-    pub(super) async fn lend(&self, shard: ShardId, access: Access) -> Result<Lent, Error> {
+    pub(super) async fn lend(&mut self, shard: ShardId, access: Access) -> Result<Lent, Error> {
         let consistency = self.wishes.consistency.or(self.user.consistency);
         let floor = self.position.floor(shard);
         let need = Need {
@@ -177,7 +186,8 @@ impl Session {
         self.client.become_(State::Waiting);
         let shared = &self.station.shared;
         let cancelled = self.client.cancelled();
-        let lending = shared.lend(&self.snapshot.topology, &self.user, &need, self.station.worker);
+        let borrower = Borrower { topology: &self.snapshot.topology, user: &self.user, worker: self.station.worker };
+        let lending = shared.lend(&borrower, &need, &mut self.known_pools);
         let outcome = tokio::select! {
             biased;
             outcome = lending => outcome,
@@ -205,11 +215,11 @@ impl Session {
             let committed = !failed && !effects.contains(&Effect::Rollback);
             self.end_block(&mut open, committed, was_in_block);
         }
-        if !effects.is_empty() {
-            self.find_search_path();
-        }
         let pin = pin.or_else(|| self.client.pinned()).or_else(|| self.is_session_pooled().then_some("session mode"));
         self.client.pin(pin);
+        if status == Status::Idle && pin.is_none() {
+            self.note_heard(&mut open);
+        }
         match (status, pin) {
             (Status::Idle, None) => open.lent.give_back(),
             (Status::Idle, Some(_)) => self.pin = Some(Pin { lent: open.lent }),
@@ -222,12 +232,23 @@ impl Session {
         self.station.shared.wrote(&self.snapshot.name, shard, now);
     }
 
+    /// What was reported and not set by this session, the server's configuration has changed.
+    fn note_heard(&self, open: &mut Open) {
+        for (name, value) in std::mem::take(&mut open.heard) {
+            let is_own = self.settings.value(&name.to_ascii_lowercase()).is_some();
+            if !is_own && !super::WHO_ONE_IS.contains(&name.as_str()) {
+                open.lent.hear(&name, &value);
+            }
+        }
+    }
+
     fn end_block(&mut self, open: &mut Open, committed: bool, was_in_block: bool) {
         if committed {
             self.settings.commit();
         } else {
             self.settings.rollback();
         }
+        self.local_variant = 0;
         for change in open.changes.drain(..) {
             if committed {
                 open.lent.connection.applied = Tracked::on_server(&open.lent.connection.applied, &change);
@@ -268,7 +289,8 @@ impl Session {
                 self.statements.clear();
                 open.lent.connection.forget_statements();
             }
-            Effect::UnknownSettings => open.lent.connection.taint(),
+            Effect::Unseen => open.lent.connection.distrust(),
+            Effect::Local => self.local_variant = rand::random(),
             // Waited for when the unit has been settled.
             Effect::Ddl => {}
         }
@@ -282,6 +304,7 @@ impl Session {
         if was_in_block {
             self.transaction = Transaction::Failed(None);
         }
+        self.local_variant = 0;
         self.settings.rollback();
     }
 

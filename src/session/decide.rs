@@ -55,6 +55,7 @@ impl Session {
         let mut wanted = Wanted::default();
         for (statement, template) in analysis.statements.iter().zip(&planned.templates) {
             effects::of(statement, &mut effects);
+            effects.extend(template.is_opaque().then_some(Effect::Unseen));
             let plan = template.plan(&values)?;
             wanted.add(self, statement, plan)?;
         }
@@ -116,6 +117,7 @@ impl Session {
         let values = Values { text, literals: &prepared.literals, parameters: Some(&parameters) };
         for (statement, template) in prepared.analysis.statements.iter().zip(&planned.templates) {
             effects::of(statement, effects);
+            effects.extend(template.is_opaque().then_some(Effect::Unseen));
             let plan = template.plan(&values)?;
             wanted.add(self, statement, plan)?;
         }

@@ -1,6 +1,6 @@
 //! What a statement changes in the session, if it succeeds.
 
-use super::settings::Change;
+use super::settings::{Change, is_silent};
 use crate::statement::{Call, Kind, SettingControl, Statement, TransactionControl};
 
 /// In the order of the statements of a unit.
@@ -18,8 +18,10 @@ pub(super) enum Effect {
     Discard,
     /// The server forgets all prepared statements.
     ForgetStatements,
-    /// Settings may have changed without a trace: they are set anew before the next use.
-    UnknownSettings,
+    /// The server's session may have changed out of sight: it is cleared before another client has it.
+    Unseen,
+    /// SET LOCAL of what the server's parser minds.
+    Local,
     /// Catalogs may have changed.
     Ddl,
 }
@@ -40,16 +42,23 @@ pub(super) fn of(statement: &Statement, effects: &mut Vec<Effect>) {
         Kind::Deallocate { name: None } => effects.push(Effect::ForgetStatements),
         Kind::DeclareCursor { hold: true, .. } => effects.push(Effect::Pin("cursor WITH HOLD")),
         Kind::Listen { .. } => effects.push(Effect::Pin("LISTEN")),
-        Kind::Do | Kind::Call => effects.push(Effect::UnknownSettings),
-        Kind::Unknown { .. } => effects.extend([Effect::UnknownSettings, Effect::Ddl]),
+        Kind::Do | Kind::Call => effects.push(Effect::Unseen),
+        Kind::Unknown { .. } => effects.extend([Effect::Unseen, Effect::Ddl]),
+        Kind::Update(_) if names(statement, "pg_settings") => effects.push(Effect::Pin("set_config")),
         _ => {}
     }
     statement.calls.iter().filter_map(of_call).for_each(|effect| effects.push(effect));
 }
 
+fn names(statement: &Statement, table: &str) -> bool {
+    let relations = statement.blocks.iter().flat_map(|block| &block.relations);
+    relations.filter_map(|relation| relation.table.as_ref()).any(|known| known.name == table)
+}
+
 fn of_setting(control: &SettingControl) -> Option<Effect> {
     match control {
-        SettingControl::Set { local: true, .. } | SettingControl::Show { .. } => None,
+        SettingControl::Set { local: true, name, .. } => (!is_silent(name)).then_some(Effect::Local),
+        SettingControl::Show { .. } => None,
         SettingControl::Set { name, value: Some(value), .. } => {
             let value = value.sql.clone();
             Some(Effect::Setting(Change::Set { name: name.clone(), value }))

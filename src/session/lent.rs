@@ -37,6 +37,11 @@ impl Lent {
         self.pool.take_back(*self.connection);
     }
 
+    /// See [`Pool::hear`].
+    pub(super) fn hear(&mut self, name: &str, value: &str) {
+        self.pool.hear(&mut self.connection, name, value);
+    }
+
     /// Ends what runs on it, and the connection.
     pub(super) fn abandon(self) {
         self.client.unbind(self.connection.target());

@@ -41,6 +41,7 @@ use lent::Lent;
 use position::Position;
 use prepared::Prepared;
 use settings::Tracked;
+use station::KnownPools;
 use transaction::{Reported, Transaction};
 use wishes::Wishes;
 
@@ -51,9 +52,16 @@ pub struct Session {
     snapshot: Snapshot,
     settings: Tracked,
     search_path: Arc<[String]>,
+    /// The settings that `search_path` and `variant` were read from.
+    derived_from: Settings,
+    variant: u64,
+    /// While settings hold until the end of the transaction: a variant of its own.
+    local_variant: u64,
     /// What the server's default is, where the session sets none.
     default_search_path: Arc<[String]>,
     reported: Reported,
+    /// What connections report that agrees with what the client was told.
+    met: Vec<crate::backend::Reported>,
     /// ParameterStatus messages that the client has not been sent yet.
     news: BytesMut,
     statements: HashMap<Box<str>, Arc<Prepared>>,
@@ -64,6 +72,7 @@ pub struct Session {
     pin: Option<Pin>,
     wishes: Wishes,
     position: Position,
+    known_pools: KnownPools,
 }
 
 /// A connection that stays with the session between transactions. It is in `Transaction::Open` while a block is.
@@ -89,6 +98,10 @@ impl Session {
             snapshot,
             settings,
             search_path: Arc::clone(&welcome.search_path),
+            derived_from: Settings::default(),
+            variant: 0,
+            local_variant: 0,
+            met: Vec::new(),
             default_search_path: welcome.search_path,
             reported: Arc::new(welcome.reported.into_iter().collect()),
             news: BytesMut::new(),
@@ -99,8 +112,9 @@ impl Session {
             pin: None,
             wishes: Wishes::default(),
             position: Position::default(),
+            known_pools: KnownPools::default(),
         };
-        session.find_search_path();
+        session.derive();
         session
     }
 
@@ -110,6 +124,7 @@ impl Session {
         if name == "in_hot_standby" || self.reported.get(name).is_some_and(|known| known == value) {
             return false;
         }
+        self.met.clear();
         Arc::make_mut(&mut self.reported).insert(name.to_owned(), value.to_owned());
         true
     }
@@ -121,8 +136,32 @@ impl Session {
         }
     }
 
-    /// Reads `search_path` as the session has it now.
-    fn find_search_path(&mut self) {
+    /// Tells the client where a server's own settings are others than it was told.
+    fn meet(&mut self, reported: &crate::backend::Reported) {
+        if self.met.iter().any(|known| Arc::ptr_eq(known, reported)) {
+            return;
+        }
+        for (name, value) in reported.iter().filter(|(name, _)| !WHO_ONE_IS.contains(&name.as_str())) {
+            if self.settings.value(&name.to_ascii_lowercase()).is_none() {
+                self.hear_and_tell(name, value);
+            }
+        }
+        self.met.truncate(MOST_MET);
+        self.met.push(Arc::clone(reported));
+    }
+
+    /// See [`settings::variant`].
+    fn variant(&self) -> u64 {
+        self.variant ^ self.local_variant
+    }
+
+    /// Reads from the settings, where they have changed, what the session itself needs of them.
+    fn derive(&mut self) {
+        if Arc::ptr_eq(&self.derived_from, self.settings.current()) {
+            return;
+        }
+        self.derived_from = Arc::clone(self.settings.current());
+        self.variant = settings::variant(&self.derived_from);
         let user = self.user.server_user.as_deref().unwrap_or(&self.user.name);
         let path = match self.settings.value("search_path") {
             None => Arc::clone(&self.default_search_path),
@@ -155,3 +194,8 @@ impl Session {
         self.user.pooler_mode.unwrap_or(self.snapshot.database.pooler_mode) == PoolerMode::Session
     }
 }
+
+/// They follow from settings that the server reports under other names.
+const WHO_ONE_IS: [&str; 2] = ["is_superuser", "session_authorization"];
+/// Lists of reported values that a session keeps in mind: one for each server, as a rule.
+const MOST_MET: usize = 7;

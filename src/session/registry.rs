@@ -72,18 +72,7 @@ impl Registry {
         if !bool::from(client.key.secret.to_be_bytes().ct_eq(&key.secret.to_be_bytes())) {
             return;
         }
-        let targets = client.targets_to_cancel();
-        if targets.is_empty() {
-            if client.state() == State::Waiting {
-                client.cancelled.notify_waiters();
-            }
-            return;
-        }
-        for target in targets {
-            if let Err(cause) = target.cancel().await {
-                tracing::debug!(%cause, "cancel request");
-            }
-        }
+        client.cancel().await;
     }
 
     pub fn all(&self) -> Vec<Arc<Client>> {
@@ -153,6 +142,19 @@ impl Client {
 
     pub fn pinned(&self) -> Option<&'static str> {
         self.lock().pinned
+    }
+
+    /// Ends what the client runs or waits for, as a CancelRequest does.
+    pub(super) async fn cancel(&self) {
+        let targets = self.targets_to_cancel();
+        if targets.is_empty() && self.state() == State::Waiting {
+            self.cancelled.notify_waiters();
+        }
+        for target in targets {
+            if let Err(cause) = target.cancel().await {
+                tracing::debug!(%cause, "cancel request");
+            }
+        }
     }
 
     /// Returns when a CancelRequest comes while nothing is bound.

@@ -1,5 +1,6 @@
 //! The life of a session: read a unit, decide, carry it out, until the client leaves.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
@@ -15,7 +16,7 @@ use super::digest::{Step, Steps};
 use super::prepared::Prepared;
 use super::transaction::Transaction;
 use super::unit::{self, Extended, Frame, STATEMENT_BYTES, Unit};
-use super::{Session, State};
+use super::{Client, Session, State};
 use crate::backend::{Event, Verdict};
 use crate::error::{Error, SqlState};
 use crate::executor::Request;
@@ -56,12 +57,13 @@ impl Session {
                 self.client.become_(State::Active);
                 self.client.units.fetch_add(1, Ordering::Relaxed);
                 self.station.shared.refresh(&mut self.snapshot).map_err(End::Refused)?;
+                self.derive();
+                let client_of = (!limit.is_zero()).then(|| Arc::clone(&self.client));
                 // On the heap, so that an idle client does not carry the room for it.
                 let serving = Box::pin(self.serve(client, unit));
-                if limit.is_zero() {
-                    serving.await?;
-                } else {
-                    timeout(limit, serving).await.unwrap_or_else(|_| Err(End::Refused(too_slow(limit))))?;
+                match client_of {
+                    None => serving.await?,
+                    Some(client) => within(limit, &client, serving).await?,
                 }
                 self.client.become_(match self.transaction {
                     Transaction::Idle => State::Idle,
@@ -256,7 +258,6 @@ impl Session {
     }
 
     /// Of the extended protocol, one statement bound and executed once can go to several shards.
-    /// Of the extended protocol, one statement bound and executed once can go to several shards.
     async fn serve_several_extended(
         &mut self,
         client: &mut Channel,
@@ -441,6 +442,20 @@ async fn fill(client: &mut Channel) -> Result<(), End> {
     }
 }
 
+/// What takes longer is cancelled on its servers; what that does not end, ends the session.
+async fn within(
+    limit: Duration,
+    client: &Arc<Client>,
+    mut serving: Pin<Box<impl Future<Output = Result<(), End>>>>,
+) -> Result<(), End> {
+    if let Ok(outcome) = timeout(limit, &mut serving).await {
+        return outcome;
+    }
+    let client = Arc::clone(client);
+    tokio::spawn(async move { client.cancel().await });
+    timeout(CANCEL_GRACE, serving).await.unwrap_or_else(|_| Err(End::Refused(too_slow(limit))))
+}
+
 fn too_slow(limit: Duration) -> Error {
     let message = format!("canceling statement due to query_timeout ({} ms)", limit.as_millis());
     Error::new(SqlState::CANCELED, message)
@@ -459,3 +474,6 @@ fn connection_lost(server: &crate::topology::Server) -> Error {
     let message = format!("the server connection that the session was bound to is lost (shard {})", server.shard.0);
     Error::new(SqlState::CONNECTION_LOST, message)
 }
+
+/// A server that was asked to cancel has this long to answer.
+const CANCEL_GRACE: Duration = Duration::from_secs(5);

@@ -1,8 +1,10 @@
 //! The settings that a client wants, through transactions and savepoints (PostgreSQL documentation, SET).
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use super::snapshot::names;
 use crate::backend::settings::{Settings, quoted};
 use crate::error::{Error, SqlState};
 
@@ -126,17 +128,70 @@ pub fn from_startup(parameters: &[(String, String)]) -> Result<Settings, Error> 
             "user" | "database" | "replication" => {}
             "options" => {
                 for (name, value) in options(value)? {
-                    settings.insert(name, quoted(&value));
+                    settings.insert(name.clone(), as_set_takes(&name, &value));
                 }
             }
             _ if name.starts_with("_pq_.") => {}
             _ => {
-                settings.insert(name.to_ascii_lowercase(), quoted(value));
+                let name = name.to_ascii_lowercase();
+                let value = as_set_takes(&name, value);
+                settings.insert(name, value);
             }
         }
     }
     Ok(Arc::new(settings))
 }
+
+/// SET takes one text for one name: a list of names becomes a list of texts.
+fn as_set_takes(name: &str, value: &str) -> String {
+    if !LISTS_OF_NAMES.contains(&name) {
+        return quoted(value);
+    }
+    let names: Vec<_> = names(value).iter().map(|name| quoted(name)).collect();
+    if names.is_empty() { quoted("") } else { names.join(", ") }
+}
+
+/// Tells apart under which settings a text may mean different things to the server's parser; 0 for the server's own.
+/// Dates, say, are read when a statement is prepared.
+pub(super) fn variant(settings: &Settings) -> u64 {
+    let telling = |(name, _): &(&String, &String)| !SILENT.contains(&name.as_str());
+    if !settings.iter().any(|setting| telling(&setting)) {
+        return 0;
+    }
+    let mut hasher = foldhash::fast::FixedState::default().build_hasher();
+    settings.iter().filter(telling).for_each(|setting| setting.hash(&mut hasher));
+    hasher.finish()
+}
+
+/// Whether statements mean the same whatever its value is.
+pub(super) fn is_silent(name: &str) -> bool {
+    SILENT.contains(&name)
+}
+
+const LISTS_OF_NAMES: [&str; 4] =
+    ["search_path", "temp_tablespaces", "session_preload_libraries", "local_preload_libraries"];
+
+/// Settings that say nothing about what a text means. The server itself follows changes of `search_path` and `role`.
+const SILENT: [&str; 18] = [
+    "application_name",
+    "client_encoding",
+    "client_min_messages",
+    "default_transaction_isolation",
+    "default_transaction_read_only",
+    "extra_float_digits",
+    "geqo",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "lock_timeout",
+    "maintenance_work_mem",
+    "role",
+    "search_path",
+    "session_authorization",
+    "statement_timeout",
+    "synchronous_commit",
+    "temp_tablespaces",
+    "work_mem",
+];
 
 /// `-c name=value` and `--name=value`, words separated by blanks, a backslash taking the next byte as it is.
 fn options(text: &str) -> Result<Vec<(String, String)>, Error> {
@@ -238,6 +293,22 @@ mod tests {
         let expected = [pair("a", "'b c'"), pair("timezone", "'O''Hare'"), pair("x_y", "'1'"), pair("z", "'2'")];
         assert_eq!(settings.iter().map(|(name, value)| pair(name, value)).collect::<Vec<_>>(), expected);
         assert!(from_startup(&[pair("options", "-x")]).is_err());
+    }
+
+    #[test]
+    fn only_what_the_parser_minds_makes_a_variant() {
+        let variant_of =
+            |name: &str, value: &str| variant(&from_startup(&[(name.to_owned(), value.to_owned())]).unwrap());
+        assert_eq!((variant_of("user", "u"), variant_of("application_name", "a")), (0, 0));
+        assert_ne!(variant_of("DateStyle", "DMY"), 0);
+        assert_ne!(variant_of("DateStyle", "DMY"), variant_of("DateStyle", "MDY"));
+        assert_eq!(variant_of("DateStyle", "DMY"), variant_of("options", "-c datestyle=DMY"));
+    }
+
+    #[test]
+    fn a_list_of_names_is_no_single_name() {
+        let given = [("search_path".to_owned(), "One, \"Two\"".to_owned())];
+        assert_eq!(from_startup(&given).unwrap()["search_path"], "'one', 'Two'");
     }
 
     #[test]

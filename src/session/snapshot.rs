@@ -18,24 +18,22 @@ pub struct Snapshot {
 
 /// Schemas of a `search_path` value as SET takes it: names and texts, separated by commas.
 pub(super) fn search_path(value: &str, user: &str) -> Arc<[String]> {
-    let mut path = Vec::new();
-    for part in split(value) {
-        // One text may hold a list: set_config and startup parameters give it so.
-        match part.strip_prefix('\'').and_then(|text| text.strip_suffix('\'')) {
-            Some(text) => path.extend(split(&text.replace("''", "'")).into_iter().map(|name| schema(&name, user))),
-            None => path.push(schema(&part, user)),
-        }
-    }
-    path.retain(|name| !name.is_empty());
+    let mut path = names(value);
+    path.iter_mut().filter(|name| *name == "$user").for_each(|name| user.clone_into(name));
     path.into()
 }
 
-fn schema(name: &str, user: &str) -> String {
-    let name = match name.strip_prefix('"').and_then(|name| name.strip_suffix('"')) {
-        Some(quoted) => quoted.replace("\"\"", "\""),
-        None => name.to_lowercase(),
+/// The names of a list: a text is one as it is written, the rest is folded as PostgreSQL does.
+pub(super) fn names(list: &str) -> Vec<String> {
+    let name = |part: &String| {
+        let within = |quote| part.strip_prefix(quote).and_then(|inner| inner.strip_suffix(quote));
+        match (within('\''), within('"')) {
+            (Some(text), _) => text.replace("''", "'"),
+            (_, Some(name)) => name.replace("\"\"", "\""),
+            _ => part.to_lowercase(),
+        }
     };
-    if name == "$user" { user.to_owned() } else { name }
+    split(list).iter().map(name).filter(|name| !name.is_empty()).collect()
 }
 
 /// At commas outside of quotes.
@@ -65,7 +63,7 @@ mod tests {
         let check = |value: &str, expected: &[&str]| assert_eq!(&*search_path(value, "me"), expected, "{value}");
         check("\"$user\", public", &["me", "public"]);
         check("'a'", &["a"]);
-        check("'\"A b\", c'", &["A b", "c"]);
+        check("'A b, c', \"D\"", &["A b, c", "D"]);
         check("Shop,'x'", &["shop", "x"]);
         check("''", &[]);
     }

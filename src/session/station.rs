@@ -1,7 +1,7 @@
 //! What sessions share: of one worker, and of the whole process.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -12,7 +12,7 @@ use super::prepared::Interner;
 use super::registry::Registry;
 use super::snapshot::Snapshot;
 use crate::backend::settings::Settings;
-use crate::backend::{Connection, Pool, Pools};
+use crate::backend::{Connection, Pool, Pools, Reported};
 use crate::balance::{Access, InFlight, Need, Unfit};
 use crate::control::{Control, Ticket};
 use crate::error::{Error, SqlState};
@@ -43,6 +43,24 @@ pub struct Shared {
 pub struct Learned {
     pub reported: Vec<(String, String)>,
     pub search_path: Arc<[String]>,
+    /// Holds while the topology is this one and the pool hears nothing new.
+    epoch: u64,
+    pool: Weak<Pool>,
+    heard: Reported,
+}
+
+/// The pools that a session has used: it need not look them up again.
+#[derive(Default)]
+pub(super) struct KnownPools {
+    epoch: u64,
+    pools: Vec<(ServerId, Arc<Pool>)>,
+}
+
+/// For whom a connection is wanted.
+pub(super) struct Borrower<'a> {
+    pub topology: &'a Topology,
+    pub user: &'a User,
+    pub worker: usize,
 }
 
 /// A connection that was lent, and where it leads.
@@ -106,16 +124,17 @@ impl Shared {
     /// A connection to the server that serves `need` best.
     pub(super) async fn lend(
         &self,
-        topology: &Topology,
-        user: &User,
+        borrower: &Borrower<'_>,
         need: &Need<'_>,
-        worker: usize,
+        known: &mut KnownPools,
     ) -> Result<Borrowed, Error> {
+        let Borrower { topology, user, worker } = *borrower;
         let mut tried = Vec::new();
         loop {
             let (server, role) = self.choose(need, &tried).await?;
             let in_flight = self.control.fleet().begin(server);
-            let pool = self.pools.pool(topology.server(server), user, &topology.process);
+            let pool =
+                known.get(server, topology, || self.pools.pool(topology.server(server), user, &topology.process));
             match pool.lend(worker).await {
                 Ok(connection) => return Ok(Borrowed { connection, pool, server, role, in_flight }),
                 Err(error) if error.sqlstate == SqlState::UNAVAILABLE => {
@@ -176,15 +195,18 @@ impl Shared {
             read: None,
             last: None,
         };
-        let borrowed = match self.lend(&snapshot.topology, user, &need, worker).await {
+        let mut known = KnownPools::default();
+        let borrower = Borrower { topology: &snapshot.topology, user, worker };
+        let borrowed = match self.lend(&borrower, &need, &mut known).await {
             Err(error) if error.sqlstate == SqlState::UNAVAILABLE => {
                 // A replica knows the same; the primary may be away.
                 let any = Need { access: Access::Read, ..need };
-                self.lend(&snapshot.topology, user, &any, worker).await.map_err(|_| error)?
+                self.lend(&borrower, &any, &mut known).await.map_err(|_| error)?
             }
             other => other?,
         };
         let Borrowed { mut connection, pool, in_flight, .. } = borrowed;
+        let heard = pool.reported();
         let mut told: BTreeMap<String, String> = connection.reported.iter().cloned().collect();
         let mut report = |name: &str, value: &str| {
             told.insert(name.to_owned(), value.to_owned());
@@ -195,9 +217,12 @@ impl Shared {
         let path = connection.ask("SHOW search_path").await?.unwrap_or_default();
         in_flight.finish();
         pool.take_back(connection);
+        let pool = Arc::downgrade(&pool);
         told.remove("in_hot_standby");
         let name = user.server_user.as_deref().unwrap_or(&user.name);
-        Ok(Learned { reported: told.into_iter().collect(), search_path: super::snapshot::search_path(&path, name) })
+        let search_path = super::snapshot::search_path(&path, name);
+        let epoch = snapshot.topology.epoch;
+        Ok(Learned { reported: told.into_iter().collect(), search_path, epoch, pool, heard })
     }
 
     /// A write was acknowledged: probes look out for the replica that has it.
@@ -220,6 +245,28 @@ impl Shared {
         if let Some(cell) = self.control.catalog(database) {
             cell.refreshed().await;
         }
+    }
+}
+
+impl Learned {
+    pub fn holds(&self, snapshot: &Snapshot) -> bool {
+        let hears_the_same = |pool: Arc<Pool>| Arc::ptr_eq(&pool.reported(), &self.heard);
+        self.epoch == snapshot.topology.epoch && self.pool.upgrade().is_some_and(hears_the_same)
+    }
+}
+
+impl KnownPools {
+    fn get(&mut self, server: ServerId, topology: &Topology, find: impl FnOnce() -> Arc<Pool>) -> Arc<Pool> {
+        if self.epoch != topology.epoch {
+            self.pools.clear();
+            self.epoch = topology.epoch;
+        }
+        if let Some((_, pool)) = self.pools.iter().find(|(known, _)| *known == server) {
+            return Arc::clone(pool);
+        }
+        let pool = find();
+        self.pools.push((server, Arc::clone(&pool)));
+        pool
     }
 }
 

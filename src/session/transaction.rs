@@ -31,6 +31,8 @@ pub(super) struct Open {
     pub wrote: bool,
     /// Settings changed inside the block, for the connection's own account when it commits.
     pub changes: Vec<Change>,
+    /// ParameterStatus messages since the block began.
+    pub heard: Vec<(String, String)>,
 }
 
 /// Values of ParameterStatus that a client was told, shared while they are the log-in's.

@@ -343,7 +343,7 @@ fn ddl(mut cursor: Cursor<'_>) -> Ddl {
     cursor.skip(1);
     cursor.take(&["OR", "REPLACE"]);
     cursor.take_any(&["GLOBAL", "LOCAL"]);
-    let temporary = cursor.take_any(&["TEMP", "TEMPORARY"]);
+    let temporary = cursor.take_any(&["TEMP", "TEMPORARY"]) || (verb == "CREATE" && cursor.has("pg_temp"));
     cursor.take_any(&["UNLOGGED", "UNIQUE", "FOREIGN", "MATERIALIZED", "RECURSIVE", "EVENT", "TRUSTED", "PROCEDURAL"]);
     let object = cursor.peek().to_ascii_uppercase();
     let outside = matches!(object.as_str(), "DATABASE" | "TABLESPACE" | "SYSTEM" | "SUBSCRIPTION")

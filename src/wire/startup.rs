@@ -5,8 +5,10 @@ use crate::error::{Error, SqlState};
 /// What a client opens a connection for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Startup {
-    /// SSLRequest or GSSENCRequest.
-    Encryption,
+    /// SSLRequest.
+    Tls,
+    /// GSSENCRequest.
+    Gssapi,
     /// The key that a server gave in BackendKeyData: process id and secret.
     Cancel(Vec<u8>),
     Session {
@@ -31,7 +33,8 @@ impl Startup {
     pub fn parse(body: &[u8]) -> Result<Self, Error> {
         let (code, rest) = body.split_first_chunk::<4>().ok_or_else(|| protocol("startup packet is too short"))?;
         match u32::from_be_bytes(*code) {
-            SSL_REQUEST | GSSENC_REQUEST if rest.is_empty() => Ok(Self::Encryption),
+            SSL_REQUEST if rest.is_empty() => Ok(Self::Tls),
+            GSSENC_REQUEST if rest.is_empty() => Ok(Self::Gssapi),
             CANCEL_REQUEST if rest.len() >= 8 => Ok(Self::Cancel(rest.to_vec())),
             version if version >> 16 == 3 => Ok(Self::Session { version, parameters: parameters(rest)? }),
             version => Err(protocol(format!("unsupported protocol {}.{}", version >> 16, version & 0xffff))),
@@ -42,7 +45,8 @@ impl Startup {
     pub fn encode(&self) -> Vec<u8> {
         let mut body = Vec::new();
         match self {
-            Self::Encryption => body.extend_from_slice(&SSL_REQUEST.to_be_bytes()),
+            Self::Tls => body.extend_from_slice(&SSL_REQUEST.to_be_bytes()),
+            Self::Gssapi => body.extend_from_slice(&GSSENC_REQUEST.to_be_bytes()),
             Self::Cancel(key) => {
                 body.extend_from_slice(&CANCEL_REQUEST.to_be_bytes());
                 body.extend_from_slice(key);
@@ -99,7 +103,7 @@ mod tests {
     fn what_is_encoded_is_read_again() {
         let pair = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
         let session = Startup::Session { version: 3 << 16, parameters: vec![pair("user", "app"), pair("options", "")] };
-        for startup in [Startup::Encryption, Startup::Cancel(vec![7; 8]), session] {
+        for startup in [Startup::Tls, Startup::Gssapi, Startup::Cancel(vec![7; 8]), session] {
             let bytes = startup.encode();
             let (prefix, body) = bytes.split_first_chunk::<4>().unwrap();
             assert_eq!(frame_length(*prefix), Ok(bytes.len()));

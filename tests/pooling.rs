@@ -1,0 +1,837 @@
+//! How server connections are shared: lent, kept, given back clean, and ended in time.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+#[path = "support/raw.rs"]
+mod raw;
+
+use std::collections::HashSet;
+use std::io::Read;
+use std::net::{Ipv4Addr, TcpStream};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
+
+use raw::{Raw, bind, close, describe, execute, flush, parse};
+use support::{Cluster, PASSWORD, Proxy, Role, until};
+
+/// A proxy, and a role of its own on the server that all tests share.
+struct Bench {
+    proxy: Proxy,
+    role: &'static str,
+}
+
+fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(|| {
+        let cluster = Cluster::start(1, 0);
+        cluster.sql(0, Role::Primary, "grant all on schema public to public");
+        cluster
+    })
+}
+
+fn direct(sql: &str) -> String {
+    cluster().sql(0, Role::Primary, sql)
+}
+
+impl Bench {
+    /// `general`: keys of that section.
+    fn start(role: &'static str, general: &str) -> Self {
+        direct(&format!("create role {role} login password '{PASSWORD}'"));
+        let port = cluster().primary(0).port();
+        let user = |name: &str, keys: &str| format!("[[users]]\nname = \"{name}\"\nauth = \"trust\"\n{keys}\n");
+        let own = user(role, &format!("password = \"{PASSWORD}\""));
+        let keys = format!("server_user = \"{role}\"\nserver_password = \"{PASSWORD}\"\npooler_mode = \"session\"");
+        let session = user(&format!("{role}_in_session_mode"), &keys);
+        let proxy = Proxy::start(&format!(
+            "{general}\n[control]\nuser = \"postgres\"\npassword = \"{PASSWORD}\"\n\
+             [[databases]]\nname = \"shop\"\nhost = \"127.0.0.1\"\nport = {port}\n{own}{session}"
+        ));
+        Self { proxy, role }
+    }
+
+    fn client(&self) -> Raw {
+        self.client_with(&[])
+    }
+
+    fn client_with(&self, settings: &[(&str, &str)]) -> Raw {
+        Raw::connect(self.proxy.port, &[&[("user", self.role), ("database", "shop")], settings].concat())
+    }
+
+    fn session_client(&self) -> Raw {
+        let user = format!("{}_in_session_mode", self.role);
+        Raw::connect(self.proxy.port, &[("user", &user), ("database", "shop")])
+    }
+
+    fn cancel(&self, key: &[u8]) {
+        Raw::cancel(self.proxy.port, key);
+    }
+
+    /// Connections to the server, by what they do: `idle`, `active` and so on; empty: all.
+    fn server_connections(&self, state: &str) -> usize {
+        let of = self.role;
+        direct(&format!("select count(*) from pg_stat_activity where usename = '{of}' and state like '{state}%'"))
+            .parse()
+            .unwrap()
+    }
+
+    /// A column of the console's SHOW POOLS.
+    fn pool(&self, column: usize) -> usize {
+        let mut console = Raw::connect(self.proxy.port, &[("user", self.role), ("database", "pgweir")]);
+        let rows = console.rows("show pools");
+        rows.iter().map(|row| row.split('|').nth(column).unwrap().parse::<usize>().unwrap()).sum()
+    }
+
+    fn waiting(&self) -> usize {
+        self.pool(4)
+    }
+
+    /// What keeps connections with clients, as the console has it.
+    fn pinned_by(&self) -> Vec<String> {
+        let mut console = Raw::connect(self.proxy.port, &[("user", self.role), ("database", "pgweir")]);
+        let rows = console.rows("show clients");
+        rows.iter().map(|row| row.rsplit('|').next().unwrap().to_owned()).filter(|reason| !reason.is_empty()).collect()
+    }
+
+    /// Resident memory of the proxy, in bytes.
+    fn memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.proxy.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+    }
+}
+
+/// As [`until`], for what a moment is enough for.
+fn soon(mut condition: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    while !condition() {
+        assert!(tokio::time::Instant::now() < deadline, "what was waited for did not come soon");
+    }
+}
+
+/// The number of the server's process tells connections apart.
+const PID: &str = "select pg_backend_pid()";
+
+#[test]
+fn transactions_of_many_clients_share_one_connection() {
+    let bench = Bench::start("sharing", "default_pool_size = 1");
+    let (mut one, mut other) = (bench.client(), bench.client());
+    let pid = one.value(PID);
+    for _ in 0..5 {
+        assert_eq!((one.value(PID), other.value(PID)), (pid.clone(), pid.clone()));
+    }
+    assert_eq!(one.extended(&[parse("", PID), bind("", &[]), execute()]).rows, [&pid[..]]);
+    one.rows("begin");
+    assert_eq!(one.value(PID), pid);
+    one.rows("commit");
+    assert_eq!(other.value(PID), pid);
+    assert_eq!(bench.server_connections(""), 1);
+}
+
+#[test]
+fn a_transaction_keeps_its_connection() {
+    let bench = Bench::start("holding", "default_pool_size = 2");
+    let (mut one, mut other) = (bench.client(), bench.client());
+    one.rows("begin");
+    let pid = one.value(PID);
+    for _ in 0..5 {
+        assert_eq!(one.value(PID), pid);
+        assert_ne!(other.value(PID), pid);
+    }
+    one.rows("commit");
+}
+
+#[test]
+fn a_session_keeps_its_connection_in_session_mode() {
+    let bench = Bench::start("keeping", "default_pool_size = 2\nquery_wait_timeout = '100ms'");
+    let (mut one, mut other, mut late) = (bench.session_client(), bench.session_client(), bench.session_client());
+    let pids = (one.value(PID), other.value(PID));
+    assert_ne!(pids.0, pids.1);
+    one.rows("create temp table kept as select 7 as n; set work_mem to '5MB'; prepare p as table kept");
+    for _ in 0..5 {
+        assert_eq!((one.value(PID), other.value(PID)), pids);
+    }
+    assert_eq!((one.value("execute p"), one.value("show work_mem")), ("7".to_owned(), "5MB".to_owned()));
+    assert_eq!(late.refusal("select 1"), "53300");
+    drop(one);
+    until(|| late_value(&bench) != pids.1);
+    assert_eq!(late.query("table kept").sqlstate(), "42P01");
+    assert_eq!(late.value("show work_mem"), "4MB");
+}
+
+/// The connection that one more client of session mode gets, once it gets one.
+fn late_value(bench: &Bench) -> String {
+    let mut client = bench.session_client();
+    client.query(PID).rows.pop().unwrap_or_default()
+}
+
+#[test]
+fn pool_size_holds_for_all_workers_together() {
+    let bench = Bench::start("crowded", "default_pool_size = 4\nworkers = 4");
+    let mut most = 0;
+    let pids: HashSet<String> = thread::scope(|scope| {
+        let one = || {
+            let mut client = bench.client();
+            (0..20).map(|_| client.value("select pg_backend_pid() from pg_sleep(0.005)")).collect::<Vec<_>>()
+        };
+        let clients: Vec<_> = (0..50).map(|_| scope.spawn(one)).collect();
+        while clients.iter().any(|client| !client.is_finished()) {
+            most = most.max(bench.server_connections(""));
+        }
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    });
+    assert!(pids.len() == 4 && most <= 4, "{pids:?}, {most} at once");
+}
+
+#[test]
+fn who_came_first_is_served_first() {
+    let bench = Bench::start("queueing", "default_pool_size = 1");
+    direct("create table served(place serial, who int); grant all on served, served_place_seq to public");
+    let mut holder = bench.client();
+    holder.rows("begin; select 1");
+    thread::scope(|scope| {
+        for who in 0..8 {
+            let mut client = bench.client();
+            scope.spawn(move || client.rows(&format!("insert into served(who) values ({who})")));
+            until(|| bench.waiting() == who + 1);
+        }
+        holder.rows("commit");
+    });
+    assert_eq!(direct("select string_agg(who::text, '' order by place) from served"), "01234567");
+}
+
+#[test]
+fn who_waits_too_long_is_told_so_and_stays() {
+    let bench = Bench::start("late", "default_pool_size = 1\nquery_wait_timeout = '100ms'");
+    let (mut holder, mut client) = (bench.client(), bench.client());
+    holder.rows("begin; select 1");
+    let (code, message) = client.query("select 1").error.unwrap();
+    assert!(code == "53300" && message.contains("query_wait_timeout (100 ms)"), "{code} {message}");
+    let reply = client.extended(&[parse("", "select 1"), bind("", &[]), execute()]);
+    assert_eq!((reply.sqlstate(), reply.status), ("53300", 'I'));
+    client.rows("begin");
+    assert_eq!((client.refusal("select 1"), client.refusal("select 1")), ("53300".to_owned(), "25P02".to_owned()));
+    client.rows("rollback");
+    holder.rows("commit");
+    assert_eq!(client.value("select 1"), "1");
+}
+
+#[test]
+fn waiters_that_leave_take_no_place_with_them() {
+    let bench = Bench::start("leaving", "default_pool_size = 1");
+    let (mut holder, mut canceled) = (bench.client(), bench.client());
+    holder.rows("begin; select 1");
+    thread::scope(|scope| {
+        let key = canceled.key.clone();
+        let refused = scope.spawn(move || canceled.refusal("select 1"));
+        until(|| bench.waiting() == 1);
+        bench.cancel(&key);
+        assert_eq!(refused.join().unwrap(), "57014");
+    });
+    for _ in 0..3 {
+        bench.client().send(&raw::query("select 1"));
+    }
+    until(|| bench.waiting() >= 3);
+    holder.rows("commit");
+    until(|| bench.waiting() == 0);
+    assert_eq!(bench.client().value("select 1"), "1");
+    assert_eq!(bench.server_connections(""), 1);
+}
+
+#[test]
+fn who_gave_up_does_not_count_as_waiting() {
+    let bench = Bench::start("resigning", "default_pool_size = 1\nquery_wait_timeout = '20ms'");
+    let (mut holder, mut client) = (bench.client(), bench.client());
+    holder.rows("begin; select 1");
+    for _ in 0..3 {
+        assert_eq!(client.refusal("select 1"), "53300");
+    }
+    assert_eq!(bench.waiting(), 0);
+}
+
+#[test]
+fn connections_that_broke_are_not_handed_on() {
+    let bench = Bench::start("breaking", "default_pool_size = 1\nworkers = 1");
+    let (mut one, mut other) = (bench.client(), bench.client());
+    let kill = |pid: &str| {
+        direct(&format!("select pg_terminate_backend({pid})"));
+        until(|| direct(&format!("select count(*) from pg_stat_activity where pid = {pid}")) == "0");
+    };
+    for _ in 0..5 {
+        // While it was idle: nobody notices.
+        let pid = one.value(PID);
+        kill(&pid);
+        assert_ne!(other.value(PID), pid);
+        // Within a transaction: that is lost, the session is not.
+        one.rows("begin");
+        let pid = one.value(PID);
+        kill(&pid);
+        let lost = one.query("select 1");
+        assert!(lost.sqlstate().starts_with("08") && lost.status == 'E', "{lost:?}");
+        assert_eq!(one.refusal("select 1"), "25P02");
+        one.rows("rollback");
+        assert_eq!(one.value("select 1"), "1");
+    }
+}
+
+#[test]
+fn what_a_client_left_open_ends_with_it() {
+    let bench = Bench::start("abandoning", "default_pool_size = 1");
+    direct("create table left_open(n int); grant all on left_open to public");
+    let mut client = bench.client();
+    let pid = client.value(PID);
+    client.rows("begin; insert into left_open values (1); lock left_open");
+    drop(client);
+    let mut next = bench.client();
+    assert_eq!(next.value("select count(*) from left_open"), "0");
+    assert_ne!(next.value(PID), pid);
+    // A failed transaction, and a statement that still runs.
+    next.rows("begin");
+    assert_eq!(next.refusal("select 1/0"), "22012");
+    drop(next);
+    let mut last = bench.client();
+    assert_eq!(last.value("select 1"), "1");
+    last.send(&raw::query("select pg_sleep(60)"));
+    until(|| bench.server_connections("active") == 1);
+    drop(last);
+    until(|| bench.server_connections("active") == 0);
+    assert_eq!(bench.client().value("select 1"), "1");
+}
+
+#[test]
+fn startup_settings_follow_their_client_alone() {
+    let bench = Bench::start("starting", "default_pool_size = 1");
+    let ways = [
+        ("options", r"-c work_mem=5MB -c my.setting=a\ b", "work_mem", "5MB"),
+        ("options", "--statement-timeout=7s", "statement_timeout", "7s"),
+        ("application_name", "ledger", "application_name", "ledger"),
+        ("timezone", "Asia/Tokyo", "timezone", "Asia/Tokyo"),
+        ("search_path", "one", "search_path", "one"),
+        ("DateStyle", "German", "DateStyle", "German, DMY"),
+    ];
+    let mut plain = bench.client();
+    let usual = ways.map(|(_, _, shown, _)| plain.value(&format!("show {shown}")));
+    let mut clients = ways.map(|(name, value, ..)| bench.client_with(&[(name, value)]));
+    for _ in 0..2 {
+        for ((client, (.., shown, expected)), usual) in clients.iter_mut().zip(ways).zip(&usual) {
+            let show = format!("show {shown}");
+            assert_eq!((client.value(&show), plain.value(&show)), (expected.to_owned(), usual.clone()));
+        }
+    }
+    assert_eq!(clients[0].value("show my.setting"), "a b");
+    let told = |client: &Raw, name: &str| client.parameters[name].clone();
+    assert_eq!((told(&clients[3], "TimeZone"), told(&plain, "TimeZone")), ("Asia/Tokyo".to_owned(), "UTC".to_owned()));
+    assert_eq!(told(&clients[2], "application_name"), "ledger");
+    assert_eq!(
+        Raw::try_connect(bench.proxy.port, &[("user", "starting"), ("database", "shop"), ("work_mem", "x")])
+            .1
+            .sqlstate(),
+        "22023"
+    );
+    let psql = Command::new("psql")
+        .args(["-XAt", "-h", "127.0.0.1", "-p", &bench.proxy.port.to_string(), "-U", "starting", "-d", "shop"])
+        .args(["-c", "show timezone", "-c", "show geqo"])
+        .envs([("PGTZ", "Asia/Tokyo"), ("PGOPTIONS", "-c geqo=off")])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&psql.stdout), "Asia/Tokyo\noff\n");
+}
+
+#[test]
+fn a_list_of_schemas_at_startup_is_one_list() {
+    let bench = Bench::start("searching", "default_pool_size = 1");
+    direct("create schema one; create schema \"Two\"; create table \"Two\".found as select 7 as n");
+    direct("grant usage on schema one, \"Two\" to public; grant select on \"Two\".found to public");
+    let path = "one, \"Two\"";
+    for (name, value) in [("search_path", path), ("options", "-c search_path=one,\\ \"Two\"")] {
+        let mut client = bench.client_with(&[(name, value)]);
+        assert_eq!(client.value("show search_path"), path);
+        assert_eq!(client.value("table found"), "7");
+    }
+    assert_eq!(bench.client().refusal("table found"), "42P01");
+}
+
+/// What is run by a client that began with `work_mem` at 5MB, and which setting it has then; others never see it.
+const CHANGES: &[(&str, &str, &str)] = &[
+    ("set work_mem to '6MB'", "work_mem", "6MB"),
+    ("set session work_mem = 7168", "work_mem", "7MB"),
+    ("reset work_mem", "work_mem", "5MB"),
+    ("begin; set work_mem to '8MB'; rollback", "work_mem", "5MB"),
+    ("begin; set work_mem to '8MB'; commit", "work_mem", "8MB"),
+    ("begin; set local work_mem to '9MB'; commit", "work_mem", "8MB"),
+    ("set work_mem to default", "work_mem", "5MB"),
+    ("set work_mem to '6MB'; select 1", "work_mem", "6MB"),
+    ("reset all", "work_mem", "5MB"),
+    ("set time zone 'Asia/Tokyo'", "timezone", "Asia/Tokyo"),
+    ("set names 'LATIN1'", "client_encoding", "LATIN1"),
+    ("set search_path to one, two", "search_path", "one, two"),
+    ("set session characteristics as transaction read only", "default_transaction_read_only", "on"),
+    ("set my.setting to 'it''s'", "my.setting", "it's"),
+    ("discard all", "work_mem", "5MB"),
+    ("discard all", "timezone", "UTC"),
+    ("discard all", "search_path", "\"$user\", public"),
+    ("set role pg_read_all_stats", "role", "pg_read_all_stats"),
+    ("reset role", "role", "none"),
+];
+
+#[test]
+fn settings_follow_their_client_alone() {
+    let bench = Bench::start("setting", "default_pool_size = 1");
+    direct("grant pg_read_all_stats to setting");
+    let (mut client, mut plain) = (bench.client_with(&[("options", "-c work_mem=5MB")]), bench.client());
+    plain.rows("set my.setting to 'unset'");
+    let usual: Vec<_> = CHANGES.iter().map(|(_, name, _)| plain.value(&format!("show {name}"))).collect();
+    for (index, (change, name, expected)) in CHANGES.iter().enumerate() {
+        let show = format!("show {name}");
+        // Twice: by the simple protocol, and by the extended one where it is one statement.
+        client.rows(change);
+        assert_eq!(
+            (plain.value(&show), client.value(&show)),
+            (usual[index].clone(), (*expected).to_owned()),
+            "{change}"
+        );
+        if change.contains(';') {
+            continue;
+        }
+        client.extended(&[parse("", change), bind("", &[]), execute()]);
+        assert_eq!(
+            (plain.value(&show), client.value(&show)),
+            (usual[index].clone(), (*expected).to_owned()),
+            "{change}"
+        );
+    }
+    assert_eq!(bench.server_connections(""), 1);
+}
+
+#[test]
+fn a_failed_change_of_settings_leaves_no_trace() {
+    let bench = Bench::start("failing", "default_pool_size = 1");
+    let (mut client, mut plain) = (bench.client(), bench.client());
+    for (text, code) in [
+        ("set work_mem to '6MB'; select 1/0", "22012"),
+        ("begin; set work_mem to '6MB'; commit; select 1/0", "22012"),
+        ("set work_mem to 'much'", "22023"),
+        ("set no_such_setting to 1", "42704"),
+    ] {
+        assert_eq!(client.refusal(text), code, "{text}");
+        // A text that committed before it failed has set what it has set.
+        client.rows("reset all");
+        assert_eq!((client.value("show work_mem"), plain.value("show work_mem")), ("4MB".to_owned(), "4MB".to_owned()));
+    }
+    client.rows("begin; savepoint a; set work_mem to '6MB'; savepoint b; set work_mem to '7MB'");
+    client.rows("rollback to b");
+    assert_eq!(client.value("show work_mem"), "6MB");
+    client.rows("commit");
+    assert_eq!((client.value("show work_mem"), plain.value("show work_mem")), ("6MB".to_owned(), "4MB".to_owned()));
+}
+
+#[test]
+fn settings_that_leave_no_trace_stay_with_their_client() {
+    let bench = Bench::start("hiding", "default_pool_size = 2");
+    let mut client = bench.client();
+    for text in [
+        "do $$ begin perform set_config('work_mem', '6MB', false); end $$",
+        "select set_config('work_mem', '6MB', false)",
+        "do $$ begin set work_mem to '6MB'; end $$",
+    ] {
+        client.rows(text);
+        for _ in 0..3 {
+            assert_eq!(bench.client().value("show work_mem"), "4MB", "{text}");
+        }
+    }
+}
+
+#[test]
+fn settings_made_out_of_sight_stay_with_their_client() {
+    let bench = Bench::start("sneaking", "default_pool_size = 2\nworkers = 1");
+    direct(
+        "create function enlarge() returns text language plpgsql as \
+         $$ begin return set_config('work_mem', '6MB', false); end $$",
+    );
+    let mut client = bench.client();
+    for text in ["update pg_settings set setting = '6144' where name = 'work_mem'", "select enlarge()"] {
+        client.rows(text);
+        assert_eq!(bench.client().value("show work_mem"), "4MB", "{text}");
+    }
+}
+
+#[test]
+fn server_connections_end_with_their_time() {
+    let old = Bench::start("aging", "default_pool_size = 1\nserver_lifetime = '200ms'");
+    let mut client = old.client();
+    let first = client.value(PID);
+    client.rows("begin");
+    let held = client.value(PID);
+    // In use it may grow as old as it likes.
+    client.rows("select pg_sleep(0.3)");
+    assert_eq!(client.value(PID), held);
+    client.rows("commit");
+    assert_ne!(client.value(PID), held);
+    until(|| direct(&format!("select count(*) from pg_stat_activity where pid = {first}")) == "0");
+}
+
+#[test]
+fn unused_server_connections_are_closed() {
+    let bench = Bench::start("idling", "server_idle_timeout = '200ms'\nmin_pool_size = 1");
+    let mut clients: Vec<_> = (0..4).map(|_| bench.client()).collect();
+    clients.iter_mut().for_each(|client| assert!(client.rows("begin; select 1") == ["1"]));
+    assert_eq!(bench.server_connections(""), 4);
+    clients.iter_mut().for_each(|client| assert!(client.rows("commit").is_empty()));
+    until(|| bench.server_connections("") == 1);
+    clients.iter_mut().for_each(|client| assert_eq!(client.value("select 1"), "1"));
+}
+
+#[test]
+fn who_idles_in_a_transaction_is_disconnected() {
+    let bench = Bench::start("dreaming", "default_pool_size = 1\nidle_transaction_timeout = '200ms'");
+    direct("create table dreamt(n int); grant all on dreamt to public");
+    let (mut idle, mut client, mut begun) = (bench.client(), bench.client(), bench.client());
+    begun.rows("begin");
+    client.rows("begin; insert into dreamt values (1)");
+    for client in [&mut client, &mut begun] {
+        let last = client.reply();
+        assert_eq!((last.sqlstate(), last.status), ("25P03", ' '));
+    }
+    assert_eq!(idle.value("select count(*) from dreamt"), "0", "who idles outside of one stays");
+    idle.rows("begin; select pg_sleep(0.3)");
+    idle.rows("commit");
+}
+
+#[test]
+fn a_statement_that_takes_too_long_is_cancelled_on_the_server() {
+    let bench = Bench::start("slow", "default_pool_size = 1\nquery_timeout = '300ms'");
+    let mut client = bench.client();
+    assert_eq!(client.value("select 1"), "1");
+    assert_eq!(client.refusal("select pg_sleep(600)"), "57014");
+    soon(|| bench.server_connections("active") == 0);
+    assert_eq!(bench.client().value("select 1"), "1");
+}
+
+#[test]
+fn whose_statement_took_too_long_stays() {
+    let bench = Bench::start("patient", "default_pool_size = 1\nquery_timeout = '300ms'");
+    let mut client = bench.client();
+    let reply = client.query("select pg_sleep(1)");
+    assert_eq!((reply.sqlstate(), reply.status), ("57014", 'I'));
+    assert_eq!(client.value("select 1"), "1");
+}
+
+#[test]
+fn who_does_not_log_in_in_time_is_disconnected() {
+    let bench = Bench::start("mumbling", "client_login_timeout = '200ms'");
+    let mut client = bench.client();
+    for bytes in [&b""[..], b"\0\0\0", b"\0\0\0\x16\0\x03\0\0user\0mumb"] {
+        let mut silent = TcpStream::connect((Ipv4Addr::LOCALHOST, bench.proxy.port)).unwrap();
+        std::io::Write::write_all(&mut silent, bytes).unwrap();
+        silent.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        assert_eq!(silent.read(&mut [0]).unwrap(), 0);
+    }
+    assert_eq!(client.value("select 1"), "1", "who is in may take all the time");
+}
+
+#[test]
+fn a_cancel_request_ends_its_own_statement_alone() {
+    let bench = Bench::start("canceling", "default_pool_size = 2");
+    let (mut one, mut other) = (bench.client(), bench.client());
+    one.send(&raw::query("select pg_sleep(60)"));
+    other.send(&raw::query("select 'done' from pg_sleep(1)"));
+    until(|| bench.server_connections("active") == 2);
+    let wrong = [&one.key[..4], b"\0\0\0\x07"].concat();
+    bench.cancel(&wrong);
+    bench.cancel(&one.key);
+    assert_eq!(one.reply().sqlstate(), "57014");
+    assert_eq!(other.reply().rows, ["done"]);
+    assert_eq!((one.value("select 1"), other.value("select 1")), ("1".to_owned(), "1".to_owned()));
+}
+
+#[test]
+fn a_cancel_request_that_comes_late_hits_nobody() {
+    let bench = Bench::start("missing", "default_pool_size = 1");
+    let (mut one, mut other) = (bench.client(), bench.client());
+    let pid = one.value(PID);
+    other.send(&raw::query("select pg_backend_pid() from pg_sleep(0.3)"));
+    until(|| bench.server_connections("active") == 1);
+    (0..20).for_each(|_| bench.cancel(&one.key));
+    assert_eq!(other.reply().rows, [pid]);
+    // Right on the heels of a statement: it hits that one or none.
+    for _ in 0..100 {
+        let key = one.key.clone();
+        thread::scope(|scope| {
+            scope.spawn(|| bench.cancel(&key));
+            let first = one.query("select 1");
+            assert!(first.error.is_none() || first.sqlstate() == "57014");
+            assert_eq!(other.value("select 2 from pg_sleep(0.002)"), "2");
+        });
+    }
+}
+
+#[test]
+fn prepared_statements_go_where_their_client_goes() {
+    let bench = Bench::start("preparing", "default_pool_size = 3\nworkers = 1");
+    let (mut client, mut other, mut blocker) = (bench.client(), bench.client(), bench.client());
+    let run = |client: &mut Raw, name: &str, value: &str| client.extended(&[bind(name, &[value]), execute()]);
+    let ask = "select $1::int + 1, pg_backend_pid()";
+    assert_eq!(client.extended(&[parse("s", ask)]).kinds, "1Z");
+    // The same name is another statement to another client.
+    other.extended(&[parse("s", "select 'other ' || $1::text, pg_backend_pid()")]);
+    let mut pids = HashSet::new();
+    for round in 0..6 {
+        let reply = run(&mut client, "s", "41");
+        let (answer, pid) = reply.rows[0].split_once('|').unwrap();
+        assert_eq!(answer, "42");
+        assert!(run(&mut other, "s", "x").rows[0].starts_with("other x|"));
+        pids.insert(pid.to_owned());
+        if round % 2 == 0 {
+            blocker.rows("begin; select 1");
+        } else {
+            blocker.rows("commit");
+        }
+    }
+    assert!(pids.len() > 1, "more than one connection was used: {pids:?}");
+    assert_eq!(client.extended(&[describe("s")]).kinds, "tTZ");
+    assert_eq!(client.extended(&[parse("s", ask)]).sqlstate(), "42P05");
+    // A name is free again once it was closed; the new text counts.
+    assert_eq!(client.extended(&[close("s"), parse("s", "select $1::int * 2")]).kinds, "31Z");
+    assert_eq!(run(&mut client, "s", "21").rows, ["42"]);
+    for text in ["select 1", "select 2"] {
+        let expected = &text[7..];
+        assert_eq!(client.extended(&[parse("", text), bind("", &[]), execute()]).rows, [expected]);
+        assert_eq!(client.extended(&[bind("", &[]), execute()]).rows, [expected]);
+    }
+}
+
+#[test]
+fn prepared_statements_end_when_they_are_dropped() {
+    let bench = Bench::start("forgetting", "default_pool_size = 1\nprepared_statements_limit = 5");
+    let (mut client, mut other) = (bench.client(), bench.client());
+    let run = |client: &mut Raw, name: &str| client.extended(&[bind(name, &[]), execute()]);
+    for (drop_them, stays) in [("deallocate all", true), ("discard all", true), ("deallocate s", true)] {
+        for client in [&mut client, &mut other] {
+            assert_eq!(client.extended(&[parse("s", "select 'here'")]).error, None);
+            assert_eq!(run(client, "s").rows, ["here"]);
+        }
+        client.rows(drop_them);
+        assert_eq!(run(&mut client, "s").sqlstate(), "26000", "{drop_them}");
+        assert_eq!(run(&mut other, "s").rows == ["here"], stays, "{drop_them}");
+        other.extended(&[close("s")]);
+    }
+    // More than one server connection may hold.
+    for number in 0..20 {
+        client.extended(&[parse(&format!("s{number}"), &format!("select {number}"))]);
+    }
+    for number in (0..20).rev() {
+        assert_eq!(run(&mut client, &format!("s{number}")).rows, [number.to_string()]);
+    }
+    let held: usize = client.value("select count(*) from pg_prepared_statements").parse().unwrap();
+    assert!(held <= 5, "{held}");
+}
+
+#[test]
+fn a_prepared_statement_has_the_settings_of_its_client() {
+    let bench = Bench::start("dating", "default_pool_size = 1");
+    let mut clients = ["MDY", "DMY"].map(|order| bench.client_with(&[("datestyle", order)]));
+    let ask = "select '2024-02-01' = '01/02/2024'::date";
+    let seen = clients.each_mut().map(|client| client.extended(&[parse("s", ask), bind("s", &[]), execute()]).rows);
+    assert_eq!(seen, [["f"], ["t"]]);
+}
+
+/// What ties a session to its connection, the reason that the console gives, and how to see that it lasts.
+const TIES: &[(&str, &str, &str)] = &[
+    ("create temp table tied as select 7", "temporary table", "table tied"),
+    ("select 7 into temp tied", "SELECT INTO", "table tied"),
+    ("create temp view tied as select 7", "temporary table", "table tied"),
+    ("select pg_advisory_lock(77)", "advisory lock", "select 7 where pg_advisory_unlock(77)"),
+    ("listen tied", "LISTEN", "select 7 from pg_listening_channels()"),
+    ("prepare tied as select 7", "PREPARE", "execute tied"),
+    ("begin; declare tied cursor with hold for select 7; commit", "cursor WITH HOLD", "fetch tied"),
+    ("select set_config('my.tied', '7', false)", "set_config", "show my.tied"),
+];
+
+#[test]
+fn what_lives_in_a_server_session_ties_the_client_to_it() {
+    let bench = Bench::start("tying", "default_pool_size = 2\nworkers = 1");
+    for (text, reason, look) in TIES {
+        let (mut client, mut plain) = (bench.client(), bench.client());
+        client.rows(text);
+        let pid = client.value(PID);
+        for _ in 0..3 {
+            assert_ne!(plain.value(PID), pid, "{text}");
+        }
+        assert_eq!((client.value(look), bench.pinned_by()), ("7".to_owned(), vec![(*reason).to_owned()]), "{text}");
+        drop(client);
+        until(|| bench.pinned_by().is_empty());
+        until(|| direct(&format!("select count(*) from pg_stat_activity where pid = {pid}")) == "0");
+    }
+}
+
+#[test]
+fn a_table_of_the_temporary_schema_ties_the_client_to_it() {
+    let bench = Bench::start("qualifying", "default_pool_size = 2\nworkers = 1");
+    let mut client = bench.client();
+    client.rows("create table pg_temp.tied as select 7");
+    assert_eq!(bench.pinned_by(), ["temporary table"]);
+    assert_eq!(bench.client().refusal("table pg_temp.tied"), "42P01");
+    assert_eq!(client.value("table pg_temp.tied"), "7");
+}
+
+#[test]
+fn a_lock_is_released_when_its_client_leaves_or_discards_all() {
+    let bench = Bench::start("locking", "default_pool_size = 2");
+    let (mut client, mut other) = (bench.client(), bench.client());
+    client.rows("select pg_advisory_lock(78)");
+    let attempt = "select pg_try_advisory_xact_lock(78)";
+    assert_eq!(other.value(attempt), "f");
+    client.rows("discard all");
+    assert_eq!((other.value(attempt), bench.pinned_by().len()), ("t".to_owned(), 0));
+    client.extended(&[parse("", "select pg_advisory_lock($1::int)"), bind("", &["78"]), execute()]);
+    assert_eq!(other.value(attempt), "f");
+    drop(client);
+    until(|| bench.client().value(attempt) == "t");
+}
+
+#[test]
+fn notifications_reach_who_listens() {
+    let bench = Bench::start("listening", "default_pool_size = 2");
+    let (mut listener, mut speaker) = (bench.client(), bench.client());
+    listener.rows("listen news");
+    speaker.rows("notify news, 'first'");
+    // It comes by itself.
+    let (kind, body) = listener.frame().unwrap();
+    assert!(kind == b'A' && body.ends_with(b"news\0first\0"));
+    listener.rows("unlisten *");
+    speaker.rows("notify news, 'second'");
+    assert_eq!(listener.query("select 1").notified, [""; 0]);
+}
+
+#[test]
+fn notifications_come_with_replies_too() {
+    let bench = Bench::start("hearing", "default_pool_size = 2");
+    let (mut listener, mut speaker) = (bench.client(), bench.client());
+    listener.rows("listen news");
+    assert_eq!(listener.query("notify news, 'own'").notified, ["own"]);
+    listener.rows("begin; select 1");
+    speaker.rows("notify news, 'meanwhile'");
+    assert_eq!(listener.query("commit").notified, ["meanwhile"]);
+}
+
+#[test]
+fn the_client_is_told_what_changes_for_it_and_nothing_else() {
+    let bench = Bench::start("telling", "default_pool_size = 1");
+    let (mut client, mut other) = (bench.client(), bench.client());
+    assert_eq!(client.query("set timezone to 'Asia/Tokyo'").told, ["TimeZone"]);
+    assert_eq!(client.parameters["TimeZone"], "Asia/Tokyo");
+    for _ in 0..3 {
+        assert_eq!(other.query("select 1").told, [""; 0]);
+        assert_eq!(client.query("select 1").told, [""; 0]);
+    }
+    client.rows("begin; set local timezone to 'UTC'");
+    assert_eq!(client.parameters["TimeZone"], "UTC");
+    client.rows("commit");
+    assert_eq!(client.parameters["TimeZone"], "Asia/Tokyo");
+    client.rows("reset timezone");
+    assert_eq!(client.parameters["TimeZone"], "UTC");
+    assert_eq!(other.parameters["TimeZone"], "UTC");
+}
+
+#[test]
+fn a_change_on_the_server_reaches_its_clients() {
+    let bench = Bench::start("reloading", "default_pool_size = 1");
+    let (mut one, mut other) = (bench.client(), bench.client());
+    let ask = "select interval '1 day'";
+    assert_eq!((one.value(ask), other.value(ask)), ("1 day".to_owned(), "1 day".to_owned()));
+    direct("alter system set intervalstyle = 'iso_8601'");
+    direct("select pg_reload_conf()");
+    soon(|| one.value(ask) == "P1D");
+    assert_eq!(one.parameters["IntervalStyle"], "iso_8601");
+    assert_eq!(other.value(ask), "P1D");
+    let told = other.parameters["IntervalStyle"].clone();
+    direct("alter system reset intervalstyle");
+    direct("select pg_reload_conf()");
+    assert_eq!(told, "iso_8601", "who meets the connection after the change");
+}
+
+#[test]
+fn who_logs_in_is_told_what_holds_now() {
+    let bench = Bench::start("comeback", "default_pool_size = 1\nserver_lifetime = '50ms'");
+    assert_eq!(bench.client().parameters["DateStyle"], "ISO, MDY");
+    direct("alter role comeback set datestyle = 'German'");
+    soon(|| bench.client().value("show datestyle") == "German, DMY");
+    assert_eq!(bench.client().parameters["DateStyle"], "German, DMY");
+}
+
+#[test]
+fn a_large_result_read_slowly_is_not_kept_in_memory() {
+    let bench = Bench::start("reading", "default_pool_size = 1");
+    let mut client = bench.client();
+    client.value("select 1");
+    let before = bench.memory();
+    client.send(&raw::query("select repeat('x', 8192) from generate_series(1, 38400)"));
+    // The client reads nothing: the server must wait for it.
+    let stuck = "select count(*) from pg_stat_activity where usename = 'reading' and wait_event = 'ClientWrite'";
+    until(|| direct(stuck) == "1");
+    let (mut most, mut length) = (bench.memory(), 0);
+    while length < 300 << 20 {
+        for _ in 0..256 {
+            let (_, body) = client.header().unwrap();
+            length += take(&mut client, body);
+        }
+        most = most.max(bench.memory());
+    }
+    assert_eq!(client.reply().error, None);
+    assert!(most.saturating_sub(before) < GROWTH, "from {before} to {most} bytes");
+}
+
+/// Reads so many bytes and drops them.
+fn take(client: &mut Raw, length: usize) -> usize {
+    usize::try_from(std::io::copy(&mut client.input().take(length as u64), &mut std::io::sink()).unwrap()).unwrap()
+}
+
+#[test]
+fn a_huge_value_passes_in_both_directions() {
+    let bench = Bench::start("lifting", "default_pool_size = 1");
+    let mut client = bench.client();
+    client.value("select 1");
+    let before = bench.memory();
+    let huge = "0123456789abcdef".repeat((100 << 20) / 16);
+    let ask = "select $1::text";
+    for (name, messages) in [("", vec![parse("", ask)]), ("s", vec![parse("s", ask)]), ("s", vec![])] {
+        let bound = [messages, vec![bind(name, &[&huge]), execute()]].concat();
+        let reply = client.extended(&bound);
+        assert!(reply.error.is_none() && reply.rows == [&huge[..]], "{:?} {}", reply.error, reply.kinds);
+    }
+    let reply = client.query(&format!("select '{huge}'"));
+    assert!(reply.error.is_none() && reply.rows == [&huge[..]], "{:?} {}", reply.error, reply.kinds);
+    let after = bench.memory();
+    assert!(after.saturating_sub(before) < GROWTH, "from {before} to {after} bytes");
+    assert_eq!(client.value("select 1"), "1");
+}
+
+#[test]
+fn a_pipeline_of_long_values_passes() {
+    let bench = Bench::start("pumping", "default_pool_size = 1");
+    let mut client = bench.client();
+    for size in [10_000, 100_000, 1_000_000] {
+        let value = "v".repeat(size);
+        let mut messages = vec![parse("", "select length($1)")];
+        (0..10).for_each(|_| messages.extend([bind("", &[&value]), execute()]));
+        let reply = client.extended(&messages);
+        assert_eq!((reply.error, reply.rows), (None, vec![size.to_string(); 10]));
+    }
+}
+
+#[test]
+fn a_long_value_may_come_after_a_flush() {
+    let bench = Bench::start("flushing", "default_pool_size = 1");
+    let mut client = bench.client();
+    client.send(&[parse("", "select length($1)"), describe(""), flush()].concat());
+    let described: Vec<_> = (0..3).map(|_| client.frame().unwrap().0).collect();
+    assert_eq!(described, b"1tT");
+    let reply = client.extended(&[bind("", &[&"v".repeat(1_000_000)]), execute()]);
+    assert_eq!((reply.error, reply.rows), (None, vec!["1000000".to_owned()]));
+}
+
+/// What the proxy's memory may grow by while it relays.
+const GROWTH: usize = 64 << 20;

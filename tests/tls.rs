@@ -1,0 +1,535 @@
+//! Encryption towards clients and servers, and the ways to log in, with real servers and psql.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
+
+use pgweir::control::connect::Login;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use support::{APP, Cluster, PASSWORD, Proxy, Role, Server, psql_as, sql, until};
+
+/// Two servers, one with TLS and one without, and the certificates of all.
+struct Bench {
+    cluster: Cluster,
+    /// The cluster's folder, which goes with it.
+    folder: PathBuf,
+}
+
+fn bench() -> &'static Bench {
+    static BENCH: OnceLock<Bench> = OnceLock::new();
+    BENCH.get_or_init(Bench::start)
+}
+
+impl Bench {
+    fn start() -> Self {
+        let cluster = Cluster::start(2, 0);
+        let folder = cluster.primary(ENCRYPTED).data().ancestors().nth(3).unwrap().join("certificates");
+        fs::create_dir(&folder).unwrap();
+        let bench = Self { cluster, folder };
+        let (ours, foreign) = (Authority::new("ours"), Authority::new("foreign"));
+        fs::write(bench.file("ours.crt"), ours.pem()).unwrap();
+        fs::write(bench.file("foreign.crt"), foreign.pem()).unwrap();
+        // It is "localhost" alone: the address that this name has is a wrong name for it.
+        ours.sign("localhost").save(&bench.folder, "server");
+        ours.sign(APP).save(&bench.folder, "client");
+        foreign.sign(APP).save(&bench.folder, "stranger");
+        bench.make_roles();
+        bench.encrypt(bench.cluster.primary(ENCRYPTED));
+        bench
+    }
+
+    fn make_roles(&self) {
+        for role in ["sealed", "either", "kept", "cleartext"] {
+            self.cluster.sql_everywhere(&format!("create role {role} login password '{PASSWORD}'"));
+        }
+        self.cluster.sql_everywhere("create role trusted login");
+        self.cluster.sql_everywhere(&format!("create role letters login password '{LETTERS}'"));
+        let digest = format!("set password_encryption = md5; create role digest login password '{PASSWORD}'");
+        self.cluster.sql_everywhere(&digest);
+    }
+
+    /// Turns TLS on, and gives each role its own way in.
+    fn encrypt(&self, server: &Server) {
+        for end in ["crt", "key"] {
+            let file = server.data().join(format!("server.{end}"));
+            fs::copy(self.file(&format!("server.{end}")), &file).unwrap();
+            let owner = fs::metadata(server.data()).unwrap();
+            chown(&file, Some(owner.uid()), Some(owner.gid())).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        fs::write(server.data().join("pg_hba.conf"), HBA).unwrap();
+        let say = |text: &str| self.cluster.sql(server.shard, server.role, text);
+        say("ALTER SYSTEM SET ssl = on");
+        say("ALTER SYSTEM SET log_connections = on");
+        say("SELECT pg_reload_conf()");
+        until(|| say("SHOW ssl") == "on" && say("SHOW log_connections") == "on");
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn port(&self, shard: u16) -> u16 {
+        self.cluster.primary(shard).port()
+    }
+
+    /// A proxy for one database, `shop`, on the server with TLS. `general` ends with the section of its own, if any.
+    fn proxy(&self, general: &str) -> Proxy {
+        let shop = self.database("shop", self.port(ENCRYPTED), "");
+        Proxy::start(&format!("admin_users = [\"{APP}\"]\n{general}\n{CONTROL}{shop}{}", user(APP, "")))
+    }
+
+    /// A proxy that clients reach by TLS.
+    fn encrypted_proxy(&self, mode: &str) -> Proxy {
+        let (certificate, key, ca) = (self.file("server.crt"), self.file("server.key"), self.file("ours.crt"));
+        self.proxy(&format!(
+            "[general.tls]\nmode = \"{mode}\"\ncertificate = {certificate:?}\nprivate_key = {key:?}\nclient_ca = {ca:?}\n"
+        ))
+    }
+
+    fn database(&self, name: &str, port: u16, keys: &str) -> String {
+        let host = if keys.contains("host = ") { "" } else { "host = \"localhost\"\n" };
+        format!("[[databases]]\nname = \"{name}\"\ndatabase_name = \"shop\"\n{host}port = {port}\n{keys}\n")
+    }
+
+    /// What psql says to a proxy, connected as `conninfo` says, in which `CA` stands for the folder of certificates.
+    fn psql(&self, proxy: &Proxy, conninfo: &str) -> Output {
+        let folder = self.folder.display().to_string();
+        let conninfo = format!("dbname=shop {}", conninfo.replace("CA", &folder));
+        psql_as(APP, proxy.port, &conninfo, PASSWORD, &["-c", "\\conninfo", "-c", "select 1"])
+    }
+
+    fn check_enters(&self, proxy: &Proxy, conninfo: &str, encrypted: bool) {
+        let output = self.psql(proxy, conninfo);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{conninfo}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(said.contains("SSL connection (protocol: TLSv1"), encrypted, "{conninfo}: {said}");
+    }
+
+    fn check_refused(&self, proxy: &Proxy, conninfo: &str, expected: &str) {
+        let output = self.psql(proxy, conninfo);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(expected), "{conninfo}: {said}");
+    }
+}
+
+/// Who signs certificates.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A certificate and its key, as PEM.
+struct Signed {
+    certificate: String,
+    key: String,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    fn sign(&self, name: &str) -> Signed {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        Signed { certificate: certificate.pem(), key: key.serialize_pem() }
+    }
+}
+
+impl Signed {
+    fn save(&self, folder: &Path, name: &str) {
+        fs::write(folder.join(format!("{name}.crt")), &self.certificate).unwrap();
+        let key = folder.join(format!("{name}.key"));
+        fs::write(&key, &self.key).unwrap();
+        // psql takes no key that others can read.
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+}
+
+/// A `[[users]]` entry with more keys; the password is everybody's, unless the keys give another proof.
+fn user(name: &str, keys: &str) -> String {
+    let own = ["password", "scram_verifier"].iter().any(|key| keys.starts_with(key));
+    let password = if own { String::new() } else { format!("password = \"{PASSWORD}\"\n") };
+    format!("[[users]]\nname = \"{name}\"\n{password}{keys}\n")
+}
+
+/// What the server says of the connection that serves a client: whether it is encrypted; or all of psql's complaint.
+fn encryption_seen(proxy: &Proxy, user: &str, database: &str) -> Result<String, String> {
+    let ask = "select ssl from pg_stat_ssl where pid = pg_backend_pid()";
+    let output = psql_as(user, proxy.port, database, PASSWORD, &["-t", "-c", ask]);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+fn check_encryption(proxy: &Proxy, user: &str, database: &str, expected: &Result<&str, &str>) {
+    let seen = encryption_seen(proxy, user, database);
+    match (&seen, expected) {
+        (Ok(seen), Ok(expected)) => assert_eq!(seen, expected, "{database}"),
+        (Err(said), Err(expected)) => {
+            assert!(said.contains("no server available") && said.contains(expected), "{database}: {said}");
+        }
+        _ => panic!("{database}: {seen:?}, not {expected:?}"),
+    }
+}
+
+/// Sends bytes as the first of a connection; gives what comes back, up to its end or to `most` bytes.
+fn answer_to(proxy: &Proxy, bytes: &[u8], most: usize) -> Vec<u8> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port)).unwrap();
+    stream.write_all(bytes).unwrap();
+    let mut answer = Vec::new();
+    match stream.take(most as u64).read_to_end(&mut answer) {
+        Ok(_) => {}
+        // Closed with bytes unread.
+        Err(cause) => assert_eq!(cause.kind(), ErrorKind::ConnectionReset),
+    }
+    answer
+}
+
+#[test]
+fn clients_choose_whether_to_encrypt() {
+    let (bench, proxy) = (bench(), bench().encrypted_proxy("prefer"));
+    for (conninfo, encrypted) in [
+        ("sslmode=disable", false),
+        ("sslmode=allow", false),
+        ("sslmode=prefer", true),
+        ("sslmode=require", true),
+        ("sslmode=require ssl_max_protocol_version=TLSv1.2", true),
+        ("sslmode=verify-ca sslrootcert=CA/ours.crt", true),
+        ("sslmode=verify-full sslrootcert=CA/ours.crt host=localhost", true),
+    ] {
+        bench.check_enters(&proxy, conninfo, encrypted);
+    }
+    for (conninfo, expected) in [
+        ("sslmode=verify-full sslrootcert=CA/foreign.crt host=localhost", "certificate verify failed"),
+        ("sslmode=verify-ca sslrootcert=CA/foreign.crt", "certificate verify failed"),
+        ("sslmode=verify-full sslrootcert=CA/ours.crt", "does not match host name \"127.0.0.1\""),
+        ("sslmode=require channel_binding=require", "channel binding"),
+    ] {
+        bench.check_refused(&proxy, conninfo, expected);
+    }
+}
+
+#[test]
+fn the_console_says_whose_connection_is_encrypted() {
+    let proxy = bench().encrypted_proxy("prefer");
+    let seen = |mode: &str| {
+        let conninfo = format!("dbname=shop sslmode={mode} application_name={mode}");
+        // psql holds its session while it asks the console from a shell.
+        let console = format!("psql -XAt -h 127.0.0.1 -p {} -U {APP} -d pgweir -c 'show clients'", proxy.port);
+        let output =
+            psql_as(APP, proxy.port, &conninfo, PASSWORD, &["-c", "select 1", "-c", &format!("\\! {console}")]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().find(|line| line.contains("|shop|")).unwrap().split('|').nth(8).unwrap().to_owned()
+    };
+    assert_eq!((seen("disable"), seen("require")), ("no".to_owned(), "yes".to_owned()));
+}
+
+#[test]
+fn where_encryption_is_required_nobody_stays_in_the_clear() {
+    let (bench, proxy) = (bench(), bench().encrypted_proxy("require"));
+    bench.check_refused(&proxy, "sslmode=disable", "FATAL:  connections must be encrypted");
+    let login = Login {
+        host: "127.0.0.1".to_owned(),
+        port: proxy.port,
+        database: "shop".to_owned(),
+        user: APP.to_owned(),
+        password: PASSWORD.to_owned(),
+    };
+    assert_eq!(sql(&login, "select 1"), Err("28000".to_owned()));
+    // It begins in the clear and turns to TLS when it is refused.
+    for mode in ["allow", "prefer", "require"] {
+        bench.check_enters(&proxy, &format!("sslmode={mode}"), true);
+    }
+}
+
+#[test]
+fn clients_show_a_certificate_where_it_is_asked_for() {
+    let (bench, proxy) = (bench(), bench().encrypted_proxy("verify-full"));
+    bench.check_enters(&proxy, "sslmode=require sslcert=CA/client.crt sslkey=CA/client.key", true);
+    bench.check_refused(&proxy, "sslmode=disable", "connections must be encrypted");
+    bench.check_refused(&proxy, "sslmode=require", "certificate required");
+    bench.check_refused(&proxy, "sslmode=require sslcert=CA/stranger.crt sslkey=CA/stranger.key", "alert");
+}
+
+#[test]
+fn without_a_certificate_tls_is_declined_and_the_session_goes_on() {
+    let (bench, proxy) = (bench(), bench().proxy(""));
+    assert_eq!(answer_to(&proxy, &SSL_REQUEST, 1), b"N");
+    assert_eq!(answer_to(&proxy, &GSSENC_REQUEST, 1), b"N");
+    bench.check_enters(&proxy, "sslmode=prefer", false);
+    bench.check_refused(&proxy, "sslmode=require", "server does not support SSL");
+}
+
+#[test]
+fn bytes_ahead_of_the_handshake_end_the_connection() {
+    let proxy = bench().encrypted_proxy("prefer");
+    let startup = [&SSL_REQUEST[..], b"\0\0\0\x12\0\x03\0\0user\0app\0\0"].concat();
+    assert_eq!(answer_to(&proxy, &startup, 100), b"");
+    assert_eq!(answer_to(&proxy, &[&SSL_REQUEST[..], b"\x16"].concat(), 100), b"");
+    assert_eq!(answer_to(&proxy, &SSL_REQUEST, 1), b"S", "the proxy goes on");
+}
+
+#[test]
+fn a_request_for_gssapi_encryption_is_not_one_for_tls() {
+    let proxy = bench().encrypted_proxy("prefer");
+    assert_eq!(answer_to(&proxy, &GSSENC_REQUEST, 1), b"N");
+}
+
+/// Each database is one way to reach a server: name, server, keys, and what its connections are.
+const WAYS: &[(&str, u16, &str, Result<&str, &str>)] = &[
+    ("prefer", ENCRYPTED, "tls = 'prefer'", Ok("t")),
+    ("default", ENCRYPTED, "", Ok("t")),
+    ("prefer_wrong_ca", ENCRYPTED, "tls = 'prefer'\ntls_ca = 'CA/foreign.crt'", Err("UnknownIssuer")),
+    ("require", ENCRYPTED, "tls = 'require'", Ok("t")),
+    ("require_right_ca", ENCRYPTED, "tls = 'require'\ntls_ca = 'CA/ours.crt'", Ok("t")),
+    ("require_wrong_ca", ENCRYPTED, "tls = 'require'\ntls_ca = 'CA/foreign.crt'", Err("UnknownIssuer")),
+    ("ca", ENCRYPTED, "tls = 'verify-ca'\ntls_ca = 'CA/ours.crt'", Ok("t")),
+    ("ca_other_name", ENCRYPTED, "tls = 'verify-ca'\ntls_ca = 'CA/ours.crt'\nhost = '127.0.0.1'", Ok("t")),
+    ("ca_wrong_ca", ENCRYPTED, "tls = 'verify-ca'\ntls_ca = 'CA/foreign.crt'", Err("UnknownIssuer")),
+    ("ca_public", ENCRYPTED, "tls = 'verify-ca'", Err("UnknownIssuer")),
+    ("full", ENCRYPTED, "tls = 'verify-full'\ntls_ca = 'CA/ours.crt'", Ok("t")),
+    ("full_wrong_ca", ENCRYPTED, "tls = 'verify-full'\ntls_ca = 'CA/foreign.crt'", Err("UnknownIssuer")),
+    ("full_public", ENCRYPTED, "tls = 'verify-full'", Err("UnknownIssuer")),
+    (
+        "full_other_name",
+        ENCRYPTED,
+        "tls = 'verify-full'\ntls_ca = 'CA/ours.crt'\nhost = '127.0.0.1'",
+        Err("not valid for name"),
+    ),
+    ("clear_disable", CLEAR, "tls = 'disable'", Ok("f")),
+    ("clear_prefer", CLEAR, "tls = 'prefer'", Ok("f")),
+    ("clear_require", CLEAR, "tls = 'require'", Err("the server does not offer TLS")),
+    ("clear_ca", CLEAR, "tls = 'verify-ca'\ntls_ca = 'CA/ours.crt'", Err("the server does not offer TLS")),
+    ("clear_full", CLEAR, "tls = 'verify-full'\ntls_ca = 'CA/ours.crt'", Err("the server does not offer TLS")),
+];
+
+#[test]
+fn servers_are_reached_as_each_mode_says_or_not_at_all() {
+    let bench = bench();
+    let folder = bench.folder.display().to_string();
+    let ways = WAYS.iter().map(|(name, shard, keys, _)| {
+        let keys = keys.replace("CA", &folder);
+        bench.database(name, bench.port(*shard), &keys)
+    });
+    let proxy = Proxy::start(&format!("{CONTROL}{}{}", ways.collect::<String>(), user("either", "")));
+    for (name, _, _, expected) in WAYS {
+        check_encryption(&proxy, "either", name, expected);
+    }
+    // The role may log in without TLS: nobody tried.
+    let log = fs::read_to_string(bench.cluster.primary(ENCRYPTED).log()).unwrap();
+    let log_ins: Vec<_> = log.lines().filter(|line| line.contains("connection authorized: user=either ")).collect();
+    assert!(!log_ins.is_empty());
+    assert!(log_ins.iter().all(|line| line.contains("SSL enabled")), "{log_ins:#?}");
+}
+
+#[test]
+fn the_server_decides_who_may_log_in_without_tls() {
+    let bench = bench();
+    let ways = [("open", "tls = 'disable'"), ("closed", "tls = 'require'"), ("both", "tls = 'prefer'")];
+    let databases: String = ways.iter().map(|(name, keys)| bench.database(name, bench.port(ENCRYPTED), keys)).collect();
+    let users = ["sealed", "cleartext", "digest", APP].map(|name| user(name, "")).concat();
+    let proxy = Proxy::start(&format!("{CONTROL}{databases}{users}{}", user("trusted", "auth = 'trust'")));
+    for (name, database, expected) in [
+        ("sealed", "open", Err("no encryption")),
+        ("sealed", "closed", Ok("t")),
+        ("sealed", "both", Ok("t")),
+        ("cleartext", "open", Err("a cleartext password on an unencrypted connection")),
+        ("cleartext", "closed", Ok("t")),
+        ("digest", "closed", Err("a method other than SCRAM-SHA-256")),
+        ("trusted", "open", Ok("f")),
+        ("trusted", "closed", Ok("t")),
+        (APP, "open", Ok("f")),
+    ] {
+        check_encryption(&proxy, name, database, &expected);
+    }
+}
+
+/// Stands between the proxy and a server: says that there is no TLS, and keeps what it is told then.
+struct Stripper {
+    port: u16,
+    told: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl Stripper {
+    fn before(port: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let stripper = Self { port: listener.local_addr().unwrap().port(), told: Arc::default() };
+        let told = Arc::clone(&stripper.told);
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let told = Arc::clone(&told);
+                thread::spawn(move || strip(client.unwrap(), port, &told));
+            }
+        });
+        stripper
+    }
+}
+
+/// Who does not ask for TLS, as the control plane does not, reaches the server.
+fn strip(mut client: TcpStream, port: u16, told: &Mutex<Vec<Vec<u8>>>) {
+    let mut first = [0; 8];
+    if client.read_exact(&mut first).is_err() {
+        return;
+    }
+    if first == SSL_REQUEST {
+        client.write_all(b"N").unwrap();
+        let mut rest = Vec::new();
+        // However it ends: what came is what counts.
+        let _ = client.read_to_end(&mut rest);
+        told.lock().unwrap().push(rest);
+        return;
+    }
+    let mut server = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    server.write_all(&first).unwrap();
+    let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    thread::spawn(move || std::io::copy(&mut from, &mut to));
+    // Ends with either side.
+    let _ = std::io::copy(&mut server, &mut client);
+}
+
+#[test]
+fn who_strips_tls_learns_nothing() {
+    let bench = bench();
+    let stripper = Stripper::before(bench.port(ENCRYPTED));
+    let ca = bench.file("ours.crt");
+    let modes = ["require", "verify-ca", "verify-full"];
+    let way = |mode: &&str| bench.database(mode, stripper.port, &format!("tls = \"{mode}\"\ntls_ca = {ca:?}"));
+    let databases: String = modes.iter().map(way).collect();
+    let proxy = Proxy::start(&format!("{CONTROL}{databases}{}", user("either", "")));
+    for mode in modes {
+        check_encryption(&proxy, "either", mode, &Err("the server does not offer TLS"));
+    }
+    until(|| stripper.told.lock().unwrap().len() >= modes.len());
+    assert!(stripper.told.lock().unwrap().iter().all(Vec::is_empty));
+}
+
+#[test]
+fn much_passes_through_both_encryptions() {
+    let bench = bench();
+    let (certificate, key, ca) = (bench.file("server.crt"), bench.file("server.key"), bench.file("ours.crt"));
+    let shop = bench.database("shop", bench.port(ENCRYPTED), &format!("tls = 'verify-full'\ntls_ca = {ca:?}"));
+    let tls = format!("[general.tls]\nmode = 'require'\ncertificate = {certificate:?}\nprivate_key = {key:?}\n");
+    let proxy = Proxy::start(&format!("{tls}{CONTROL}{shop}{}", user(APP, "")));
+    let text = "select n, repeat('row ', 500) from generate_series(1, 5000) n; select repeat('long', 2000000)";
+    let direct = psql_as(APP, bench.port(ENCRYPTED), "shop", PASSWORD, &["-c", text]);
+    let proxied = psql_as(APP, proxy.port, "dbname=shop sslmode=require", PASSWORD, &["-c", text]);
+    assert!(direct.status.success() && proxied.stdout == direct.stdout);
+    let rows: String = (0..50_000).map(|n| format!("{n}\tsome text of row {n}\n")).collect();
+    let file = bench.file("rows.txt");
+    fs::write(&file, rows).unwrap();
+    let copy = format!("\\copy pg_temp.t from '{}'", file.display());
+    let arguments = ["-t", "-c", "create temp table t(n int, body text)", "-c", &copy, "-c", "select sum(n) from t"];
+    let copied = psql_as(APP, proxy.port, "dbname=shop sslmode=require", PASSWORD, &arguments);
+    let said = String::from_utf8_lossy(&copied.stdout);
+    assert!(said.ends_with("1249975000\n"), "{said}{}", String::from_utf8_lossy(&copied.stderr));
+}
+
+#[tokio::test]
+async fn a_cancel_request_reaches_a_server_that_speaks_tls() {
+    let proxy = tokio::task::spawn_blocking(|| {
+        let bench = bench();
+        let keys = format!("tls = 'verify-full'\ntls_ca = {:?}", bench.file("ours.crt"));
+        let shop = bench.database("shop", bench.port(ENCRYPTED), &keys);
+        Proxy::start(&format!("{CONTROL}{shop}{}", user("sealed", "")))
+    });
+    let port = proxy.await.unwrap();
+    let login = format!("host=127.0.0.1 port={} user=sealed password='{PASSWORD}' dbname=shop", port.port);
+    let (client, connection) = tokio_postgres::connect(&login, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let token = client.cancel_token();
+    // Again and again until it lands: the first may come before the statement has begun.
+    let cancels = async {
+        loop {
+            token.cancel_query(tokio_postgres::NoTls).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    let cause = tokio::select! {
+        answer = client.simple_query("select pg_sleep(60)") => answer.unwrap_err(),
+        () = cancels => unreachable!(),
+    };
+    assert_eq!(cause.code().map(|code| code.code()), Some("57014"));
+}
+
+#[test]
+fn scram_takes_the_right_password_and_tells_nothing_about_wrong_ones() {
+    let bench = bench();
+    let verifier = "select rolpassword from pg_authid where rolname = 'kept'";
+    let verifier = bench.cluster.sql(ENCRYPTED, Role::Primary, verifier);
+    let shop = bench.database("shop", bench.port(ENCRYPTED), "tls = 'disable'");
+    let users = [
+        user(APP, ""),
+        user("kept", &format!("scram_verifier = '{verifier}'\nserver_password = '{PASSWORD}'")),
+        user("letters", &format!("password = '{LETTERS}'")),
+        user("alias", &format!("password = 'of the alias'\nserver_user = '{APP}'\nserver_password = '{PASSWORD}'")),
+        user("trusted", "auth = 'trust'"),
+        user("elsewhere", "database = 'other'"),
+    ]
+    .concat();
+    let other = bench.database("other", bench.port(ENCRYPTED), "tls = 'disable'");
+    let proxy = Proxy::start(&format!("{CONTROL}{shop}{other}{users}"));
+    let login = |name: &str, password: &str| Login {
+        host: "127.0.0.1".to_owned(),
+        port: proxy.port,
+        database: "shop".to_owned(),
+        user: name.to_owned(),
+        password: password.to_owned(),
+    };
+    for (name, password, seen_as) in [
+        (APP, PASSWORD, APP),
+        ("kept", PASSWORD, "kept"),
+        ("letters", LETTERS, "letters"),
+        ("alias", "of the alias", APP),
+        ("trusted", "whatever", "trusted"),
+    ] {
+        assert_eq!(sql(&login(name, password), "select user"), Ok(seen_as.to_owned()), "{name}");
+    }
+    for (name, password) in
+        [(APP, "wrong"), ("kept", "wrong"), ("alias", PASSWORD), ("nobody", PASSWORD), ("elsewhere", PASSWORD)]
+    {
+        assert_eq!(sql(&login(name, password), "select 1"), Err("28P01".to_owned()), "{name}");
+        let output = psql_as(name, proxy.port, "shop", password, &["-c", "select 1"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        let expected = format!("FATAL:  password authentication failed for user \"{name}\"");
+        assert_eq!(said.lines().next().unwrap().split_once("failed: ").unwrap().1, expected);
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
+
+/// Index of the server with TLS, and of the one without.
+const ENCRYPTED: u16 = 0;
+const CLEAR: u16 = 1;
+
+/// Not in ASCII, and with a character that SASLprep takes out.
+const LETTERS: &str = "grün\u{ad}e Straße №5";
+
+/// The control plane logs in without TLS.
+const CONTROL: &str = "[control]\nuser = \"postgres\"\npassword = \"correct horse\"\n";
+
+const HBA: &str = "\
+host all postgres 127.0.0.1/32 scram-sha-256
+hostssl all sealed 127.0.0.1/32 scram-sha-256
+host all cleartext 127.0.0.1/32 password
+host all digest 127.0.0.1/32 md5
+host all trusted 127.0.0.1/32 trust
+host all app,either,kept,letters 127.0.0.1/32 scram-sha-256
+";
+
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+const GSSENC_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
