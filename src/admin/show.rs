@@ -1,6 +1,7 @@
 //! `SHOW …`: one table each, PgBouncer's columns where they exist.
 
 use super::Table;
+use crate::control::Cluster;
 use crate::error::{Error, SqlState};
 use crate::session::{Shared, State};
 use crate::topology::{Key, Role, ShardedBy};
@@ -131,7 +132,7 @@ fn servers(shared: &Shared) -> Table {
 }
 
 fn shards(shared: &Shared) -> Table {
-    let (fleet, topology) = (shared.control.fleet(), shared.control.topology());
+    let Cluster { topology, fleet } = shared.control.cluster();
     let mut databases: Vec<_> = topology.databases.values().collect();
     databases.sort_by_key(|database| &database.name);
     let rows = databases.into_iter().flat_map(|database| {

@@ -273,6 +273,11 @@ impl Connection {
         Ok(value)
     }
 
+    /// Whether [`Connection::apply`] would have nothing to do.
+    pub fn has(&self, wanted: &Settings) -> bool {
+        !self.unclean && Arc::ptr_eq(&self.applied, wanted)
+    }
+
     /// Makes the server's settings what a session wants. An error of the server leaves the connection unusable.
     pub async fn apply(
         &mut self,

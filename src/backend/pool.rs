@@ -41,7 +41,8 @@ pub struct Pool {
 #[derive(Default)]
 struct State {
     /// The last one used is lent first: the rest may grow old and go.
-    idle: Vec<Connection>,
+    #[expect(clippy::vec_box, reason = "lent and taken back as they are: the pointer moves, not the connection")]
+    idle: Vec<Box<Connection>>,
     /// Places taken: idle, lent and being opened.
     taken: usize,
     waiters: VecDeque<oneshot::Sender<Handed>>,
@@ -87,8 +88,23 @@ impl Pool {
         &self.limits
     }
 
+    /// Lends an idle connection that is registered with `worker`'s runtime already. `None`: see [`Pool::lend`].
+    pub fn lend_at_once(&self, worker: usize) -> Option<Box<Connection>> {
+        let mut state = self.lock();
+        if !state.waiters.is_empty() {
+            return None;
+        }
+        let position = state.idle.iter().rposition(|connection| connection.worker == worker)?;
+        let mut connection = state.idle.remove(position);
+        if connection.is_quiet() && !connection.is_older_than(self.limits.lifetime) {
+            return Some(connection);
+        }
+        state.forget(connection);
+        None
+    }
+
     /// Lends a connection registered with `worker`'s runtime, on which this must be called.
-    pub async fn lend(self: &Arc<Self>, worker: usize) -> Result<Connection, Error> {
+    pub async fn lend(self: &Arc<Self>, worker: usize) -> Result<Box<Connection>, Error> {
         let place = match self.take(worker) {
             Taken::Connection(connection) => return connection.move_to(worker),
             Taken::Place(place) => place,
@@ -100,10 +116,10 @@ impl Pool {
         self.open(place, worker).await
     }
 
-    async fn open(&self, place: Place, worker: usize) -> Result<Connection, Error> {
+    async fn open(&self, place: Place, worker: usize) -> Result<Box<Connection>, Error> {
         let Limits { connect_timeout, keepalive, .. } = self.limits;
         let terms = OpeningTerms { connect_timeout, keepalive, worker };
-        let mut connection = Connection::open(&self.server, &self.login, terms).await?;
+        let mut connection = Box::new(Connection::open(&self.server, &self.login, terms).await?);
         connection.place = Some(place);
         connection.reported = self.lock().agree(&connection.reported);
         Ok(connection)
@@ -130,7 +146,7 @@ impl Pool {
         if state.waiters.is_empty() {
             while let Some(mut connection) = state.take_idle(worker) {
                 if connection.is_quiet() && !connection.is_older_than(self.limits.lifetime) {
-                    return Taken::Connection(Box::new(connection));
+                    return Taken::Connection(connection);
                 }
                 state.forget(connection);
             }
@@ -173,14 +189,13 @@ impl Pool {
     }
 
     /// Takes a connection back, if it may be used again; else it is closed.
-    pub fn take_back(&self, mut connection: Connection) {
+    pub fn take_back(&self, mut connection: Box<Connection>) {
         if !connection.is_clean() || connection.is_older_than(self.limits.lifetime) {
             return;
         }
         connection.change_hands();
         connection.channel.relax();
         connection.used = Instant::now();
-        let mut connection = Box::new(connection);
         let mut state = self.lock();
         while let Some(waiter) = state.waiters.pop_front() {
             match waiter.send(Handed::Connection(connection)) {
@@ -190,9 +205,9 @@ impl Pool {
             }
         }
         if state.closed {
-            state.forget(*connection);
+            state.forget(connection);
         } else {
-            state.idle.push(*connection);
+            state.idle.push(connection);
         }
     }
 
@@ -264,7 +279,7 @@ enum Taken {
 }
 
 impl State {
-    fn take_idle(&mut self, worker: usize) -> Option<Connection> {
+    fn take_idle(&mut self, worker: usize) -> Option<Box<Connection>> {
         let own = self.idle.iter().rposition(|connection| connection.worker == worker);
         match own {
             Some(position) => Some(self.idle.remove(position)),
@@ -288,7 +303,7 @@ impl State {
     }
 
     /// Closes a connection while the lock is held: its place is given back here, not by its own drop.
-    fn forget(&mut self, mut connection: Connection) {
+    fn forget(&mut self, mut connection: Box<Connection>) {
         if let Some(place) = connection.place.take() {
             place.spend();
         }
@@ -297,12 +312,12 @@ impl State {
 }
 
 impl Connection {
-    fn move_to(mut self: Box<Self>, worker: usize) -> Result<Self, Error> {
+    fn move_to(mut self: Box<Self>, worker: usize) -> Result<Box<Self>, Error> {
         if self.worker != worker {
             self.channel.adopt().map_err(|cause| self.lost(&cause))?;
             self.worker = worker;
         }
-        Ok(*self)
+        Ok(self)
     }
 }
 

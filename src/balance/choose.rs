@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::{Fleet, Health, ServerState};
@@ -55,7 +56,7 @@ impl Fleet {
         if need.access == Access::Primary || strong || split == ReadWriteSplit::PrimaryOnly {
             return primary(free()).ok_or_else(|| Unfit::Nobody(nobody(need, "primary")));
         }
-        let mut fit: Vec<&Arc<ServerState>> = Vec::new();
+        let mut fit: SmallVec<[&Arc<ServerState>; 4]> = SmallVec::new();
         let mut late = false;
         for state in free() {
             match fitness(&state.health(), state, need, now) {

@@ -107,6 +107,7 @@ async fn run(
     }
     // Who is between transactions is told to leave; who is inside one may end it.
     end.send_replace(true);
+    shared.registry.end();
     wind_down(&frontend, &process).await;
     Ok(())
 }

@@ -20,7 +20,7 @@ pub async fn serve(listener: TcpListener, control: Arc<Control>) -> std::io::Res
 
 /// Ready when every shard of every database has a primary that is up.
 async fn ready(State(control): State<Arc<Control>>) -> (StatusCode, Json<Value>) {
-    let (fleet, topology) = (control.fleet(), control.topology());
+    let super::Cluster { topology, fleet } = control.cluster();
     let mut missing = Vec::new();
     for database in topology.databases.values() {
         for shard in &database.shards {

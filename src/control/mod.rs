@@ -28,13 +28,19 @@ use schema::Schema;
 
 /// What the control plane knows, and its tasks.
 pub struct Control {
-    topology: ArcSwap<Topology>,
-    fleet: ArcSwap<Fleet>,
+    cluster: ArcSwap<Cluster>,
     databases: ArcSwap<HashMap<String, Known>>,
     progress: Arc<InProgress>,
     /// Changes whenever a snapshot does.
     epoch: Arc<AtomicU64>,
     tasks: Mutex<JoinSet<()>>,
+}
+
+/// A topology and the states of its servers, which are numbered by it.
+#[derive(Clone)]
+pub struct Cluster {
+    pub topology: Arc<Topology>,
+    pub fleet: Arc<Fleet>,
 }
 
 /// What is known of a database.
@@ -48,10 +54,9 @@ struct Known {
 impl Control {
     /// Starts its tasks on the runtime that this is called on.
     pub fn start(topology: Topology) -> Arc<Self> {
-        let fleet = Fleet::new(&topology, None);
+        let fleet = Arc::new(Fleet::new(&topology, None));
         let control = Arc::new(Self {
-            topology: ArcSwap::from_pointee(topology),
-            fleet: ArcSwap::from_pointee(fleet),
+            cluster: ArcSwap::from_pointee(Cluster { topology: Arc::new(topology), fleet }),
             databases: ArcSwap::default(),
             progress: Arc::default(),
             epoch: Arc::new(AtomicU64::new(1)),
@@ -63,19 +68,22 @@ impl Control {
 
     /// Takes another topology: what is known of servers that stay, stays.
     pub fn apply(&self, topology: Topology) {
-        let fleet = Fleet::new(&topology, Some(&self.fleet.load()));
-        self.topology.store(Arc::new(topology));
-        self.fleet.store(Arc::new(fleet));
+        let fleet = Arc::new(Fleet::new(&topology, Some(&self.cluster.load().fleet)));
+        self.cluster.store(Arc::new(Cluster { topology: Arc::new(topology), fleet }));
         self.epoch.fetch_add(1, Ordering::AcqRel);
         self.start_tasks();
     }
 
+    pub fn cluster(&self) -> Cluster {
+        Cluster::clone(&self.cluster.load())
+    }
+
     pub fn topology(&self) -> Arc<Topology> {
-        self.topology.load_full()
+        Arc::clone(&self.cluster.load().topology)
     }
 
     pub fn fleet(&self) -> Arc<Fleet> {
-        self.fleet.load_full()
+        Arc::clone(&self.cluster.load().fleet)
     }
 
     /// Changes whenever topology or a catalog does.
@@ -97,7 +105,7 @@ impl Control {
     }
 
     fn start_tasks(&self) {
-        let (topology, fleet) = (self.topology(), self.fleet());
+        let Cluster { topology, fleet } = self.cluster();
         let mut tasks = JoinSet::new();
         for state in fleet.states() {
             let server = &state.server;

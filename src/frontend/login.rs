@@ -107,7 +107,7 @@ impl Frontend {
             cell.known().await;
         }
         let snapshot = self.shared.snapshot(database)?;
-        let learned = self.learn(&snapshot, &user, &settings, station).await?;
+        let (settings, learned) = self.learn(&snapshot, &user, settings, station).await?;
         let (address, encrypted) = (channel.peer(), channel.is_encrypted());
         let registered =
             self.shared.registry.register(|key| Client::new(key, &user.name, database).at(address, encrypted));
@@ -119,25 +119,29 @@ impl Frontend {
         Ok(Served::Session(Box::new(session), registered))
     }
 
+    /// Equal settings become the same ones, so that connections are seen at a glance to have them.
     async fn learn(
         &self,
         snapshot: &Snapshot,
         user: &User,
-        settings: &Settings,
+        settings: Settings,
         station: &Station,
-    ) -> Result<Learned, Error> {
-        let key = (snapshot.name.to_string(), user.name.clone(), Arc::clone(settings));
+    ) -> Result<(Settings, Learned), Error> {
+        let key = (snapshot.name.to_string(), user.name.clone(), settings);
         let known = || self.logins.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(learned) = known().get(&key).filter(|learned| learned.holds(snapshot)) {
-            return Ok(learned.clone());
+        if let Some(((.., settings), learned)) = known().get_key_value(&key)
+            && learned.holds(snapshot)
+        {
+            return Ok((Arc::clone(settings), learned.clone()));
         }
-        let learned = self.shared.learn(snapshot, user, settings, station.worker).await?;
+        let learned = self.shared.learn(snapshot, user, &key.2, station.worker).await?;
         let mut all = known();
         if all.len() >= MOST_LEARNED {
             all.clear();
         }
+        let settings = Arc::clone(&key.2);
         all.insert(key, learned.clone());
-        Ok(learned)
+        Ok((settings, learned))
     }
 
     /// SCRAM for everybody who is not trusted, also for users that do not exist.

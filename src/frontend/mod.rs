@@ -1,10 +1,11 @@
 //! Clients: accepts them, lets them prove who they are, hands them to sessions. Alone writes to client sockets.
 //!
-//! One accepting task, one thread with a runtime of its own for each worker; a client stays on its worker.
+//! One accepting task, one thread with a runtime of its own for each worker (see `workers`).
 
 mod greet;
 mod login;
 mod tls;
+mod workers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::admin::Console;
 use crate::session::{End, Registered, Session, Shared, Station};
@@ -21,6 +22,7 @@ use crate::wire::message::put_error;
 use crate::wire::{Channel, Severity, Stream};
 use greet::Greeted;
 use login::Logins;
+use workers::{Handed, Moved, Workers};
 
 /// What all workers share.
 pub struct Frontend {
@@ -29,12 +31,6 @@ pub struct Frontend {
     tls: Option<tls::Acceptor>,
     logins: Logins,
     clients: AtomicUsize,
-}
-
-/// One worker, as the accepting task sees it.
-struct Worker {
-    clients: Arc<AtomicUsize>,
-    handed: UnboundedSender<std::net::TcpStream>,
 }
 
 impl Frontend {
@@ -52,7 +48,11 @@ impl Frontend {
     /// Serves clients of a bound listener until the future is dropped; those who are there then stay.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) -> std::io::Result<()> {
         let count = self.shared.control.topology().process.workers;
-        let workers: Vec<Worker> = (0..count).map(|number| self.start_worker(number)).collect::<Result<_, _>>()?;
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded_channel()).unzip();
+        let workers = Arc::new(Workers::new(senders));
+        for (number, clients) in receivers.into_iter().enumerate() {
+            self.start_worker(number, clients, &workers)?;
+        }
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -63,48 +63,53 @@ impl Frontend {
                     continue;
                 }
             };
-            let fewest = workers.iter().min_by_key(|worker| worker.clients.load(Ordering::Relaxed));
-            if let (Some(worker), Ok(stream)) = (fewest, stream.into_std()) {
-                worker.clients.fetch_add(1, Ordering::Relaxed);
-                if worker.handed.send(stream).is_err() {
-                    return Err(std::io::Error::other("a worker has ended"));
-                }
-            }
+            workers.hand(workers.place(), Handed::Accepted(stream.into_std()?))?;
         }
     }
 
-    fn start_worker(self: &Arc<Self>, number: usize) -> std::io::Result<Worker> {
-        let (handed, clients) = unbounded_channel();
-        let counter = Arc::new(AtomicUsize::new(0));
-        let (frontend, count) = (Arc::clone(self), Arc::clone(&counter));
+    fn start_worker(
+        self: &Arc<Self>,
+        number: usize,
+        clients: UnboundedReceiver<Handed>,
+        workers: &Arc<Workers>,
+    ) -> std::io::Result<()> {
+        let (frontend, workers) = (Arc::clone(self), Arc::clone(workers));
         let runtime = Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new()
             .name(format!("worker-{number}"))
-            .spawn(move || runtime.block_on(frontend.work(number, clients, count)))?;
-        Ok(Worker { clients: counter, handed })
+            .spawn(move || runtime.block_on(frontend.work(number, clients, workers)))?;
+        Ok(())
     }
 
-    async fn work(
-        self: Arc<Self>,
-        number: usize,
-        mut clients: UnboundedReceiver<std::net::TcpStream>,
-        count: Arc<AtomicUsize>,
-    ) {
-        let station = Arc::new(Station::new(number, Arc::clone(&self.shared)));
-        while let Some(stream) = clients.recv().await {
-            let counted = Counted::new(&self, &count);
+    async fn work(self: Arc<Self>, number: usize, mut clients: UnboundedReceiver<Handed>, workers: Arc<Workers>) {
+        let station = Arc::new(Station::new(number, Arc::clone(&self.shared), workers.get(number).spill()));
+        let balancing = Arc::clone(&workers);
+        tokio::spawn(async move { balancing.balance(number).await });
+        while let Some(client) = clients.recv().await {
+            let counted = Counted::new(&self, &workers, number);
             let (frontend, station) = (Arc::clone(&self), Arc::clone(&station));
             tokio::spawn(async move {
-                if let Err(cause) = frontend.converse(stream, station).await {
+                let served = match client {
+                    Handed::Accepted(stream) => frontend.converse(stream, station).await,
+                    Handed::Moved(moved) => frontend.go_on(moved, station).await,
+                };
+                let onward = |(worker, moved)| counted.workers.hand(worker, Handed::Moved(moved));
+                if let Err(cause) = served.and_then(|client| client.map_or(Ok(()), onward)) {
                     tracing::debug!(%cause, "client connection ended");
                 }
-                drop(counted);
             });
         }
     }
 
-    /// One client connection from its first byte to its last.
-    async fn converse(&self, stream: std::net::TcpStream, station: Arc<Station>) -> std::io::Result<()> {
+    /// Goes on with a client of another worker.
+    async fn go_on(&self, mut moved: Box<Moved>, station: Arc<Station>) -> std::io::Result<Onward> {
+        moved.channel.adopt()?;
+        moved.session.move_to(station);
+        self.serve_session(moved).await
+    }
+
+    /// One client connection from its first byte to its last, or until it moves.
+    async fn converse(&self, stream: std::net::TcpStream, station: Arc<Station>) -> std::io::Result<Onward> {
         let stream = TcpStream::from_std(stream)?;
         stream.set_nodelay(true)?;
         let keepalive = self.shared.control.topology().process.tcp_keepalive;
@@ -114,25 +119,27 @@ impl Frontend {
         }
         let channel = Channel::new(Stream::Tcp(stream));
         // On the heap and gone when the session runs: an idle client does not carry the room for its log-in.
-        let Some((mut channel, served)) = Box::pin(self.welcome(channel, &station)).await? else { return Ok(()) };
-        let end = match served {
-            Served::Session(mut session, registered) => {
-                let end = session.run(&mut channel).await;
-                session.close();
-                drop(registered);
-                end
+        let Some((mut channel, served)) = Box::pin(self.welcome(channel, &station)).await? else { return Ok(None) };
+        match served {
+            Served::Session(session, registered) => {
+                self.serve_session(Box::new(Moved { channel, session, registered })).await
             }
-            Served::Console(user) => self.console.run(&mut channel, &user).await,
-        };
-        match end {
-            End::Left => {}
-            End::Gone(cause) => tracing::debug!(%cause, "client left without a word"),
-            End::Refused(error) => {
-                put_error(&mut channel.output, Severity::Fatal, &error);
-                channel.flush().await?;
+            Served::Console(user) => {
+                let end = self.console.run(&mut channel, &user).await;
+                part(channel, end).await.map(|()| None)
             }
         }
-        Ok(())
+    }
+
+    async fn serve_session(&self, mut client: Box<Moved>) -> std::io::Result<Onward> {
+        let end = client.session.run(&mut client.channel).await;
+        if let End::Moves(worker) = end {
+            return Ok(Some((worker, client)));
+        }
+        let Moved { channel, session, registered } = *client;
+        session.close();
+        drop(registered);
+        part(channel, end).await.map(|()| None)
     }
 
     /// First packet, encryption, authentication. `None`: there is no session to run.
@@ -158,6 +165,24 @@ impl Frontend {
     }
 }
 
+/// A client that goes on at another worker, of this number.
+type Onward = Option<(usize, Box<Moved>)>;
+
+/// The last words to a client.
+async fn part(mut channel: Channel, end: End) -> std::io::Result<()> {
+    match end {
+        End::Left | End::Moves(_) => Ok(()),
+        End::Gone(cause) => {
+            tracing::debug!(%cause, "client left without a word");
+            Ok(())
+        }
+        End::Refused(error) => {
+            put_error(&mut channel.output, Severity::Fatal, &error);
+            channel.flush().await
+        }
+    }
+}
+
 /// What an authenticated client gets.
 enum Served {
     Session(Box<Session>, Registered),
@@ -166,19 +191,24 @@ enum Served {
 }
 
 /// Counts a client as long as it lives, also when its task panics.
-struct Counted(Arc<Frontend>, Arc<AtomicUsize>);
+struct Counted {
+    frontend: Arc<Frontend>,
+    workers: Arc<Workers>,
+    worker: usize,
+}
 
 impl Counted {
-    fn new(frontend: &Arc<Frontend>, worker: &Arc<AtomicUsize>) -> Self {
+    fn new(frontend: &Arc<Frontend>, workers: &Arc<Workers>, worker: usize) -> Self {
         frontend.clients.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(frontend), Arc::clone(worker))
+        workers.get(worker).clients.fetch_add(1, Ordering::Relaxed);
+        Self { frontend: Arc::clone(frontend), workers: Arc::clone(workers), worker }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.clients.fetch_sub(1, Ordering::Relaxed);
-        self.1.fetch_sub(1, Ordering::Relaxed);
+        self.frontend.clients.fetch_sub(1, Ordering::Relaxed);
+        self.workers.get(self.worker).clients.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -152,6 +152,10 @@ impl Session {
     }
 
     async fn make_ready(&mut self, lent: &mut Lent, begun: Option<&Begun>) -> Result<(), Stopped> {
+        if begun.is_none() && lent.connection.has(self.settings.current()) {
+            self.meet(&lent.connection.reported);
+            return Ok(());
+        }
         let wanted = Arc::clone(self.settings.current());
         let mut news = Vec::new();
         let mut report = |name: &str, value: &str| news.push((name.to_owned(), value.to_owned()));
@@ -183,10 +187,13 @@ impl Session {
             read: floor.replica_read.map(|(read, _)| read),
             last: floor.replica_read.map(|(_, server)| server),
         };
-        self.client.become_(State::Waiting);
         let shared = &self.station.shared;
+        let borrower = Borrower { snapshot: &self.snapshot, user: &self.user, worker: self.station.worker };
+        if let Some(borrowed) = shared.lend_at_once(&borrower, &need, &mut self.known_pools) {
+            return Ok(Lent::new(borrowed, shard, &self.client));
+        }
+        self.client.become_(State::Waiting);
         let cancelled = self.client.cancelled();
-        let borrower = Borrower { topology: &self.snapshot.topology, user: &self.user, worker: self.station.worker };
         let lending = shared.lend(&borrower, &need, &mut self.known_pools);
         let outcome = tokio::select! {
             biased;
@@ -215,8 +222,11 @@ impl Session {
             let committed = !failed && !effects.contains(&Effect::Rollback);
             self.end_block(&mut open, committed, was_in_block);
         }
-        let pin = pin.or_else(|| self.client.pinned()).or_else(|| self.is_session_pooled().then_some("session mode"));
-        self.client.pin(pin);
+        let pinned = self.client.pinned();
+        let pin = pin.or(pinned).or_else(|| self.is_session_pooled().then_some("session mode"));
+        if pin != pinned {
+            self.client.pin(pin);
+        }
         if status == Status::Idle && pin.is_none() {
             self.note_heard(&mut open);
         }
@@ -229,7 +239,10 @@ impl Session {
 
     fn note_write(&mut self, shard: ShardId, now: Instant) {
         self.position.wrote(shard, now);
-        self.station.shared.wrote(&self.snapshot.name, shard, now);
+        // Probes look out for the replica that has it.
+        if let Some(state) = self.snapshot.fleet.shard(&self.snapshot.name, shard) {
+            state.want(now);
+        }
     }
 
     /// What was reported and not set by this session, the server's configuration has changed.
@@ -298,7 +311,7 @@ impl Session {
 
     /// The server is gone: a block cannot go on.
     fn lose(&mut self, open: Open, was_in_block: bool) {
-        self.station.shared.suspect(&open.lent.connection.server);
+        self.snapshot.fleet.suspect(&open.lent.connection.server);
         open.lent.abandon();
         self.client.pin(None);
         if was_in_block {

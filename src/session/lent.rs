@@ -24,7 +24,7 @@ impl Lent {
         let Borrowed { connection, pool, server, role, in_flight } = borrowed;
         client.bind(connection.target());
         let client = Arc::clone(client);
-        Self { connection: Box::new(connection), shard, server, role, pool, client, in_flight: Some(in_flight) }
+        Self { connection, shard, server, role, pool, client, in_flight: Some(in_flight) }
     }
 
     /// To the pool, if it may be used again.
@@ -34,7 +34,7 @@ impl Lent {
         if let Some(in_flight) = self.in_flight.take() {
             in_flight.finish();
         }
-        self.pool.take_back(*self.connection);
+        self.pool.take_back(self.connection);
     }
 
     /// See [`Pool::hear`].

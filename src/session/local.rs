@@ -29,7 +29,10 @@ impl Session {
     fn answer_statement(&mut self, text: &str, statement: &Statement) -> Option<Result<Answer, Error>> {
         match statement.kind {
             Kind::ExplainRoute { inner } => Some(self.explain_route(slice(text, inner))),
-            _ => self.answer(statement, slice(text, statement.tokens)),
+            Kind::Transaction(_) | Kind::Setting(_) | Kind::Deallocate { .. } => {
+                self.answer(statement, slice(text, statement.tokens))
+            }
+            _ => None,
         }
     }
 

@@ -31,7 +31,7 @@ use bytes::BytesMut;
 pub use registry::{Client, Registered, Registry, State};
 pub use run::End;
 pub use snapshot::Snapshot;
-pub use station::{Learned, Shared, Station};
+pub use station::{Learned, Shared, Spill, Station};
 
 use crate::backend::settings::Settings;
 use crate::statement::{Analysis, LiteralSpan};
@@ -116,6 +116,11 @@ impl Session {
         };
         session.derive();
         session
+    }
+
+    /// Goes on at another worker; on its thread.
+    pub fn move_to(&mut self, station: Arc<Station>) {
+        self.station = station;
     }
 
     /// Notes a setting's new value. `true`: the client does not know yet.

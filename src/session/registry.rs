@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 
+use futures_util::task::AtomicWaker;
 use subtle::ConstantTimeEq;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -13,7 +15,10 @@ use crate::backend::CancelTarget;
 use crate::wire::CancelKey;
 
 #[derive(Default)]
-pub struct Registry(Mutex<HashMap<i32, Arc<Client>, foldhash::fast::RandomState>>);
+pub struct Registry {
+    clients: Mutex<HashMap<i32, Arc<Client>, foldhash::fast::RandomState>>,
+    ending: AtomicBool,
+}
 
 /// One client, as others see it.
 pub struct Client {
@@ -27,6 +32,8 @@ pub struct Client {
     state: AtomicU8,
     bound: Mutex<Bound>,
     cancelled: Notify,
+    /// Of its session while that waits for the client.
+    waker: AtomicWaker,
 }
 
 #[derive(Default)]
@@ -80,7 +87,17 @@ impl Registry {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<i32, Arc<Client>, foldhash::fast::RandomState>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sessions that are between transactions are to end, now or when they get there.
+    pub fn end(&self) {
+        self.ending.store(true, Ordering::Release);
+        self.lock().values().for_each(|client| client.waker.wake());
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
     }
 }
 
@@ -97,6 +114,7 @@ impl Client {
             state: AtomicU8::new(0),
             bound: Mutex::default(),
             cancelled: Notify::new(),
+            waker: AtomicWaker::new(),
         }
     }
 
@@ -155,6 +173,11 @@ impl Client {
                 tracing::debug!(%cause, "cancel request");
             }
         }
+    }
+
+    /// Before its session waits: what the registry wants to tell wakes it.
+    pub(super) fn waits(&self, waker: &Waker) {
+        self.waker.register(waker);
     }
 
     /// Returns when a CancelRequest comes while nothing is bound.

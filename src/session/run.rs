@@ -31,6 +31,8 @@ pub enum End {
     /// Terminate.
     Left,
     Gone(std::io::Error),
+    /// Not ended: it goes on at the worker of this number.
+    Moves(usize),
     /// The client is to be told, and that is the end.
     Refused(Error),
 }
@@ -296,6 +298,13 @@ impl Session {
     async fn read(&mut self, client: &mut Channel) -> Result<(), End> {
         client.flush().await.map_err(End::Gone)?;
         client.relax();
+        if client.may_move()
+            && self.pin.is_none()
+            && matches!(self.transaction, Transaction::Idle)
+            && let Some(worker) = self.station.elsewhere()
+        {
+            return Err(End::Moves(worker));
+        }
         let process = &self.snapshot.topology.process;
         let in_block = !matches!(self.transaction, Transaction::Idle);
         let limit = process.idle_transaction_timeout;
@@ -309,22 +318,21 @@ impl Session {
     }
 
     async fn wait(&mut self, client: &mut Channel) -> Result<(), End> {
-        let mut shutdown = self.station.shared.shutdown.clone();
         let may_end = matches!(self.transaction, Transaction::Idle);
-        let listening = std::future::poll_fn(|cx| {
+        let heard = std::future::poll_fn(|cx| {
             if let Some(pin) = &mut self.pin
                 && pin.lent.connection.channel.poll_fill(cx).is_ready()
             {
                 return Poll::Ready(Heard::Server);
             }
-            client.poll_fill(cx).map(Heard::Client)
+            if let Poll::Ready(filled) = client.poll_fill(cx) {
+                return Poll::Ready(Heard::Client(filled));
+            }
+            self.client.waits(cx.waker());
+            if may_end && self.station.shared.registry.is_ending() { Poll::Ready(Heard::End) } else { Poll::Pending }
         });
-        let heard = tokio::select! {
-            biased;
-            heard = listening => heard,
-            _ = shutdown.wait_for(|ending| *ending), if may_end => return Err(End::Refused(shutting_down())),
-        };
-        match heard {
+        match heard.await {
+            Heard::End => Err(End::Refused(shutting_down())),
             Heard::Client(Ok(0)) => Err(End::Gone(std::io::ErrorKind::UnexpectedEof.into())),
             Heard::Client(Ok(_)) => Ok(()),
             Heard::Client(Err(cause)) => Err(End::Gone(cause)),
@@ -367,6 +375,8 @@ impl Session {
 enum Heard {
     Client(std::io::Result<usize>),
     Server,
+    /// The process ends.
+    End,
 }
 
 /// One statement, bound and executed once: what an extended unit must be to go to several shards.

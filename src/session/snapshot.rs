@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::balance::Fleet;
 use crate::catalog::Catalog;
 use crate::topology::{Database, Topology};
 
@@ -10,6 +11,8 @@ pub struct Snapshot {
     /// Of the control plane when it was taken.
     pub epoch: u64,
     pub topology: Arc<Topology>,
+    /// The states of its servers.
+    pub fleet: Arc<Fleet>,
     pub database: Arc<Database>,
     pub catalog: Arc<Catalog>,
     /// Of the database.

@@ -1,6 +1,7 @@
 //! What sessions share: of one worker, and of the whole process.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
@@ -13,11 +14,11 @@ use super::registry::Registry;
 use super::snapshot::Snapshot;
 use crate::backend::settings::Settings;
 use crate::backend::{Connection, Pool, Pools, Reported};
-use crate::balance::{Access, InFlight, Need, Unfit};
-use crate::control::{Control, Ticket};
+use crate::balance::{Access, Choice, Fleet, InFlight, Need, Unfit};
+use crate::control::{Cluster, Control, Ticket};
 use crate::error::{Error, SqlState};
 use crate::statement::{Analysis, Entry, LiteralSpan, ShapeCache};
-use crate::topology::{Consistency, Role, Server, ServerId, ShardId, Topology, User};
+use crate::topology::{Consistency, Role, ServerId, ShardId, Topology, User};
 use crate::wire::message::error_field;
 
 /// One worker's own.
@@ -26,6 +27,15 @@ pub struct Station {
     pub shared: Arc<Shared>,
     /// Only this worker's thread locks it.
     shapes: Mutex<ShapeCache<Plans>>,
+    spill: Arc<Spill>,
+}
+
+/// Whether sessions of a worker are to go on at another one.
+#[derive(Default)]
+pub struct Spill {
+    to: AtomicUsize,
+    /// How many.
+    left: AtomicUsize,
 }
 
 /// The process's.
@@ -58,14 +68,14 @@ pub(super) struct KnownPools {
 
 /// For whom a connection is wanted.
 pub(super) struct Borrower<'a> {
-    pub topology: &'a Topology,
+    pub snapshot: &'a Snapshot,
     pub user: &'a User,
     pub worker: usize,
 }
 
 /// A connection that was lent, and where it leads.
 pub(super) struct Borrowed {
-    pub connection: Connection,
+    pub connection: Box<Connection>,
     pub pool: Arc<Pool>,
     pub server: ServerId,
     pub role: Role,
@@ -73,8 +83,13 @@ pub(super) struct Borrowed {
 }
 
 impl Station {
-    pub fn new(worker: usize, shared: Arc<Shared>) -> Self {
-        Self { worker, shared, shapes: Mutex::new(ShapeCache::new(SHAPE_BYTES)) }
+    pub fn new(worker: usize, shared: Arc<Shared>, spill: Arc<Spill>) -> Self {
+        Self { worker, shared, shapes: Mutex::new(ShapeCache::new(SHAPE_BYTES)), spill }
+    }
+
+    /// The worker at which a session of this one is to go on.
+    pub(super) fn elsewhere(&self) -> Option<usize> {
+        self.spill.take()
     }
 
     pub(super) fn resolve(&self, text: &str) -> (Arc<Entry<Plans>>, smallvec::SmallVec<[LiteralSpan; 8]>) {
@@ -94,6 +109,22 @@ impl Station {
     }
 }
 
+impl Spill {
+    /// A worker's number, and how many sessions are to go there.
+    pub fn set(&self, spill: Option<(usize, usize)>) {
+        let (to, left) = spill.unwrap_or_default();
+        self.to.store(to, Ordering::Relaxed);
+        self.left.store(left, Ordering::Relaxed);
+    }
+
+    /// Called on the worker's own thread, as [`Spill::set`] is.
+    fn take(&self) -> Option<usize> {
+        let left = self.left.load(Ordering::Relaxed).checked_sub(1)?;
+        self.left.store(left, Ordering::Relaxed);
+        Some(self.to.load(Ordering::Relaxed))
+    }
+}
+
 impl Shared {
     pub fn new(control: Arc<Control>, shutdown: watch::Receiver<bool>) -> Self {
         Self { control, pools: Pools::default(), registry: Arc::default(), shutdown, interner: Interner::default() }
@@ -102,14 +133,14 @@ impl Shared {
     /// Topology, database and catalog as they are now.
     pub fn snapshot(&self, database: &str) -> Result<Snapshot, Error> {
         let epoch = self.control.epoch();
-        let topology = self.control.topology();
+        let Cluster { topology, fleet } = self.control.cluster();
         let unknown = || {
             Error::new(SqlState::UNKNOWN_DATABASE, format!("database \"{database}\" is not configured"))
                 .with_hint("Add it to [[databases]].")
         };
         let known = topology.database(database).cloned().ok_or_else(unknown)?;
         let catalog = self.control.catalog(database).map(|cell| cell.current()).unwrap_or_default();
-        Ok(Snapshot { epoch, topology, database: known, catalog, name: Arc::from(database) })
+        Ok(Snapshot { epoch, topology, fleet, database: known, catalog, name: Arc::from(database) })
     }
 
     /// Brings a snapshot up to date, if anything has changed.
@@ -121,6 +152,26 @@ impl Shared {
         Ok(())
     }
 
+    /// A connection to the server that serves `need` best, if nothing need be waited for.
+    pub(super) fn lend_at_once(
+        &self,
+        borrower: &Borrower<'_>,
+        need: &Need<'_>,
+        known: &mut KnownPools,
+    ) -> Option<Borrowed> {
+        let Borrower { snapshot, user, worker } = *borrower;
+        let Choice { server, role } = snapshot.fleet.choose(need, Instant::now(), &[]).ok()?;
+        let pool = known.get(server, &snapshot.topology, |server| self.pool(server, user, snapshot));
+        let connection = pool.lend_at_once(worker)?;
+        let pool = Arc::clone(pool);
+        Some(Borrowed { connection, pool, server, role, in_flight: snapshot.fleet.begin(server) })
+    }
+
+    fn pool(&self, server: ServerId, user: &User, snapshot: &Snapshot) -> Arc<Pool> {
+        let topology = &snapshot.topology;
+        self.pools.pool(topology.server(server), user, &topology.process)
+    }
+
     /// A connection to the server that serves `need` best.
     pub(super) async fn lend(
         &self,
@@ -128,17 +179,17 @@ impl Shared {
         need: &Need<'_>,
         known: &mut KnownPools,
     ) -> Result<Borrowed, Error> {
-        let Borrower { topology, user, worker } = *borrower;
+        let Borrower { snapshot, user, worker } = *borrower;
+        let Snapshot { topology, fleet, .. } = snapshot;
         let mut tried = Vec::new();
         loop {
-            let (server, role) = self.choose(need, &tried).await?;
-            let in_flight = self.control.fleet().begin(server);
-            let pool =
-                known.get(server, topology, || self.pools.pool(topology.server(server), user, &topology.process));
+            let (server, role) = choose(fleet, need, &tried).await?;
+            let in_flight = fleet.begin(server);
+            let pool = Arc::clone(known.get(server, topology, |server| self.pool(server, user, snapshot)));
             match pool.lend(worker).await {
                 Ok(connection) => return Ok(Borrowed { connection, pool, server, role, in_flight }),
                 Err(error) if error.sqlstate == SqlState::UNAVAILABLE => {
-                    self.suspect(topology.server(server));
+                    fleet.suspect(topology.server(server));
                     tried.push(server);
                     // A read finds another server; a write has but one.
                     if need.access == Access::Primary || tried.len() > MOST_TRIED {
@@ -146,33 +197,6 @@ impl Shared {
                     }
                 }
                 Err(error) => return Err(error),
-            }
-        }
-    }
-
-    async fn choose(&self, need: &Need<'_>, tried: &[ServerId]) -> Result<(ServerId, Role), Error> {
-        let fleet = self.control.fleet();
-        let deadline = Instant::now() + need.database.causal_wait;
-        let shard = fleet.shard(&need.database.name, need.shard);
-        loop {
-            let moved = shard.map(|shard| shard.moved.notified());
-            match fleet.choose(need, Instant::now(), tried) {
-                Ok(choice) => return Ok((choice.server, choice.role)),
-                Err(Unfit::Nobody(error)) => return Err(error),
-                Err(Unfit::Wait) => {}
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            let waited = match moved {
-                Some(moved) if !left.is_zero() => timeout(left, moved).await.is_ok(),
-                _ => false,
-            };
-            if !waited {
-                let primary = Need { access: Access::Primary, ..*need };
-                return match fleet.choose(&primary, Instant::now(), tried) {
-                    Ok(choice) => Ok((choice.server, choice.role)),
-                    Err(Unfit::Nobody(error)) => Err(error),
-                    Err(Unfit::Wait) => unreachable!("nobody waits for a primary"),
-                };
             }
         }
     }
@@ -196,7 +220,7 @@ impl Shared {
             last: None,
         };
         let mut known = KnownPools::default();
-        let borrower = Borrower { topology: &snapshot.topology, user, worker };
+        let borrower = Borrower { snapshot, user, worker };
         let borrowed = match self.lend(&borrower, &need, &mut known).await {
             Err(error) if error.sqlstate == SqlState::UNAVAILABLE => {
                 // A replica knows the same; the primary may be away.
@@ -225,17 +249,6 @@ impl Shared {
         Ok(Learned { reported: told.into_iter().collect(), search_path, epoch, pool, heard })
     }
 
-    /// A write was acknowledged: probes look out for the replica that has it.
-    pub(super) fn wrote(&self, database: &str, shard: ShardId, now: Instant) {
-        if let Some(state) = self.control.fleet().shard(database, shard) {
-            state.want(now);
-        }
-    }
-
-    pub(super) fn suspect(&self, server: &Server) {
-        self.control.fleet().suspect(server);
-    }
-
     pub(super) async fn begin_two_phase(&self, database: &str, home: ShardId) -> Result<Ticket, Error> {
         self.control.begin_write(database, home).await
     }
@@ -256,17 +269,43 @@ impl Learned {
 }
 
 impl KnownPools {
-    fn get(&mut self, server: ServerId, topology: &Topology, find: impl FnOnce() -> Arc<Pool>) -> Arc<Pool> {
+    fn get(&mut self, server: ServerId, topology: &Topology, find: impl FnOnce(ServerId) -> Arc<Pool>) -> &Arc<Pool> {
         if self.epoch != topology.epoch {
             self.pools.clear();
             self.epoch = topology.epoch;
         }
-        if let Some((_, pool)) = self.pools.iter().find(|(known, _)| *known == server) {
-            return Arc::clone(pool);
+        let position = self.pools.iter().position(|(known, _)| *known == server).unwrap_or_else(|| {
+            self.pools.push((server, find(server)));
+            self.pools.len() - 1
+        });
+        &self.pools[position].1
+    }
+}
+
+/// The server that serves `need` best. Where a replica may catch up in a moment, it is waited for.
+async fn choose(fleet: &Fleet, need: &Need<'_>, tried: &[ServerId]) -> Result<(ServerId, Role), Error> {
+    let deadline = Instant::now() + need.database.causal_wait;
+    let shard = fleet.shard(&need.database.name, need.shard);
+    loop {
+        let moved = shard.map(|shard| shard.moved.notified());
+        match fleet.choose(need, Instant::now(), tried) {
+            Ok(choice) => return Ok((choice.server, choice.role)),
+            Err(Unfit::Nobody(error)) => return Err(error),
+            Err(Unfit::Wait) => {}
         }
-        let pool = find();
-        self.pools.push((server, Arc::clone(&pool)));
-        pool
+        let left = deadline.saturating_duration_since(Instant::now());
+        let waited = match moved {
+            Some(moved) if !left.is_zero() => timeout(left, moved).await.is_ok(),
+            _ => false,
+        };
+        if !waited {
+            let primary = Need { access: Access::Primary, ..*need };
+            return match fleet.choose(&primary, Instant::now(), tried) {
+                Ok(choice) => Ok((choice.server, choice.role)),
+                Err(Unfit::Nobody(error)) => Err(error),
+                Err(Unfit::Wait) => unreachable!("nobody waits for a primary"),
+            };
+        }
     }
 }
 

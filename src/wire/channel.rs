@@ -42,6 +42,11 @@ impl Channel {
         matches!(self.stream, Stream::ServerTls(_) | Stream::ClientTls(_))
     }
 
+    /// Whether [`Channel::adopt`] brings it to another runtime, and nothing is in between.
+    pub fn may_move(&self) -> bool {
+        matches!(self.stream, Stream::Tcp(_) | Stream::Unix(_)) && self.input.is_empty() && self.output.is_empty()
+    }
+
     pub fn peer(&self) -> Option<SocketAddr> {
         self.stream.tcp().and_then(|stream| stream.peer_addr().ok())
     }
