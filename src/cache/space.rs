@@ -45,6 +45,10 @@ pub struct Space {
 
 /// A table, as a space knows it. Two tables may share one: then a write of either counts for both.
 ///
+/// Rows of a partitioned or inherited table are those of other tables, too: a read takes the tag of the table, of what
+/// is below it, and of each table above it; a write takes the tag of the table and, of each table above it, of what is
+/// below. So neighbours do not disturb each other, and a thousand partitions are two tags.
+///
 /// The place of tags by key: a tag would also say which key of the table, and a slot would have counters by key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableTag(pub(super) u16);
@@ -100,8 +104,17 @@ impl Space {
 impl TableTag {
     /// By schema and name as they stand in `pg_namespace` and `pg_class`.
     pub fn new(schema: &str, name: &str) -> Self {
+        Self::hashed(schema, name, 0)
+    }
+
+    /// Of the tables that are partitions of this one or inherit from it.
+    pub fn below(schema: &str, name: &str) -> Self {
+        Self::hashed(schema, name, 1)
+    }
+
+    fn hashed(schema: &str, name: &str, what: u8) -> Self {
         // FNV-1a: the same in every space; names hold no NUL.
-        let bytes = schema.bytes().chain([0]).chain(name.bytes());
+        let bytes = schema.bytes().chain([0]).chain(name.bytes()).chain([0, what]);
         let hash = bytes
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         let folded = (hash ^ (hash >> 29)) % SLOTS as u64;

@@ -4,6 +4,7 @@
 
 mod catalog;
 pub mod connect;
+mod effects;
 pub mod http;
 pub mod migrate;
 mod probe;
