@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use foldhash::quality::RandomState;
 use moka::notification::RemovalCause;
-use moka::policy::EvictionPolicy;
+use moka::policy::EvictionPolicy as Eviction;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -16,6 +16,7 @@ use super::figures::{Counters, increment};
 use super::flight::Outcome;
 use super::key::Key;
 use super::{Entry, Figures, Fill, Follow, KeyBytes, Lead, Reason, Stamp};
+use crate::topology::{CacheLimits, EvictionPolicy};
 
 /// How much is kept and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +74,17 @@ enum Known {
     /// A hit; its query has to run again soon, and nobody does that yet.
     Ageing(Arc<Entry>),
     Missed(Reason),
+}
+
+impl From<&CacheLimits> for Limits {
+    fn from(limits: &CacheLimits) -> Self {
+        let CacheLimits { memory, ttl, max_result, policy } = *limits;
+        let policy = match policy {
+            EvictionPolicy::Lfu => Policy::Lfu,
+            EvictionPolicy::Lru => Policy::Lru,
+        };
+        Self { memory, ttl, max_result, policy }
+    }
 }
 
 impl Cache {
@@ -161,8 +173,8 @@ impl Cache {
             .weigher(weigh)
             .time_to_live(limits.ttl)
             .eviction_policy(match limits.policy {
-                Policy::Lfu => EvictionPolicy::tiny_lfu(),
-                Policy::Lru => EvictionPolicy::lru(),
+                Policy::Lfu => Eviction::tiny_lfu(),
+                Policy::Lru => Eviction::lru(),
             })
             .eviction_listener(move |_, _, cause| {
                 if cause == RemovalCause::Size {

@@ -34,14 +34,14 @@ pub struct Witness {
 #[must_use = "dropped, it stays pending"]
 pub struct Writing {
     marks: Option<Marks>,
-    witness: Option<Witness>,
+    witness: Witness,
 }
 
 /// A write whose outcome nobody heard. Pending until [`Unresolved::resolved`]; dropped before, it waits again.
 #[must_use = "dropped, it is handed out again"]
 pub struct Unresolved {
     marks: Option<Marks>,
-    witness: Option<Witness>,
+    witness: Witness,
 }
 
 /// What is pending, to be ended exactly once.
@@ -55,7 +55,7 @@ struct Marks {
 pub(super) struct Lost {
     touched: Touched,
     places: SmallVec<[Place; 1]>,
-    witness: Option<Witness>,
+    witness: Witness,
 }
 
 impl Touched {
@@ -96,7 +96,7 @@ impl Touched {
 impl Spaces {
     /// Announces a write, before it can commit. `places`: of each shard where it does; none if they are not known:
     /// then it counts everywhere.
-    pub fn write(&self, places: &[Place], touched: &Touched, witness: Option<Witness>) -> Writing {
+    pub fn write(&self, places: &[Place], touched: &Touched, witness: Witness) -> Writing {
         let (shared, touched, places) = (Arc::clone(self.shared()), touched.clone(), SmallVec::from(places));
         let marks = Marks { shared, touched, places };
         marks.each(Slot::begin);
@@ -107,12 +107,18 @@ impl Spaces {
     pub async fn unresolved(&self) -> Vec<Unresolved> {
         loop {
             let lost = self.shared().was_lost.notified();
-            let taken = std::mem::take(&mut *self.shared().lost.lock().unwrap_or_else(PoisonError::into_inner));
+            let taken = self.take_unresolved();
             if !taken.is_empty() {
-                return taken.into_iter().map(|lost| lost.taken(self.shared())).collect();
+                return taken;
             }
             lost.await;
         }
+    }
+
+    /// Those whose outcome is unknown now, and that nobody has taken.
+    pub fn take_unresolved(&self) -> Vec<Unresolved> {
+        let lost = std::mem::take(&mut *self.shared().lost.lock().unwrap_or_else(PoisonError::into_inner));
+        lost.into_iter().map(|lost| lost.taken(self.shared())).collect()
     }
 }
 
@@ -127,15 +133,15 @@ impl Writing {
         self.marks.take().into_iter().for_each(|marks| marks.each(Slot::roll_back));
     }
 
-    /// Not even the server is known to have heard of it: the one who finds out takes over.
+    /// Its outcome was not heard: the one who finds out takes over.
     pub fn unresolved(mut self) -> Unresolved {
-        Unresolved { marks: self.marks.take(), witness: self.witness.take() }
+        Unresolved { marks: self.marks.take(), witness: self.witness.clone() }
     }
 }
 
 impl Unresolved {
-    pub fn witness(&self) -> Option<&Witness> {
-        self.witness.as_ref()
+    pub fn witness(&self) -> &Witness {
+        &self.witness
     }
 
     /// Committed or not, it is over.
@@ -165,7 +171,7 @@ impl Marks {
         }
     }
 
-    fn lose(self, witness: Option<Witness>) {
+    fn lose(self, witness: Witness) {
         if self.touched.is_nothing() {
             return;
         }
@@ -185,7 +191,7 @@ impl Lost {
 impl Drop for Writing {
     fn drop(&mut self) {
         if let Some(marks) = self.marks.take() {
-            marks.lose(self.witness.take());
+            marks.lose(self.witness.clone());
         }
     }
 }
@@ -193,7 +199,7 @@ impl Drop for Writing {
 impl Drop for Unresolved {
     fn drop(&mut self) {
         if let Some(marks) = self.marks.take() {
-            marks.lose(self.witness.take());
+            marks.lose(self.witness.clone());
         }
     }
 }
