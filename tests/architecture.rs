@@ -12,7 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["wire"],
     &["topology", "catalog"],
     &["backend", "statement"],
-    &["balance", "merge"],
+    &["balance", "cache", "merge"],
     &["plan"],
     &["control"],
     &["executor"],
@@ -30,6 +30,7 @@ const OWNERS: &[(&str, &str)] = &[
     ("pgwire", "wire"),
     ("tokio_postgres", "control"),
     ("deadpool_postgres", "control"),
+    ("moka", "cache"),
 ];
 
 #[test]

@@ -17,6 +17,8 @@ pub struct Catalog {
     pub functions: HashMap<String, Vec<Function>>,
     /// The database's default collation sorts by bytes (C, POSIX, C.UTF-8).
     pub default_collation_is_bytes: bool,
+    /// Users' operators or casts whose functions are not immutable: what a text calls cannot be told by its words.
+    pub has_hidden_calls: bool,
 }
 
 /// A row of `pg_class` that a statement can name (PostgreSQL documentation, 53.11).
@@ -33,10 +35,44 @@ pub struct Relation {
     pub primary_only: bool,
     /// For a view: what its rule reads, transitively down to base tables, as (schema, name).
     pub reads: Vec<(String, String)>,
-    /// For a view: functions its rule calls that are volatile.
-    pub volatile_view: bool,
-    /// User triggers or rules that may do anything when the relation is written.
+    /// For a view: functions that are not immutable, called by its rule or by one of a view below it.
+    pub calls: Vec<ViewCall>,
+    /// For a view: values of the moment or the session, samples, locks or text read as a time, in its rule or below.
+    pub is_momentary: bool,
+    /// User triggers, rules, or functions in defaults and checks, that may do anything when the relation is written.
     pub has_triggers: bool,
+    /// Which rows a user sees is decided by policies.
+    pub row_security: bool,
+    /// Partitions and inheriting tables, down to the last, and what they inherit from, up to the first.
+    pub descendants: Vec<(String, String)>,
+    pub ancestors: Vec<(String, String)>,
+    /// Foreign keys that refer to it and do more than check.
+    pub cascades: Vec<Cascade>,
+}
+
+/// A function that a view's rule calls, by operator or name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ViewCall {
+    pub schema: String,
+    pub name: String,
+    pub volatility: Volatility,
+}
+
+/// What happens to the rows of a table that refer to a row of this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cascade {
+    /// The referring table, as (schema, name).
+    pub table: (String, String),
+    pub on_delete: Option<Consequence>,
+    pub on_update: Option<Consequence>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consequence {
+    /// ON DELETE CASCADE.
+    Delete,
+    /// ON UPDATE CASCADE, SET NULL, SET DEFAULT.
+    Update,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -88,6 +88,28 @@ pub enum CrossShardWrites {
     Refuse,
 }
 
+/// Which cached answers make room for others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EvictionPolicy {
+    /// Those asked for least (TinyLFU).
+    #[default]
+    Lfu,
+    /// Those not asked for for longest.
+    Lru,
+}
+
+/// How the cache learns of writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Invalidation {
+    /// They go through this process.
+    #[default]
+    Writes,
+    /// And by logical decoding, those of others.
+    WritesAndStream,
+}
+
 /// How a client proves to be the user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]

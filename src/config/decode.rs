@@ -154,11 +154,7 @@ const LATER: &[&str] = &[
     "general.consistent_reads",
     "general.auth_query",
     "databases.zone",
-    "cache.memory",
-    "cache.ttl",
-    "cache.max_result",
-    "cache.invalidation",
-    "cache.rules",
+    "cache.max_invalidation_lag",
 ];
 
 const TYPES: &[(&str, &str)] = &[

@@ -17,14 +17,14 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 pub use choices::{
-    Auth, ClientTlsMode, ConfiguredRole, Consistency, CrossShardWrites, DataType, LogFormat, PoolerMode,
-    ReadWriteSplit, ServerTls, Strategy,
+    Auth, ClientTlsMode, ConfiguredRole, Consistency, CrossShardWrites, DataType, EvictionPolicy, Invalidation,
+    LogFormat, PoolerMode, ReadWriteSplit, ServerTls, Strategy,
 };
 pub use error::{ConfigError, Problem};
 pub use secret::{Secret, SecretEntry};
 pub use sections::{
-    Cache, Control, DatabaseEntry, General, GeneralTls, KeyLiteral, MappingEntry, OneOrMany, ReferenceTables,
-    ShardedTable, UserEntry,
+    Cache, CacheRuleEntry, Control, DatabaseEntry, General, GeneralTls, KeyLiteral, MappingEntry, OneOrMany,
+    ReferenceTables, ShardedTable, UserEntry,
 };
 pub use source::Source;
 

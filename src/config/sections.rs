@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, de};
 
 use super::choices::{
-    Auth, ClientTlsMode, ConfiguredRole, Consistency, CrossShardWrites, DataType, LogFormat, PoolerMode,
-    ReadWriteSplit, ServerTls, Strategy,
+    Auth, ClientTlsMode, ConfiguredRole, Consistency, CrossShardWrites, DataType, EvictionPolicy, Invalidation,
+    LogFormat, PoolerMode, ReadWriteSplit, ServerTls, Strategy,
 };
 use super::secret::SecretEntry;
 use super::units::{duration, size};
@@ -164,12 +164,31 @@ pub struct ReferenceTables {
     pub tables: Vec<String>,
 }
 
-/// `[cache]`: only its absence can be asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// `[cache]`; what each key means stands in `config/pgweir.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Cache {
-    #[serde(default)]
     pub enabled: bool,
+    #[serde(deserialize_with = "size")]
+    pub memory: usize,
+    #[serde(deserialize_with = "duration")]
+    pub ttl: Duration,
+    #[serde(deserialize_with = "size")]
+    pub max_result: usize,
+    pub policy: EvictionPolicy,
+    pub invalidation: Invalidation,
+    pub rules: Vec<CacheRuleEntry>,
+}
+
+/// `[[cache.rules]]`: the first one that names a table holds for it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheRuleEntry {
+    pub tables: Vec<String>,
+    #[serde(default = "yes")]
+    pub cache: bool,
+    #[serde(default, deserialize_with = "optional_duration")]
+    pub ttl: Option<Duration>,
 }
 
 /// A key value as TOML has it; `data_type` says what it must be.
@@ -233,6 +252,20 @@ impl Default for General {
     }
 }
 
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            memory: 64 << 20,
+            ttl: Duration::from_secs(60),
+            max_result: 1 << 20,
+            policy: EvictionPolicy::Lfu,
+            invalidation: Invalidation::Writes,
+            rules: Vec::new(),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for KeyLiteral {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -265,6 +298,14 @@ impl<'de> Deserialize<'de> for OneOrMany {
             Written::Many(names) => Self::Many(names),
         })
     }
+}
+
+fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn postgresql_port() -> u16 {

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::connect::{Client, Login, SqlError, connect};
+use super::effects;
 use crate::catalog::{Catalog, Column, Function, Relation, RelationKind, Volatility};
 
 /// One database's catalog, as last loaded.
@@ -136,11 +137,7 @@ async fn load(client: &Client, epoch: u64) -> Result<Catalog, SqlError> {
             view.reads.push((text(&row, 1), text(&row, 2)));
         }
     }
-    for row in client.rows(VOLATILE_VIEWS).await? {
-        if let Some(view) = number(&row, 0).and_then(|oid| relations.get_mut(&oid)) {
-            view.volatile_view = true;
-        }
-    }
+    catalog.has_hidden_calls = effects::load(client, &mut relations).await?;
     for relation in relations.into_values() {
         let schema = catalog.relations.entry(relation.schema.clone()).or_default();
         schema.insert(relation.name.clone(), Arc::new(relation));
@@ -148,11 +145,7 @@ async fn load(client: &Client, epoch: u64) -> Result<Catalog, SqlError> {
     for row in client.rows(FUNCTIONS).await? {
         let function = Function {
             schema: text(&row, 1),
-            volatility: match text(&row, 2).as_str() {
-                "i" => Volatility::Immutable,
-                "s" => Volatility::Stable,
-                _ => Volatility::Volatile,
-            },
+            volatility: volatility(&text(&row, 2)),
             is_user_defined: flag(&row, 3),
             is_aggregate: flag(&row, 4),
         };
@@ -161,7 +154,7 @@ async fn load(client: &Client, epoch: u64) -> Result<Catalog, SqlError> {
     Ok(catalog)
 }
 
-type Row = [Option<String>];
+pub(super) type Row = [Option<String>];
 
 fn relation(row: &Row) -> Option<Relation> {
     let kind = match text(row, 3).as_str() {
@@ -182,20 +175,34 @@ fn relation(row: &Row) -> Option<Relation> {
         primary_key: Vec::new(),
         primary_only: flag(row, 4),
         reads: Vec::new(),
-        volatile_view: false,
-        has_triggers: flag(row, 5),
+        calls: Vec::new(),
+        is_momentary: false,
+        has_triggers: false,
+        row_security: flag(row, 5),
+        descendants: Vec::new(),
+        ancestors: Vec::new(),
+        cascades: Vec::new(),
     })
 }
 
-fn text(row: &Row, column: usize) -> String {
+/// `provolatile`.
+pub(super) fn volatility(letter: &str) -> Volatility {
+    match letter {
+        "i" => Volatility::Immutable,
+        "s" => Volatility::Stable,
+        _ => Volatility::Volatile,
+    }
+}
+
+pub(super) fn text(row: &Row, column: usize) -> String {
     row.get(column).cloned().flatten().unwrap_or_default()
 }
 
-fn number(row: &Row, column: usize) -> Option<u32> {
+pub(super) fn number(row: &Row, column: usize) -> Option<u32> {
     row.get(column)?.as_ref()?.parse().ok()
 }
 
-fn flag(row: &Row, column: usize) -> bool {
+pub(super) fn flag(row: &Row, column: usize) -> bool {
     text(row, column) == "t"
 }
 
@@ -208,11 +215,19 @@ const FINGERPRINT: &str = "SELECT concat_ws('/', \
      (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_rewrite WHERE oid >= 16384), \
      (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_trigger WHERE oid >= 16384), \
      (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_attrdef), \
-     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_namespace WHERE oid >= 16384))";
+     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_namespace WHERE oid >= 16384), \
+     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_inherits), \
+     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_constraint WHERE oid >= 16384), \
+     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_policy), \
+     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_operator WHERE oid >= 16384), \
+     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_cast WHERE oid >= 16384), \
+     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_type WHERE oid >= 16384), \
+     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_enum), \
+     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_auth_members), \
+     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_db_role_setting))";
 const DEFAULT_COLLATION: &str = "SELECT datcollate IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8') \
      FROM pg_database WHERE datname = current_database()";
-const RELATIONS: &str = "SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence <> 'p', \
-     EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal) \
+const RELATIONS: &str = "SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence <> 'p', c.relrowsecurity \
      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
      WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND n.nspname !~ '^pg_(toast|temp)'";
 const COLUMNS: &str = "SELECT a.attrelid, a.attname, a.atttypid, a.attnotnull, \
@@ -234,9 +249,6 @@ const VIEWS: &str = "WITH RECURSIVE direct AS ( \
        UNION SELECT reads.view, direct.base FROM reads JOIN direct ON direct.view = reads.base) \
      SELECT reads.view, n.nspname, c.relname FROM reads JOIN pg_class c ON c.oid = reads.base \
      JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'f')";
-const VOLATILE_VIEWS: &str = "SELECT DISTINCT r.ev_class FROM pg_rewrite r \
-     JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_proc'::regclass \
-     JOIN pg_proc p ON p.oid = d.refobjid WHERE p.provolatile = 'v'";
 const FUNCTIONS: &str = "SELECT p.proname, n.nspname, p.provolatile, \
      n.nspname NOT IN ('pg_catalog', 'information_schema') AND l.lanname NOT IN ('c', 'internal'), p.prokind = 'a' \
      FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang";

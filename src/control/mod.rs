@@ -4,11 +4,14 @@
 
 mod catalog;
 pub mod connect;
+mod effects;
 pub mod http;
 pub mod migrate;
+mod outcomes;
 mod probe;
 mod recovery;
 mod schema;
+mod spaces;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,21 +19,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 pub use catalog::CatalogCell;
 pub use recovery::{InProgress, Ticket};
 
 use crate::balance::Fleet;
+use crate::cache::{Space, Spaces};
 use crate::error::Error;
 use crate::topology::{ConfiguredRole, Credential, Database, Server, ShardId, Topology};
 use connect::Login;
 use schema::Schema;
+use spaces::{Learning, SpacesCell};
 
 /// What the control plane knows, and its tasks.
 pub struct Control {
     cluster: ArcSwap<Cluster>,
     databases: ArcSwap<HashMap<String, Known>>,
     progress: Arc<InProgress>,
+    spaces: Arc<Spaces>,
     /// Changes whenever a snapshot does.
     epoch: Arc<AtomicU64>,
     tasks: Mutex<JoinSet<()>>,
@@ -49,6 +56,8 @@ struct Known {
     catalog: Arc<CatalogCell>,
     /// Asked for where writes may reach several shards.
     schema: Schema,
+    /// Made anew with each topology.
+    spaces: Arc<SpacesCell>,
 }
 
 impl Control {
@@ -59,6 +68,7 @@ impl Control {
             cluster: ArcSwap::from_pointee(Cluster { topology: Arc::new(topology), fleet }),
             databases: ArcSwap::default(),
             progress: Arc::default(),
+            spaces: Arc::new(Spaces::new(Instant::now())),
             epoch: Arc::new(AtomicU64::new(1)),
             tasks: Mutex::default(),
         });
@@ -95,6 +105,16 @@ impl Control {
         self.databases.load().get(database).map(|known| Arc::clone(&known.catalog))
     }
 
+    /// The state of all tables that answers may be cached of. Writes are announced to it.
+    pub fn spaces(&self) -> &Arc<Spaces> {
+        &self.spaces
+    }
+
+    /// The space of each shard of a database, in order. Nothing while one is not known, or nothing is cached.
+    pub fn spaces_of(&self, database: &str) -> Option<Arc<Vec<Arc<Space>>>> {
+        self.databases.load().get(database)?.spaces.current()
+    }
+
     /// Names one write over several shards; waits until what decides it is there.
     pub async fn begin_write(&self, database: &str, home: ShardId) -> Result<Ticket, Error> {
         let known = self.databases.load().get(database).cloned();
@@ -121,6 +141,10 @@ impl Control {
         let mut databases = HashMap::new();
         for database in topology.databases.values() {
             let known = before.get(&database.name).cloned().unwrap_or_default();
+            let known = Known { spaces: Arc::default(), ..known };
+            if topology.process.cache.is_some() {
+                tasks.spawn(spaces::watch(self.learning(database, &known)));
+            }
             databases.insert(database.name.clone(), known.clone());
             let primaries = primaries(database, &topology);
             let Some(home) = primaries.get(usize::from(database.home.0)).cloned() else { continue };
@@ -133,9 +157,25 @@ impl Control {
                 });
             }
         }
+        if topology.process.cache.is_some() {
+            tasks.spawn(outcomes::watch(Arc::clone(&self.spaces), topology, fleet));
+        }
         self.databases.store(Arc::new(databases));
         // The tasks of the topology before end with their set.
         *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
+    }
+}
+
+impl Control {
+    fn learning(&self, database: &Arc<Database>, known: &Known) -> Learning {
+        Learning {
+            database: Arc::clone(database),
+            topology: self.topology(),
+            fleet: self.fleet(),
+            spaces: Arc::clone(&self.spaces),
+            cell: Arc::clone(&known.spaces),
+            epoch: Arc::clone(&self.epoch),
+        }
     }
 }
 

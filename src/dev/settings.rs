@@ -12,7 +12,7 @@ pub(super) fn toml(cluster: &Cluster, port: u16, admin_http: u16) -> String {
     format!(
         "# Written by `pgweir dev` at every start.\n\n\
          [general]\nhost = \"{HOST}\"\nport = {port}\nadmin_http = \"{HOST}:{admin_http}\"\n\
-         admin_users = [\"{APP}\"]\n\n{}",
+         admin_users = [\"{APP}\"]\n\n[cache]\nenabled = true\n\n{}",
         tables(cluster)
     )
 }

@@ -2,7 +2,7 @@
 
 use super::Access;
 use super::relations::{Class, Resolved};
-use crate::catalog::{Catalog, Volatility};
+use crate::catalog::{Catalog, ViewCall, Volatility};
 use crate::statement::{Call, Kind, RoleHint, SettingControl, Statement};
 
 pub(super) fn of(statement: &Statement, relations: &[Resolved], catalog: &Catalog) -> Access {
@@ -56,6 +56,11 @@ pub(super) fn is_harmless(call: &Call, catalog: &Catalog) -> bool {
     })
 }
 
+/// The same of a function that a view calls.
+pub(super) fn is_harmless_in_view(call: &ViewCall) -> bool {
+    call.volatility != Volatility::Volatile || (call.schema == "pg_catalog" && HARMLESS.contains(&call.name.as_str()))
+}
+
 /// Gives the same on every shard at any time.
 pub(super) fn is_immutable(call: &Call, catalog: &Catalog) -> bool {
     let mut overloads = catalog.functions(call.name.schema.as_deref(), &call.name.name).peekable();
@@ -80,7 +85,7 @@ pub(super) fn is_foreign_aggregate(call: &Call, catalog: &Catalog) -> bool {
 }
 
 /// Volatile functions that write nothing.
-const HARMLESS: [&str; 9] = [
+pub(super) const HARMLESS: [&str; 9] = [
     "clock_timestamp",
     "gen_random_uuid",
     "pg_backend_pid",

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Access, Part, Plan, Route, Template};
+use super::{Access, Part, Plan, Route, Template, caching};
 use crate::merge::{Final, HIDDEN, Merge};
 use crate::statement::Values;
 
@@ -17,7 +17,11 @@ pub fn explain(template: &Template, values: &Values<'_>) -> Vec<(String, String)
             rows.push(("refused".to_owned(), error.to_string()));
             rows.extend(error.hint.map(|hint| ("hint".to_owned(), hint)));
         }
-        Ok(plan) => rows.extend(plan.rows()),
+        Ok(plan) => {
+            rows.extend(plan.rows());
+            let cache = caching::describe(template.cacheable(values), template.touches());
+            rows.push(("cache".to_owned(), cache));
+        }
     }
     rows
 }

@@ -4,6 +4,7 @@
 //! [`Template::plan`] finds the shards for one execution. Knows nothing of connections or clients.
 
 mod access;
+mod caching;
 pub mod explain;
 mod insert;
 mod keys;
@@ -11,7 +12,10 @@ mod relations;
 mod rewrite;
 mod scatter;
 mod template;
+mod touches;
 mod types;
 
+pub use caching::Cacheable;
 pub use template::{Surroundings, Template};
+pub use touches::Touches;
 pub use types::{Access, Part, Plan, Route, Scatter, Spread, Tag};

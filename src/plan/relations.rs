@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::access;
 use super::template::Surroundings;
 use crate::catalog::{self, RelationKind};
 use crate::statement::{ObjectName, Statement};
@@ -67,7 +68,9 @@ pub(super) fn resolve(statement: &Statement, surroundings: &Surroundings<'_>) ->
                 written: named.written,
                 nullable: named.nullable,
                 primary_only: catalog.as_ref().is_some_and(|relation| relation.primary_only),
-                volatile_view: catalog.as_ref().is_some_and(|relation| relation.volatile_view),
+                volatile_view: catalog
+                    .as_ref()
+                    .is_some_and(|relation| !relation.calls.iter().all(access::is_harmless_in_view)),
                 catalog,
             });
         }
@@ -86,7 +89,7 @@ pub(super) fn classify(name: &ObjectName, surroundings: &Surroundings<'_>) -> (C
         let class = if relation.is_some() { Class::Home } else { Class::Unknown };
         return (class, relation);
     }
-    let is = |pattern: &TablePattern| matches(pattern, schema, &name.name);
+    let is = |pattern: &TablePattern| pattern.is(schema, &name.name);
     let by_name = database.sharded.iter().find(|tables| match &tables.tables {
         ShardedBy::Table { table, .. } => is(table),
         ShardedBy::Column(_) => false,
@@ -132,8 +135,4 @@ fn sharded(tables: &ShardedTables) -> Class {
         mapping: tables.mapping.clone(),
         colocation: tables.colocation,
     }))
-}
-
-fn matches(pattern: &TablePattern, schema: Option<&str>, name: &str) -> bool {
-    pattern.name == name && (pattern.schema.is_none() || pattern.schema.as_deref() == schema)
 }

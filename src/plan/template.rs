@@ -6,7 +6,8 @@ use super::insert::Inserting;
 use super::keys::Keyed;
 use super::relations::{self, Class, Resolved};
 use super::scatter::Scattering;
-use super::{Access, Part, Plan, Route, Spread, Tag, access};
+use super::{Access, Cacheable, Part, Plan, Route, Spread, Tag, Touches, access, caching};
+use crate::cache::Reason;
 use crate::catalog::Catalog;
 use crate::error::{Error, SqlState};
 use crate::statement::{Hints, Kind, Statement, Value, Values};
@@ -30,6 +31,8 @@ pub struct Template {
     pub(super) tables: Vec<(String, &'static str)>,
     placement: Placement,
     opaque: bool,
+    cacheable: Result<Cacheable, Reason>,
+    touches: Touches,
 }
 
 #[derive(Debug)]
@@ -81,7 +84,10 @@ impl Template {
             }
             other => other,
         };
+        let touches = Touches::of(statement, &resolved, surroundings);
         Self {
+            cacheable: caching::cacheable(statement, &resolved, &touches.what, surroundings),
+            touches,
             statement: Arc::clone(statement),
             access,
             home: database.home,
@@ -100,6 +106,20 @@ impl Template {
     /// Changes nothing, as far as parse tree and catalog prove.
     pub fn is_proven_read(&self) -> bool {
         matches!(self.access, Access::Read | Access::ReplicaOnly)
+    }
+
+    /// What an answer depends on if it may be kept, else why not.
+    pub fn cacheable(&self, values: &Values<'_>) -> Result<&Cacheable, Reason> {
+        match &self.cacheable {
+            Ok(_) if values.may_mean_a_moment() => Err(Reason::TimeInput),
+            Ok(cacheable) => Ok(cacheable),
+            Err(reason) => Err(*reason),
+        }
+    }
+
+    /// What the statement changes once its transaction commits.
+    pub fn touches(&self) -> &Touches {
+        &self.touches
     }
 
     /// Where one execution goes.
@@ -193,6 +213,7 @@ fn shallow(statement: &Statement) -> Statement {
         locks_rows: statement.locks_rows,
         shape: crate::statement::Shape::default(),
         hints: Hints::default(),
+        uses: crate::statement::Uses::default(),
     }
 }
 

@@ -12,7 +12,8 @@ use super::clauses;
 use super::commands::{Cursor, command, explained};
 use super::hints;
 use super::scan::{Lexer, Token, TokenKind};
-use super::types::{Analysis, Copy, Hints, Insert, InsertSource, Kind, Row, Statement, Tokens, Update};
+use super::types::{Analysis, Copy, Hints, Insert, InsertSource, Kind, Row, Statement, Tokens, Update, Uses};
+use super::uses;
 
 /// Understands a text. Never fails: what cannot be read is [`Kind::Unknown`].
 pub fn analyze(text: &str) -> Analysis {
@@ -155,8 +156,13 @@ impl<'t> Source<'t> {
         }
         let (ast, places) = parse(&self.text[range.clone()], range.start, self)?;
         let mut walker = Walker::new(self, &places);
+        let mut uses = Uses::default();
         let kind = match ast {
-            Ast::Query(query) => walker.outermost(&query),
+            Ast::Query(query) => {
+                let kind = walker.outermost(&query);
+                uses = uses::of(&query, self.cursor(part), &walker);
+                kind
+            }
             Ast::Insert(insert) => {
                 walker.insert(&insert);
                 self.insert(&insert, part, &walker)?
@@ -179,8 +185,11 @@ impl<'t> Source<'t> {
         let shape = clauses::shape(self, part, &walker);
         *sensitive |= shape.as_ref().is_some_and(|(_, ordinals)| *ordinals);
         let shape = shape.map(|(shape, _)| shape).unwrap_or_default();
+        if walker.unreadable {
+            return None;
+        }
         let Walker { blocks, calls, locks_rows, .. } = walker;
-        Some(Statement { kind, tokens: part, blocks, calls, locks_rows, shape, hints: Hints::default() })
+        Some(Statement { kind, tokens: part, blocks, calls, locks_rows, shape, hints: Hints::default(), uses })
     }
 
     fn insert(self, insert: &ast::Insert, part: Tokens, walker: &Walker<'_>) -> Option<Kind> {

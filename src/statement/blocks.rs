@@ -17,6 +17,8 @@ pub(super) struct Walker<'t> {
     /// Part of it modifies data.
     modifies: bool,
     into: bool,
+    /// The grammar has read something else than PostgreSQL would.
+    pub unreadable: bool,
     /// CTEs in scope, innermost last, with their block.
     ctes: Vec<(String, usize)>,
     /// Columns merged by USING, with the relation whose value they have.
@@ -37,6 +39,7 @@ impl<'t> Walker<'t> {
             locks_rows: false,
             modifies: false,
             into: false,
+            unreadable: false,
             ctes: Vec::new(),
             merged: Vec::new(),
             reserved: None,
@@ -346,6 +349,14 @@ impl<'t> Walker<'t> {
 
     fn factor(&mut self, block: usize, factor: &TableFactor, written: bool) {
         match factor {
+            // The grammar takes ONLY for a table's name, and the name for its alias.
+            TableFactor::Table { name, args, alias, .. } if is_only(name) => match (args, alias) {
+                (None, Some(table)) if table.columns.is_empty() && !table.explicit => {
+                    let name = ast::ObjectName::from(vec![table.name.clone()]);
+                    self.push_table(block, &name, None, written);
+                }
+                _ => self.unreadable = true,
+            },
             TableFactor::Table { name, alias, args: None, .. } => {
                 let alias = alias.as_ref().map(|alias| ident(&alias.name));
                 self.push_table(block, name, alias, written);
@@ -527,6 +538,15 @@ fn across(predicate: Predicate, block: usize, nullable: &std::ops::Range<usize>)
         },
         _ => Predicate::True,
     }
+}
+
+/// Unquoted, it is a keyword and no name.
+fn is_only(name: &ast::ObjectName) -> bool {
+    let single = match name.0.as_slice() {
+        [part] => part.as_ident(),
+        _ => None,
+    };
+    single.is_some_and(|ident| ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("only"))
 }
 
 fn plain(table: Option<ObjectName>, alias: String) -> Relation {

@@ -9,11 +9,13 @@ mod cache;
 mod clauses;
 mod commands;
 mod hints;
+mod moments;
 mod predicates;
 mod scan;
 #[cfg(test)]
 mod tests;
 mod types;
+mod uses;
 mod values;
 
 pub use analyze::analyze;

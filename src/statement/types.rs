@@ -37,6 +37,7 @@ impl Statement {
             locks_rows: false,
             shape: Shape::default(),
             hints: Hints::default(),
+            uses: Uses::default(),
         }
     }
 }
@@ -57,6 +58,8 @@ pub struct Statement {
     pub shape: Shape,
     /// What routing comments asked for.
     pub hints: Hints,
+    /// Of a query: what its result depends on beside rows and functions.
+    pub uses: Uses,
 }
 
 /// A half-open range of token numbers of the text. Token numbers, unlike byte offsets, are the same for all texts
@@ -508,6 +511,31 @@ pub struct Hints {
     pub role: Option<RoleHint>,
     /// A hint that was not understood: the statement is refused with 22023.
     pub bad: Option<String>,
+}
+
+/// What a query's result may depend on beside the rows of its tables and the functions it calls.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Uses {
+    /// `current_timestamp`, `current_user` …: written without parentheses.
+    pub special_values: bool,
+    pub samples: bool,
+    /// A relation stands somewhere that [`Statement::blocks`] does not tell of.
+    pub untraced: bool,
+    /// Casts to dates and times, whose input may be 'now'.
+    pub time_casts: Vec<TimeCast>,
+    /// Names behind a point: columns, or functions of one argument in another spelling.
+    pub fields: Vec<String>,
+}
+
+/// A cast to a date or time (or to a type that is not PostgreSQL's own, which may be one).
+#[derive(Clone, Debug, PartialEq)]
+pub enum TimeCast {
+    /// Of a literal to a type with a time zone.
+    ZonedLiteral,
+    /// Of a column of this name: it depends on the column's type.
+    Column(String),
+    /// Of something computed.
+    Computed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

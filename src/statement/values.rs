@@ -67,6 +67,19 @@ impl<'a> Parameters<'a> {
         self.count
     }
 
+    /// The bytes of each value that is not NULL.
+    pub fn each(&self) -> impl Iterator<Item = &'a [u8]> {
+        let mut rest = self.values;
+        let values = (0..self.count).map_while(move |_| {
+            let (length, tail) = rest.split_first_chunk::<4>()?;
+            let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+            let (value, tail) = tail.split_at_checked(length)?;
+            rest = tail;
+            Some(value)
+        });
+        values.filter(|value| !value.is_empty())
+    }
+
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }

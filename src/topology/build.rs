@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::caching::{CacheLimits, Caching};
 use super::mapping::KeyRange;
 use super::{
     ClientTls, Credential, Database, Key, KeyType, Mapping, Process, Server, ServerId, Shard, ShardId, ShardedBy,
@@ -21,9 +22,7 @@ impl Topology {
         let databases = builder.databases(&servers);
         let users = builder.users();
         let process = builder.process(&users);
-        if config.cache.enabled {
-            builder.problem("the cache is not in this version", "cache.enabled", "Leave [cache] out.");
-        }
+        builder.check_cache();
         if builder.problems.is_empty() {
             Ok(Self { epoch, servers, databases, users, process })
         } else {
@@ -32,13 +31,13 @@ impl Topology {
     }
 }
 
-struct Builder<'c> {
-    config: &'c Config,
+pub(super) struct Builder<'c> {
+    pub(super) config: &'c Config,
     problems: Vec<Problem>,
 }
 
 impl Builder<'_> {
-    fn problem(&mut self, message: impl Into<String>, path: impl Into<String>, help: &str) {
+    pub(super) fn problem(&mut self, message: impl Into<String>, path: impl Into<String>, help: &str) {
         self.problems.push(Problem::new(message).at(path, "").help(help));
     }
 
@@ -142,6 +141,7 @@ impl Builder<'_> {
             max_staleness: general.max_staleness,
             causal_wait: general.causal_wait,
             cross_shard_writes: general.cross_shard_writes,
+            caching: Caching::new(&self.config.cache),
         }
     }
 
@@ -451,6 +451,7 @@ impl Builder<'_> {
             merge_limit: general.merge_limit,
             prepared_statements_limit: general.prepared_statements_limit.max(1),
             log_format: general.log_format,
+            cache: CacheLimits::new(&self.config.cache),
         }
     }
 
@@ -504,7 +505,7 @@ fn key_type(data_type: DataType) -> KeyType {
     }
 }
 
-fn pattern(name: &str) -> TablePattern {
+pub(super) fn pattern(name: &str) -> TablePattern {
     match name.split_once('.') {
         Some((schema, name)) => TablePattern { schema: Some(schema.to_owned()), name: name.to_owned() },
         None => TablePattern { schema: None, name: name.to_owned() },

@@ -3,6 +3,7 @@
 //! Pure: made from a [`crate::config::Config`], replaced whole on reload. Knows nothing of connections or health.
 
 mod build;
+mod caching;
 mod key;
 mod mapping;
 
@@ -12,9 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::config::{
-    ConfiguredRole, Consistency, CrossShardWrites, LogFormat, PoolerMode, ReadWriteSplit, Secret, ServerTls, Strategy,
+    ConfiguredRole, Consistency, CrossShardWrites, EvictionPolicy, LogFormat, PoolerMode, ReadWriteSplit, Secret,
+    ServerTls, Strategy,
 };
 pub use build::ADMIN;
+pub use caching::{CacheLimits, CacheRule, Caching};
 pub use key::{Key, KeyType};
 pub use mapping::{KeyBound, KeyRange, Mapping, ShardSet};
 
@@ -79,6 +82,8 @@ pub struct Process {
     /// Prepared statements that one server connection holds.
     pub prepared_statements_limit: usize,
     pub log_format: LogFormat,
+    /// `None`: no answer is cached.
+    pub cache: Option<CacheLimits>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +143,7 @@ pub struct Database {
     /// How long a read waits for a replica to catch up before it goes to the primary.
     pub causal_wait: Duration,
     pub cross_shard_writes: CrossShardWrites,
+    pub caching: Caching,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -217,6 +223,12 @@ impl Topology {
         let named = |user: &&Arc<User>| matches!(&user.databases, UserDatabases::Named(list) if list.iter().any(|known| known == database));
         let mut of_name = self.users.iter().filter(|user| user.name == name);
         of_name.clone().find(named).or_else(|| of_name.find(|user| user.databases == UserDatabases::All))
+    }
+}
+
+impl TablePattern {
+    pub fn is(&self, schema: Option<&str>, name: &str) -> bool {
+        self.name == name && (self.schema.is_none() || self.schema.as_deref() == schema)
     }
 }
 
