@@ -27,6 +27,7 @@ pub use sections::{
     ReferenceTables, ShardedTable, UserEntry,
 };
 pub use source::Source;
+pub use units::parse_duration;
 
 /// One configuration file, its secrets read, its files seen to exist.
 #[derive(Clone, Debug, Deserialize)]

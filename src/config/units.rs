@@ -12,6 +12,12 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
     Ok(Duration::from_millis(millis))
 }
 
+/// The same outside of the file: in hints and SET.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let quantity = Quantity { units: DURATIONS, expected: DURATION, limit: MAX_MILLIS };
+    quantity.parse(text).filter(|millis| *millis <= MAX_MILLIS).map(Duration::from_millis)
+}
+
 /// `"64MiB"`, `"1MB"`, or an integer in bytes.
 pub(super) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     let bytes = deserializer.deserialize_any(Quantity { units: SIZES, expected: SIZE, limit: MAX_BYTES })?;

@@ -59,13 +59,15 @@ async fn is_over(
     }
 }
 
-/// The server's process is gone, or the prepared transaction is: then its outcome can be seen by all.
+/// The server's process is gone, and so is what it may have prepared: then its outcome can be seen by all.
 async fn ask(witness: &Witness, client: &Client) -> Result<bool, SqlError> {
-    let question = match &witness.gid {
-        Some(gid) => format!("SELECT FROM pg_prepared_xacts WHERE gid = '{}'", gid.replace('\'', "''")),
-        None => format!("SELECT FROM pg_stat_activity WHERE pid = {}", witness.process),
-    };
-    Ok(client.rows(&question).await?.is_empty())
+    let running = format!("SELECT FROM pg_stat_activity WHERE pid = {}", witness.process);
+    if !client.rows(&running).await?.is_empty() {
+        return Ok(false);
+    }
+    let Some(gid) = &witness.gid else { return Ok(true) };
+    let prepared = format!("SELECT FROM pg_prepared_xacts WHERE gid = '{}'", gid.replace('\'', "''"));
+    Ok(client.rows(&prepared).await?.is_empty())
 }
 
 /// Another server has become the primary of the shard.

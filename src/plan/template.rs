@@ -10,7 +10,7 @@ use super::{Access, Cacheable, Part, Plan, Route, Spread, Tag, Touches, access, 
 use crate::cache::Reason;
 use crate::catalog::Catalog;
 use crate::error::{Error, SqlState};
-use crate::statement::{Hints, Kind, Statement, Value, Values};
+use crate::statement::{CacheHint, Hints, Kind, Statement, Value, Values};
 use crate::topology::{Database, Key, ShardId, ShardSet};
 
 /// What a statement means where it is executed.
@@ -117,6 +117,11 @@ impl Template {
         }
     }
 
+    /// What a comment wants of the cache.
+    pub fn cache_hint(&self) -> Option<CacheHint> {
+        self.statement.hints.cache
+    }
+
     /// What the statement changes once its transaction commits.
     pub fn touches(&self) -> &Touches {
         &self.touches
@@ -183,7 +188,7 @@ fn whole(shard: ShardId) -> Part {
 fn hinted(hints: &Hints, database: &Database) -> Result<Option<ShardId>, Error> {
     let bad = |what: String| Error::new(SqlState::INVALID_VALUE, what);
     if let Some(hint) = &hints.bad {
-        let help = "Known are shard=N, key=V, role=primary and role=replica.";
+        let help = "Known are shard=N, key=V, role=primary, role=replica and cache=off, cache=on or cache=30s.";
         return Err(bad(format!("routing hint \"{hint}\" is not understood")).with_hint(help));
     }
     if let Some(shard) = hints.shard {

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, SqlState};
 use crate::plan::{Access, Plan, Route};
-use crate::statement::Statement;
+use crate::statement::{CacheHint, Statement};
 use crate::topology::{Consistency, Database, Key, ShardId};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +11,7 @@ pub(super) struct Wishes {
     /// `true`: primary; `false`: replica.
     pub primary: Option<bool>,
     pub consistency: Option<Consistency>,
+    pub cache: Option<CacheHint>,
 }
 
 impl Wishes {
@@ -59,8 +60,13 @@ impl Wishes {
                     Some(_) => return Err(bad().with_hint("eventual, session or strong.")),
                 };
             }
+            "pgweir.cache" => {
+                let parse =
+                    |value| CacheHint::parse(value).ok_or_else(|| bad().with_hint("off, on or a time to live."));
+                self.cache = value.map(parse).transpose()?;
+            }
             _ => {
-                let known = "Known are pgweir.shard, pgweir.key, pgweir.role and pgweir.consistency.";
+                let known = "Known are pgweir.shard, pgweir.key, pgweir.role, pgweir.consistency and pgweir.cache.";
                 let message = format!("unrecognized configuration parameter \"{name}\"");
                 return Err(Error::new(SqlState::INVALID_VALUE, message).with_hint(known));
             }
@@ -75,6 +81,12 @@ impl Wishes {
             "pgweir.consistency" => {
                 self.consistency.map(|consistency| format!("{consistency:?}").to_lowercase()).unwrap_or_default()
             }
+            "pgweir.cache" => match self.cache {
+                None => String::new(),
+                Some(CacheHint::Off) => "off".to_owned(),
+                Some(CacheHint::On) => "on".to_owned(),
+                Some(CacheHint::For(ttl)) => format!("{}ms", ttl.as_millis()),
+            },
             _ => String::new(),
         }
     }

@@ -1,6 +1,6 @@
 //! Routing hints in comments: `/* pgweir: shard=1, role=primary */`, and the spellings of PgDog and PgCat.
 
-use super::types::{Hints, RoleHint};
+use super::types::{CacheHint, Hints, RoleHint};
 
 /// A comment that is not only for people.
 pub(super) fn is_hint(comment: &[u8]) -> bool {
@@ -41,8 +41,10 @@ fn set(name: &str, value: &str, hints: &mut Hints) {
             "replica" => hints.role = Some(RoleHint::Replica),
             _ => hints.bad = Some(format!("{name}={value}")),
         },
-        // There is no cache to be told anything yet.
-        "cache" => {}
+        "cache" => match CacheHint::parse(value) {
+            Some(hint) => hints.cache = Some(hint),
+            None => hints.bad = Some(format!("{name}={value}")),
+        },
         _ => hints.bad = Some(format!("{name}={value}")),
     }
 }
@@ -60,12 +62,13 @@ const ALIASES: [(&str, &str); 5] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn check(comment: &str, shard: Option<u16>, key: Option<&str>, role: Option<RoleHint>) {
         assert!(is_hint(comment.as_bytes()), "{comment}");
         let mut hints = Hints::default();
         read(comment, &mut hints);
-        let expected = Hints { shard, key: key.map(str::to_owned), role, bad: None };
+        let expected = Hints { shard, key: key.map(str::to_owned), role, ..Hints::default() };
         assert_eq!(hints, expected, "{comment}");
     }
 
@@ -81,8 +84,23 @@ mod tests {
     }
 
     #[test]
+    fn the_cache_is_told() {
+        for (comment, expected) in [
+            ("/* pgweir: cache=off */", CacheHint::Off),
+            ("/* pgweir: cache=on */", CacheHint::On),
+            ("/* pgweir: cache=250ms */", CacheHint::For(Duration::from_millis(250))),
+        ] {
+            let mut hints = Hints::default();
+            read(comment, &mut hints);
+            assert_eq!(hints, Hints { cache: Some(expected), ..Hints::default() }, "{comment}");
+        }
+    }
+
+    #[test]
     fn what_is_not_understood_is_said() {
-        for comment in ["/* pgweir: shard=x */", "/* pgweir: colour=red */", "/* pgweir: fast */"] {
+        for comment in
+            ["/* pgweir: cache=5 weeks */", "/* pgweir: shard=x */", "/* pgweir: colour=red */", "/* pgweir: fast */"]
+        {
             let mut hints = Hints::default();
             read(comment, &mut hints);
             assert!(hints.bad.is_some(), "{comment}");

@@ -1,6 +1,7 @@
 //! What an SQL text means, as data.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The `n`th lifted literal of a text, from 0.
 pub type LiteralIndex = usize;
@@ -509,6 +510,7 @@ pub struct Hints {
     pub shard: Option<u16>,
     pub key: Option<String>,
     pub role: Option<RoleHint>,
+    pub cache: Option<CacheHint>,
     /// A hint that was not understood: the statement is refused with 22023.
     pub bad: Option<String>,
 }
@@ -536,6 +538,35 @@ pub enum TimeCast {
     Column(String),
     /// Of something computed.
     Computed,
+}
+
+/// Whether, and for how long, an answer may come from the result cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheHint {
+    Off,
+    /// As the configuration says.
+    #[default]
+    On,
+    For(Duration),
+}
+
+impl CacheHint {
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "off" | "false" => Some(Self::Off),
+            "on" | "true" => Some(Self::On),
+            text => crate::config::parse_duration(text).map(Self::For),
+        }
+    }
+
+    /// `None`: not from the cache.
+    pub fn ttl(self, configured: Duration) -> Option<Duration> {
+        match self {
+            Self::Off => None,
+            Self::On => Some(configured),
+            Self::For(ttl) => Some(ttl).filter(|ttl| !ttl.is_zero()),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

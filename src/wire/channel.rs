@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -21,6 +21,15 @@ pub struct Channel {
     pub input: BytesMut,
     /// To be written.
     pub output: BytesMut,
+    recording: Option<Box<Recording>>,
+}
+
+/// A copy of what is written.
+struct Recording {
+    bytes: BytesMut,
+    /// Bytes that were waiting already when it began.
+    before: usize,
+    limit: usize,
 }
 
 /// What carries the bytes.
@@ -35,7 +44,7 @@ pub enum Stream {
 
 impl Channel {
     pub fn new(stream: Stream) -> Self {
-        Self { stream, input: BytesMut::new(), output: BytesMut::new() }
+        Self { stream, input: BytesMut::new(), output: BytesMut::new(), recording: None }
     }
 
     pub fn is_encrypted(&self) -> bool {
@@ -73,6 +82,9 @@ impl Channel {
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            if let Some(recording) = &mut self.recording {
+                recording.add(&self.output[..written]);
+            }
             self.output.advance(written);
         }
         self.output.clear();
@@ -89,6 +101,18 @@ impl Channel {
 
     pub async fn flush(&mut self) -> io::Result<()> {
         std::future::poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Keeps a copy of what is put on `output` from now on, up to `limit` bytes.
+    pub fn record(&mut self, limit: usize) {
+        self.recording = Some(Box::new(Recording { bytes: BytesMut::new(), before: self.output.len(), limit }));
+    }
+
+    /// What was recorded, written or not. `None`: more than the limit.
+    pub fn recorded(&mut self) -> Option<Bytes> {
+        let mut recording = self.recording.take()?;
+        recording.add(&self.output);
+        (recording.bytes.len() <= recording.limit).then(|| recording.bytes.freeze())
     }
 
     /// Waits for one whole frame of at most `limit` bytes and takes it off `input`. `None`: the stream ended.
@@ -186,6 +210,17 @@ impl AsyncWrite for Stream {
             Self::ClientTls(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Closed => Poll::Ready(Ok(())),
         }
+    }
+}
+
+impl Recording {
+    fn add(&mut self, written: &[u8]) {
+        let before = self.before.min(written.len());
+        self.before -= before;
+        // Beyond the limit it is of no use; one byte more says so.
+        let room = (self.limit + 1).saturating_sub(self.bytes.len());
+        let new = &written[before..];
+        self.bytes.extend_from_slice(&new[..room.min(new.len())]);
     }
 }
 
