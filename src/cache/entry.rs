@@ -105,7 +105,8 @@ impl Entry {
 
     /// Bytes that it takes, all told.
     pub(super) fn weight(&self) -> usize {
-        size_of::<Self>() + self.answer.bytes() + self.stamp.weight() + self.origins.len() * size_of::<Origin>()
+        let origins = if self.origins.spilled() { self.origins.len() * size_of::<Origin>() } else { 0 };
+        size_of::<Self>() + self.answer.bytes() + self.stamp.weight() + origins
     }
 }
 

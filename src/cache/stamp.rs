@@ -19,7 +19,7 @@ pub struct Stamp {
 struct Stamped {
     space: Arc<Space>,
     whole: u64,
-    tables: SmallVec<[(TableTag, u64); 4]>,
+    tables: SmallVec<[(TableTag, u64); 2]>,
 }
 
 impl Spaces {
@@ -68,8 +68,10 @@ impl Stamp {
 
     /// Bytes that it takes beside its own size.
     pub(super) fn weight(&self) -> usize {
-        let slots: usize = self.spaces.iter().map(|stamped| stamped.tables.len()).sum();
-        self.spaces.len() * size_of::<Stamped>() + slots * size_of::<(TableTag, u64)>()
+        let slots = self.spaces.iter().filter(|stamped| stamped.tables.spilled());
+        let slots: usize = slots.map(|stamped| stamped.tables.len()).sum();
+        let spaces = if self.spaces.spilled() { self.spaces.len() } else { 0 };
+        spaces * size_of::<Stamped>() + slots * size_of::<(TableTag, u64)>()
     }
 }
 

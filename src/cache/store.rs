@@ -276,4 +276,4 @@ fn weigh(key: &Key, kept: &Kept) -> u32 {
 /// Locks over the flights: they are taken on misses only.
 const FLIGHTS: usize = 64;
 /// Bytes that an entry takes in the store beside its key and answer: table, order of use, order of age, counts.
-const OVERHEAD: usize = 400;
+const OVERHEAD: usize = 500;

@@ -63,6 +63,9 @@ pub struct ViewCall {
 pub struct Cascade {
     /// The referring table, as (schema, name).
     pub table: (String, String),
+    /// Its columns that refer, and those referred to; none where a generated column is among these.
+    pub referring: Vec<String>,
+    pub referred: Vec<String>,
     pub on_delete: Option<Consequence>,
     pub on_update: Option<Consequence>,
 }

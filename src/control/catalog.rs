@@ -249,8 +249,14 @@ const VIEWS: &str = "WITH RECURSIVE direct AS ( \
        UNION SELECT reads.view, direct.base FROM reads JOIN direct ON direct.view = reads.base) \
      SELECT reads.view, n.nspname, c.relname FROM reads JOIN pg_class c ON c.oid = reads.base \
      JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'f')";
-const FUNCTIONS: &str = "SELECT p.proname, n.nspname, p.provolatile, \
+/// An aggregate of a user's is as volatile as the functions that it is made of.
+const FUNCTIONS: &str = "SELECT p.proname, n.nspname, \
+     CASE WHEN p.oid < 16384 OR p.prokind <> 'a' THEN p.provolatile \
+       WHEN 'v' IN (t.provolatile, f.provolatile) THEN 'v' WHEN 's' IN (t.provolatile, f.provolatile) THEN 's' \
+       ELSE 'i' END, \
      n.nspname NOT IN ('pg_catalog', 'information_schema') AND l.lanname NOT IN ('c', 'internal'), p.prokind = 'a' \
-     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang";
+     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang \
+     LEFT JOIN pg_aggregate a ON a.aggfnoid = p.oid LEFT JOIN pg_proc t ON t.oid = a.aggtransfn \
+     LEFT JOIN pg_proc f ON f.oid = a.aggfinalfn";
 const INTERVAL: Duration = Duration::from_millis(250);
 const REFRESH_LIMIT: Duration = Duration::from_secs(2);

@@ -28,7 +28,8 @@ pub(super) async fn load(client: &Client, relations: &mut HashMap<u32, Relation>
         let Some(table) = named(&row, 1, relations) else { continue };
         if let Some(relation) = owner(&row, relations) {
             let (on_delete, on_update) = (consequence(&text(&row, 2), true), consequence(&text(&row, 3), false));
-            relation.cascades.push(Cascade { table, on_delete, on_update });
+            let (referring, referred) = (names(&text(&row, 4)), names(&text(&row, 5)));
+            relation.cascades.push(Cascade { table, referring, referred, on_delete, on_update });
         }
     }
     for row in client.rows(VIEW_CALLS).await? {
@@ -56,6 +57,11 @@ fn owner<'r>(row: &Row, relations: &'r mut HashMap<u32, Relation>) -> Option<&'r
 fn named(row: &Row, column: usize, relations: &HashMap<u32, Relation>) -> Option<(String, String)> {
     let relation = number(row, column).and_then(|oid| relations.get(&oid))?;
     Some((relation.schema.clone(), relation.name.clone()))
+}
+
+/// A list of names as JSON.
+fn names(json: &str) -> Vec<String> {
+    serde_json::from_str(json).unwrap_or_default()
 }
 
 /// `confdeltype` and `confupdtype` (PostgreSQL documentation, 53.13).
@@ -87,7 +93,11 @@ const TREES: &str = "WITH RECURSIVE tree AS ( \
        UNION SELECT tree.inhrelid, i.inhparent FROM tree JOIN pg_inherits i ON i.inhrelid = tree.inhparent) \
      SELECT tree.inhrelid, tree.inhparent FROM tree JOIN pg_class c ON c.oid = tree.inhrelid \
      WHERE c.relkind IN ('r', 'p', 'f')";
-const CASCADES: &str = "SELECT confrelid, conrelid, confdeltype, confupdtype FROM pg_constraint \
+const CASCADES: &str = "SELECT confrelid, conrelid, confdeltype, confupdtype, \
+     (SELECT json_agg(attname) FROM pg_attribute WHERE attrelid = conrelid AND attnum = ANY(conkey)), \
+     (SELECT json_agg(attname) FROM pg_attribute WHERE attrelid = confrelid AND attnum = ANY(confkey) \
+       HAVING bool_and(attgenerated = '')) \
+     FROM pg_constraint \
      WHERE contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))";
 /// PostgreSQL keeps no dependency on what is its own, but the stored rule names every function by its oid. Each view
 /// is followed through the views below it.

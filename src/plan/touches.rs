@@ -6,7 +6,7 @@ use super::caching::{changes_no_table, find, may_change};
 use super::relations::{self, Class, Resolved};
 use super::template::Surroundings;
 use crate::cache::{TableTag, Touched};
-use crate::catalog::{Catalog, Consequence, Relation, RelationKind, ViewCall, Volatility};
+use crate::catalog::{Cascade, Catalog, Consequence, Relation, RelationKind, ViewCall, Volatility};
 use crate::statement::{Kind, Statement, TransactionControl};
 
 /// What is changed by a statement that succeeds, once its transaction commits.
@@ -18,14 +18,16 @@ pub struct Touches {
     pub what: Touched,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Verb {
     Insert,
-    Update,
+    /// Of these columns; `None`: it may be any.
+    Update(Option<Vec<String>>),
     Delete,
 }
 
-const ALL: &[Verb] = &[Verb::Insert, Verb::Update, Verb::Delete];
+const ANY_COLUMN: Verb = Verb::Update(None);
+const ALL: &[Verb] = &[Verb::Insert, ANY_COLUMN, Verb::Delete];
 
 impl Touches {
     pub(super) fn of(statement: &Statement, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Self {
@@ -44,9 +46,13 @@ fn of_kind(kind: &Kind, statement: &Statement, resolved: &[Resolved], surroundin
     match kind {
         Kind::Explain { analyze: true, inner } => of_kind(inner, statement, resolved, surroundings),
         Kind::Query | Kind::DeclareCursor { .. } if runs_nothing_unknown() => Touches::default(),
-        Kind::Insert(insert) if insert.on_conflict == Some(true) => written(&[Verb::Insert, Verb::Update]),
+        Kind::Insert(insert) if insert.on_conflict == Some(true) => written(&[Verb::Insert, ANY_COLUMN]),
         Kind::Insert(_) => written(&[Verb::Insert]),
-        Kind::Update(_) => written(&[Verb::Update]),
+        Kind::Update(update) => {
+            // Several columns set at once stand as one name with commas; a name may also have some of its own.
+            let columns = |names: &str| names.split(',').chain([names]).map(str::to_owned).collect::<Vec<_>>();
+            written(&[Verb::Update(Some(update.assigned.iter().flat_map(|(names, _)| columns(names)).collect()))])
+        }
         Kind::Delete { .. } => written(&[Verb::Delete]),
         Kind::Merge | Kind::ModifyingQuery { into: false } => written(ALL),
         Kind::Copy(copy) => match &copy.table {
@@ -111,10 +117,11 @@ fn targets(resolved: &[Resolved], statement: &Statement, catalog: &Catalog, verb
 fn closure(written: &[&Relation], catalog: &Catalog, verbs: &[Verb]) -> Touches {
     let mut closure = Closure { catalog, seen: HashSet::new(), open: Vec::new(), touches: Touches::default() };
     for relation in written {
-        verbs.iter().for_each(|&verb| closure.open.push(((relation.schema.clone(), relation.name.clone()), verb)));
+        let table = || (relation.schema.clone(), relation.name.clone());
+        closure.open.extend(verbs.iter().map(|verb| (table(), verb.clone())));
     }
     while let Some((table, verb)) = closure.open.pop() {
-        if closure.seen.insert((table.clone(), verb)) && closure.write(&table, verb).is_none() {
+        if closure.seen.insert((table.clone(), verb.clone())) && closure.write(&table, &verb).is_none() {
             return Touches::everything();
         }
     }
@@ -131,7 +138,7 @@ struct Closure<'c> {
 
 impl Closure<'_> {
     /// `None`: its effects are not known.
-    fn write(&mut self, table: &(String, String), verb: Verb) -> Option<()> {
+    fn write(&mut self, table: &(String, String), verb: &Verb) -> Option<()> {
         let catalog = self.catalog;
         let relation = find(catalog, table)?;
         match relation.kind {
@@ -139,7 +146,9 @@ impl Closure<'_> {
             RelationKind::Table | RelationKind::PartitionedTable => {}
             // Through the view to its tables; which of them, PostgreSQL decides.
             RelationKind::View if !relation.reads.is_empty() => {
-                self.open.extend(relation.reads.iter().map(|base| (base.clone(), verb)));
+                // Its columns may have other names there.
+                let verb = if matches!(verb, Verb::Update(_)) { &ANY_COLUMN } else { verb };
+                self.open.extend(relation.reads.iter().map(|base| (base.clone(), verb.clone())));
                 return Some(());
             }
             _ => return None,
@@ -163,21 +172,29 @@ impl Closure<'_> {
     }
 
     /// What foreign keys do to tables that refer to this one.
-    fn follow(&mut self, relation: &Relation, verb: Verb) -> Option<()> {
+    fn follow(&mut self, relation: &Relation, verb: &Verb) -> Option<()> {
         for cascade in &relation.cascades {
             let consequence = match verb {
-                Verb::Insert => None,
-                Verb::Update => cascade.on_update,
+                Verb::Update(columns) if reaches(columns.as_deref(), cascade) => cascade.on_update,
+                Verb::Insert | Verb::Update(_) => None,
                 Verb::Delete => cascade.on_delete,
             };
             let next = match consequence {
                 None => continue,
                 Some(Consequence::Delete) => Verb::Delete,
-                Some(Consequence::Update) => Verb::Update,
+                Some(Consequence::Update) => Verb::Update(Some(cascade.referring.clone())),
             };
             self.open.push((cascade.table.clone(), next));
         }
         (self.open.len() < MOST).then_some(())
+    }
+}
+
+/// An update of these columns may change what is referred to.
+fn reaches(columns: Option<&[String]>, cascade: &Cascade) -> bool {
+    match columns {
+        Some(columns) if !cascade.referred.is_empty() => columns.iter().any(|column| cascade.referred.contains(column)),
+        _ => true,
     }
 }
 

@@ -74,12 +74,11 @@ impl Builder<'_> {
         if cache.ttl.is_zero() {
             self.problem("ttl bounds every entry's life", "cache.ttl", "Give a duration above 0.");
         }
-        if cache.memory < SMALLEST {
-            self.problem("so little memory holds nothing", "cache.memory", "Give at least \"64KiB\".");
+        if cache.memory == 0 {
+            self.problem("no memory holds nothing", "cache.memory", "Give a size, or enabled = false.");
         }
-        if cache.max_result == 0 || cache.max_result > cache.memory {
-            let help = "Give a size above 0, and no more than memory.";
-            self.problem("no answer can be of this size", "cache.max_result", help);
+        if cache.max_result == 0 {
+            self.problem("no answer is of no size", "cache.max_result", "Give a size, or enabled = false.");
         }
         for (index, rule) in cache.rules.iter().enumerate() {
             let at = |key: &str| format!("cache.rules.{index}.{key}");
@@ -96,5 +95,58 @@ impl Builder<'_> {
     }
 }
 
-/// Less than a few small entries.
-const SMALLEST: usize = 64 << 10;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::topology::Topology;
+    use std::path::Path;
+
+    fn topology(cache: &str) -> Result<Topology, String> {
+        let servers = "[[databases]]\nname = \"shop\"\nhost = \"h\"\n[[users]]\nname = \"a\"\npassword = \"b\"\n";
+        let config = Config::parse(Path::new("f.toml"), &format!("{servers}{cache}"));
+        config.and_then(|config| Topology::new(&config, 1)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn without_the_section_nothing_is_cached() {
+        let topology = topology("").unwrap();
+        assert_eq!(topology.process.cache, None);
+        assert!(!topology.database("shop").unwrap().caching.enabled);
+    }
+
+    #[test]
+    fn the_first_rule_that_names_a_table_holds() {
+        let rules = "[cache]\nenabled = true\nmemory = \"1MiB\"\nttl = \"1m\"\npolicy = \"lru\"\n\
+             [[cache.rules]]\ntables = [\"audit.log\", \"sessions\"]\ncache = false\n\
+             [[cache.rules]]\ntables = [\"sessions\", \"log\"]\nttl = \"10m\"\n";
+        let topology = topology(rules).unwrap();
+        let caching = &topology.database("shop").unwrap().caching;
+        assert_eq!(caching.ttl_of("public", "sessions"), None);
+        assert_eq!(caching.ttl_of("audit", "log"), None);
+        assert_eq!(caching.ttl_of("public", "log"), Some(Duration::from_secs(600)));
+        assert_eq!(caching.ttl_of("public", "users"), Some(Duration::from_secs(60)));
+        let limits = topology.process.cache.unwrap();
+        // The store must not drop what a rule keeps longer.
+        assert_eq!((limits.memory, limits.ttl), (1 << 20, Duration::from_secs(600)));
+        assert_eq!(limits.policy, EvictionPolicy::Lru);
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused_where_it_stands() {
+        for (text, refusal) in [
+            ("invalidation = \"writes_and_stream\"", "f.toml:9:16: invalidation = \"writes_and_stream\" is not in"),
+            ("ttl = \"0s\"", "f.toml:9:7: ttl bounds every entry's life"),
+            ("memory = 0", "f.toml:9:10: no memory holds nothing"),
+            ("max_result = 0", "f.toml:9:14: no answer is of no size"),
+            ("policy = \"mru\"", "f.toml:9:10: unknown value \"mru\""),
+            ("max_invalidation_lag = \"1s\"", "f.toml:9:1: \"cache.max_invalidation_lag\" is not in this version"),
+            ("[[cache.rules]]\ntables = []", "f.toml:10:10: a rule for no table"),
+            ("[[cache.rules]]\ntables = [\"a\"]\nttl = \"0s\"", "f.toml:11:7: ttl bounds every entry's life"),
+            ("[[cache.rules]]\ntables = [\"a\"]\nttl = \"1s\"\ncache = false", "f.toml:11:7: a ttl for what is not"),
+        ] {
+            let error = topology(&format!("[cache]\nenabled = true\n{text}\n")).unwrap_err();
+            assert!(error.starts_with(refusal), "{text}: {error}");
+        }
+    }
+}
