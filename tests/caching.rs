@@ -136,6 +136,8 @@ async fn answers_that_depend_on_tables_alone_are_kept() {
         // Rules: the first that names a table; the shortest ttl of several.
         ("select * from currencies", "lookup currencies (ttl 600s)"),
         ("select * from currencies, users", "lookup currencies, users (ttl 60s)"),
+        ("select /* pgweir: cache=5s */ * from users", "lookup users (ttl 5s)"),
+        ("select /* pgweir: cache=off */ * from users", "bypass: not wanted by hint or setting"),
         ("select * from users, sessions", "bypass: a rule of [[cache.rules]]"),
     ])
     .await;

@@ -49,7 +49,11 @@ pub(super) fn cacheable(
     let mut reading = Reading { surroundings, cacheable: Cacheable::empty(database.caching.ttl) };
     resolved.iter().try_for_each(|relation| reading.add(relation))?;
     check_casts(statement, resolved)?;
-    Ok(reading.cacheable)
+    let mut cacheable = reading.cacheable;
+    if let Some(hint) = statement.hints.cache {
+        cacheable.ttl = hint.ttl(cacheable.ttl).ok_or(Reason::Unwanted)?;
+    }
+    Ok(cacheable)
 }
 
 fn check_kind(statement: &Statement) -> Result<(), Reason> {
