@@ -1,0 +1,11 @@
+//! The wire protocol, message by message: against PostgreSQL itself, against servers and clients that misbehave.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+#[path = "support/raw.rs"]
+mod raw;
+
+#[path = "protocol/differential.rs"]
+mod differential;
