@@ -9,3 +9,9 @@ mod raw;
 
 #[path = "protocol/differential.rs"]
 mod differential;
+#[path = "protocol/fake.rs"]
+mod fake;
+#[path = "protocol/scripts.rs"]
+mod scripts;
+#[path = "protocol/stage.rs"]
+mod stage;

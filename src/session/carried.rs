@@ -36,6 +36,8 @@ pub(super) struct Carried<'s> {
     waiting: bool,
     /// The server was sent a Flush for that.
     asked: bool,
+    /// The server forgets its prepared statements, and the connection has already.
+    pub forgets: bool,
     /// The client said Terminate, and the server was told.
     pub leaves: bool,
     /// Which unnamed statement the server has.
@@ -67,6 +69,7 @@ impl<'s> Carried<'s> {
             begun: false,
             waiting: false,
             asked: false,
+            forgets: false,
             leaves: false,
             unnamed: None,
             failed: false,
@@ -244,6 +247,11 @@ impl<'s> Carried<'s> {
         match step {
             Step::Parse { prepared, named } => self.send_parse(&prepared, named, frame, connection),
             Step::Bind { prepared, named } => {
+                if prepared.forgets_all() {
+                    connection.forget_statements();
+                    self.session.names.mark();
+                    self.forgets = true;
+                }
                 self.ensure(&prepared, named, connection);
                 let out = &mut connection.channel.output;
                 if named {

@@ -89,15 +89,17 @@ impl Session {
             commit_nothing(&mut effects);
         }
         open.heard.append(&mut carried.heard);
+        open.forgot = carried.forgets;
         match outcome {
             Ok(()) => {
-                self.names.settle(match (failed, &open.lent.connection.owed) {
+                let done = match (failed, &open.lent.connection.owed) {
                     (false, _) => Done::All,
                     (true, owed) if owed.lost_unnamed() => Done::SomeAndLost(owed.names()),
                     (true, owed) => Done::Some(owed.names()),
-                });
+                };
                 let ddl = open.wrote && effects.contains(&Effect::Ddl);
                 self.settle(open, &effects, failed, was_in_block);
+                self.names.settle(done);
                 if ddl {
                     self.station.shared.catalog_changed(&self.snapshot.name).await;
                 }
@@ -180,7 +182,7 @@ impl Session {
             lent.abandon();
             return Err(stopped);
         }
-        Ok(Box::new(Open { lent, wrote: false, changes: Vec::new(), heard: Vec::new() }))
+        Ok(Box::new(Open { lent, wrote: false, changes: Vec::new(), heard: Vec::new(), forgot: false }))
     }
 
     async fn make_ready(&mut self, lent: &mut Lent, begun: Option<&Begun>) -> Result<(), Stopped> {
@@ -247,6 +249,10 @@ impl Session {
         }
         let status = open.lent.connection.status;
         let mut pin = None;
+        if failed && effects.iter().any(|effect| matches!(effect, Effect::Discard | Effect::ForgetStatements)) {
+            // Whether the server came so far is not known.
+            open.lent.connection.taint();
+        }
         if !failed {
             effects.iter().for_each(|effect| self.take_effect(effect, &mut open, &mut pin));
         }
@@ -320,8 +326,11 @@ impl Session {
             }
             Effect::Pin(reason) => *pin = Some(reason),
             Effect::Discard => {
-                self.names.clear();
-                open.lent.connection.forget_statements();
+                self.names.deallocate_marked();
+                if !open.forgot {
+                    self.names.forget_unnamed();
+                    open.lent.connection.forget_statements();
+                }
                 open.lent.connection.applied = Arc::default();
                 open.changes.clear();
                 self.settings.apply(&super::settings::Change::ResetAll);
@@ -330,8 +339,10 @@ impl Session {
                 self.client.pin(None);
             }
             Effect::ForgetStatements => {
-                self.names.deallocate_all();
-                open.lent.connection.forget_statements();
+                self.names.deallocate_marked();
+                if !open.forgot {
+                    open.lent.connection.forget_statements();
+                }
             }
             Effect::Unseen => open.lent.connection.distrust(),
             Effect::Local => self.local_variant = rand::random(),

@@ -145,6 +145,16 @@ impl Prepared {
         )
     }
 
+    /// DEALLOCATE ALL or DISCARD ALL.
+    pub(super) fn forgets_all(&self) -> bool {
+        let forgets = |kind: &Kind| match kind {
+            Kind::Deallocate { name } => name.is_none(),
+            Kind::Setting(SettingControl::Discard { what }) => what == "ALL",
+            _ => false,
+        };
+        self.analysis.statements.iter().any(|statement| forgets(&statement.kind))
+    }
+
     /// Statements whose Parse and Describe need no server: they have no parameters and give no rows.
     pub(super) fn is_control(&self) -> bool {
         match self.analysis.statements.as_slice() {

@@ -13,11 +13,11 @@ use super::prepared::Prepared;
 use super::unit::Frame;
 use crate::error::{Error, SqlState};
 use crate::statement::{Kind, SettingControl, Statement, Tokens, bytes_of, token_ranges};
-use crate::wire::Severity;
 use crate::wire::frame::{put, server, take_str};
 use crate::wire::message::{
     put_bare, put_command_complete, put_error, put_ready, put_text_columns, put_text_row, put_warning,
 };
+use crate::wire::{Bind, Severity};
 
 impl Session {
     /// Answers a text of one statement, if no server is needed for it.
@@ -74,8 +74,12 @@ impl Session {
             }
             Step::Parse { .. } => put_bare(out, server::PARSE_COMPLETE),
             Step::Bind { prepared, .. } => {
+                let bind = Bind::read(body)?;
+                if bind.parameters() > 0 {
+                    return Err(too_many_parameters(&bind));
+                }
                 put_bare(out, server::BIND_COMPLETE);
-                *bound = Some(Bound { portal: portal_of(body, 0)?, prepared, executed: false });
+                *bound = Some(Bound { portal: bind.portal.to_owned(), prepared, executed: false });
             }
             Step::DescribeStatement { prepared, .. } => {
                 put(out, server::PARAMETER_DESCRIPTION, |body| body.put_u16(0));
@@ -139,6 +143,12 @@ fn portal_of(body: &[u8], from: usize) -> Result<String, Error> {
 fn find<'a>(bound: Option<&'a Bound>, portal: &str) -> Result<&'a Bound, Error> {
     let unknown = || Error::new(SqlState::UNKNOWN_PORTAL, format!("portal \"{portal}\" does not exist"));
     bound.filter(|bound| bound.portal == portal).ok_or_else(unknown)
+}
+
+fn too_many_parameters(bind: &Bind<'_>) -> Error {
+    let (count, name) = (bind.parameters(), bind.statement);
+    let message = format!("bind message supplies {count} parameters, but prepared statement \"{name}\" requires 0");
+    Error::new(SqlState::PROTOCOL, message)
 }
 
 /// What a statement would give, were it executed.

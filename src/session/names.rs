@@ -12,6 +12,8 @@ pub(super) struct Names {
     unnamed: Option<Arc<Prepared>>,
     /// Of the unit that is being carried, in the order of its messages.
     changes: Vec<Change>,
+    /// How many of them came before the unit's last DEALLOCATE ALL.
+    forgotten: usize,
 }
 
 /// One Parse or Close, and what the name meant before it.
@@ -68,6 +70,7 @@ impl Names {
             }
         }
         self.changes.clear();
+        self.forgotten = 0;
         if lost {
             self.unnamed = None;
         }
@@ -83,14 +86,19 @@ impl Names {
         self.named.clear();
     }
 
-    /// As a Query does.
-    pub(super) fn forget_unnamed(&mut self) {
-        self.unnamed = None;
+    /// A DEALLOCATE ALL comes here among the unit's messages.
+    pub(super) fn mark(&mut self) {
+        self.forgotten = self.changes.len();
     }
 
-    /// DISCARD ALL.
-    pub(super) fn clear(&mut self) {
-        self.named.clear();
+    /// The same, once the unit has succeeded and before it is settled: names that were given after it stay.
+    pub(super) fn deallocate_marked(&mut self) {
+        let later = &self.changes[self.forgotten..];
+        self.named.retain(|name, _| later.iter().any(|change| change.name == *name));
+    }
+
+    /// As a Query does.
+    pub(super) fn forget_unnamed(&mut self) {
         self.unnamed = None;
     }
 }
@@ -119,6 +127,17 @@ mod tests {
         names.settle(done);
         let text = |name: &str| names.find(name).map(|found| found.readable().unwrap().to_owned());
         assert_eq!(["", "a", "b"].map(text), expected.map(|text| text.map(str::to_owned)), "{done:?}");
+    }
+
+    #[test]
+    fn all_that_was_there_before_is_deallocated() {
+        let mut names = Names::default();
+        names.give("a", prepared("one"));
+        names.mark();
+        names.give("b", prepared("two"));
+        names.deallocate_marked();
+        names.settle(Done::All);
+        assert!(names.find("a").is_none() && names.find("b").is_some());
     }
 
     #[test]

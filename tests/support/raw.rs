@@ -293,7 +293,7 @@ fn texts(body: &[u8]) -> Vec<String> {
 }
 
 /// A field of an ErrorResponse.
-fn field(body: &[u8], wanted: char) -> String {
+pub(crate) fn field(body: &[u8], wanted: char) -> String {
     let found = texts(body).into_iter().find_map(|text| text.strip_prefix(wanted).map(str::to_owned));
     found.unwrap_or_default()
 }
