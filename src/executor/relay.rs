@@ -72,7 +72,7 @@ impl Relay {
             if !self.complete || connection.copying_in {
                 hungry = self.feed(client, connection, unit)?;
             }
-            if self.complete && self.passing == 0 && connection.owed.is_empty() {
+            if self.is_done(connection) {
                 return Poll::Ready(Ok(()));
             }
             let mut progress = before != (client.input.len(), connection.channel.input.len());
@@ -123,6 +123,10 @@ impl Relay {
         }
     }
 
+    fn is_done(&self, connection: &Connection) -> bool {
+        self.complete && self.passing == 0 && connection.owed.is_empty()
+    }
+
     fn is_midway(&self) -> bool {
         self.passing > 0 && self.passing_to_client
     }
@@ -134,7 +138,8 @@ impl Relay {
         connection: &mut Connection,
         unit: &mut dyn Unit,
     ) -> Result<(), Broken> {
-        while client.output.len() < BUFFER_BYTES && !connection.channel.input.is_empty() {
+        // What is there beyond the last reply is none of this client's.
+        while client.output.len() < BUFFER_BYTES && !connection.channel.input.is_empty() && !self.is_done(connection) {
             if self.passing > 0 {
                 self.pass(client, connection);
                 continue;
