@@ -7,6 +7,8 @@ mod support;
 #[path = "support/raw.rs"]
 mod raw;
 
+#[path = "protocol/bad.rs"]
+mod bad;
 #[path = "protocol/differential.rs"]
 mod differential;
 #[path = "protocol/fake.rs"]

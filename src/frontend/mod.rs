@@ -77,6 +77,7 @@ impl Frontend {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new()
             .name(format!("worker-{number}"))
+            .stack_size(WORKER_STACK)
             .spawn(move || runtime.block_on(frontend.work(number, clients, workers)))?;
         Ok(())
     }
@@ -212,4 +213,6 @@ impl Drop for Counted {
     }
 }
 
+/// A statement nests as deep as `statement` allows. Memory is taken as far as it is used.
+const WORKER_STACK: usize = 16 << 20;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

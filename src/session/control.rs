@@ -85,14 +85,10 @@ impl Session {
                     serializable: *isolation == Some(Isolation::Serializable),
                 };
                 self.transaction = Transaction::Begun(begun);
-                Some(Answer::tag(if text.trim_start()[..1].eq_ignore_ascii_case("s") {
-                    "START TRANSACTION"
-                } else {
-                    "BEGIN"
-                }))
+                Some(Answer::tag(begin_tag(text)))
             }
             (Transaction::Begun(_), Control::Begin { .. }) => Some(Answer::warned(
-                "BEGIN",
+                begin_tag(text),
                 SqlState::ACTIVE_TRANSACTION,
                 "there is already a transaction in progress",
             )),
@@ -188,6 +184,11 @@ impl Session {
 fn explained(text: &str, literals: &[LiteralSpan], planned: &Planned) -> Vec<(String, String)> {
     let values = Values { text, literals, parameters: None };
     planned.templates.iter().flat_map(|template| explain::explain(template, &values)).collect()
+}
+
+/// `BEGIN` and `START TRANSACTION` are answered as they were written.
+fn begin_tag(text: &str) -> &'static str {
+    if text.trim_start().starts_with(['s', 'S']) { "START TRANSACTION" } else { "BEGIN" }
 }
 
 fn nothing_to_end(tag: &str) -> Answer {
