@@ -13,6 +13,8 @@ mod bad;
 mod differential;
 #[path = "protocol/fake.rs"]
 mod fake;
+#[path = "protocol/login.rs"]
+mod login;
 #[path = "protocol/scripts.rs"]
 mod scripts;
 #[path = "protocol/stage.rs"]

@@ -55,7 +55,7 @@ pub type Reported = Arc<Vec<(String, String)>>;
 pub struct CancelTarget {
     server: Arc<Server>,
     address: SocketAddr,
-    key: CancelKey,
+    key: Option<CancelKey>,
     /// A request was or is being sent.
     announced: AtomicBool,
 }
@@ -350,9 +350,10 @@ impl CancelTarget {
     /// Asks the server to end what the connection runs; returns when the server has sent the signal.
     pub async fn cancel(&self) -> std::io::Result<()> {
         self.announce();
+        let Some(key) = self.key else { return Err(std::io::Error::other("the server gave no key to cancel with")) };
         let attempt = async {
             let mut stream = login::dial(&self.server, self.address).await?;
-            stream.write_all(&crate::wire::Startup::Cancel(self.key.encode()).encode()).await?;
+            stream.write_all(&crate::wire::Startup::Cancel(key.encode()).encode()).await?;
             stream.flush().await?;
             // Some servers close, some reset: either way the signal has been sent.
             match stream.read_to_end(&mut Vec::new()).await {

@@ -217,7 +217,7 @@ fn data_row(values: &[Option<&str>]) -> Vec<u8> {
 }
 
 /// Messages of a server, by kind, with their content in brackets: `T D(1) C(SELECT 1) Z(I)`; `R0` is AuthenticationOk,
-/// `E(22012 no)` an error, `F(57P01 bye)` a fatal one, `S(name=value)`, `A(channel payload)`.
+/// `R(11 r=…)` a SASL challenge, `E(22012 no)` an error, `F(57P01 bye)` a fatal one, `S(name=value)`, `A(channel payload)`.
 pub(crate) fn messages(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let mut rest = text.trim_start();
@@ -247,7 +247,9 @@ fn one(kind: char, content: &str) -> Vec<u8> {
     };
     match kind {
         '1' | '2' | '3' | 'n' | 's' | 'I' | 'c' => message(byte, &[]),
-        'R' => message(byte, &[&[0; 4]]),
+        'R' if content.is_empty() => message(byte, &[&[0; 4]]),
+        'R' => message(byte, &[&two(' ').0.parse::<u32>().unwrap().to_be_bytes(), two(' ').1.as_bytes()]),
+        'v' => message(byte, &[&(3_u32 << 16).to_be_bytes(), &[0; 4]]),
         'K' => message(byte, &[&7_u32.to_be_bytes(), &8_u32.to_be_bytes()]),
         'T' => columns(1),
         't' => message(byte, &[&[0, 0]]),
