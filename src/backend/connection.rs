@@ -17,7 +17,7 @@ use super::pool::Place;
 use super::settings::{Settings, difference};
 use crate::error::{Error, SqlState};
 use crate::topology::Server;
-use crate::wire::frame::{Header, client};
+use crate::wire::frame::{Header, client, malformed, server};
 use crate::wire::message::{error_field, put_bare, put_named, put_query};
 use crate::wire::{CancelKey, Channel, Status};
 
@@ -55,7 +55,7 @@ pub type Reported = Arc<Vec<(String, String)>>;
 pub struct CancelTarget {
     server: Arc<Server>,
     address: SocketAddr,
-    key: CancelKey,
+    key: Option<CancelKey>,
     /// A request was or is being sent.
     announced: AtomicBool,
 }
@@ -173,10 +173,15 @@ impl Connection {
         }
         let oldest = self.prepared.known.iter().min_by_key(|(_, used)| **used).map(|(statement, _)| *statement);
         if let Some(statement) = oldest {
-            self.prepared.known.remove(&statement);
-            put_named(&mut self.channel.output, client::CLOSE, b'S', &statement_name(statement));
-            self.owed.push(Cause::Close, Payee::Nobody);
+            self.close_statement(statement);
         }
+    }
+
+    /// The server forgets a prepared statement.
+    pub fn close_statement(&mut self, statement: u64) {
+        self.prepared.known.remove(&statement);
+        put_named(&mut self.channel.output, client::CLOSE, b'S', &statement_name(statement));
+        self.owed.push(Cause::Close, Payee::Nobody);
     }
 
     /// Takes the next whole frame off the input and settles it against what is owed.
@@ -212,6 +217,19 @@ impl Connection {
         Ok(Settled { verdict, event })
     }
 
+    /// What has come without being asked for is none of the replies to what is asked next.
+    fn check_unasked(&self) -> Result<(), Error> {
+        let mut rest = &self.channel.input[..];
+        while let Some(kind) = rest.first() {
+            if !matches!(*kind, server::NOTICE | server::NOTIFICATION | server::PARAMETER_STATUS) {
+                return Err(malformed("a reply that nobody asked for"));
+            }
+            let Some(header) = Header::whole(rest)? else { break };
+            rest = &rest[header.length..];
+        }
+        Ok(())
+    }
+
     /// Runs statements of the proxy's own and waits for their end; gives the body of the first error.
     pub async fn run(&mut self, sql: &str) -> Result<Result<(), Bytes>, Error> {
         self.run_all(&[sql], &mut |_, _| {}).await
@@ -223,6 +241,7 @@ impl Connection {
         texts: &[&str],
         report: &mut (dyn FnMut(&str, &str) + Send),
     ) -> Result<Result<(), Bytes>, Error> {
+        self.check_unasked()?;
         for sql in texts {
             put_query(&mut self.channel.output, sql);
             self.owed.push(Cause::Query, Payee::Nobody);
@@ -331,9 +350,10 @@ impl CancelTarget {
     /// Asks the server to end what the connection runs; returns when the server has sent the signal.
     pub async fn cancel(&self) -> std::io::Result<()> {
         self.announce();
+        let Some(key) = self.key else { return Err(std::io::Error::other("the server gave no key to cancel with")) };
         let attempt = async {
             let mut stream = login::dial(&self.server, self.address).await?;
-            stream.write_all(&crate::wire::Startup::Cancel(self.key.encode()).encode()).await?;
+            stream.write_all(&crate::wire::Startup::Cancel(key.encode()).encode()).await?;
             stream.flush().await?;
             // Some servers close, some reset: either way the signal has been sent.
             match stream.read_to_end(&mut Vec::new()).await {

@@ -26,7 +26,8 @@ pub struct Login {
 pub(super) struct Opened {
     pub channel: Channel,
     pub address: SocketAddr,
-    pub key: CancelKey,
+    /// Some poolers give none: then nothing can be cancelled.
+    pub key: Option<CancelKey>,
     pub parameters: Vec<(String, String)>,
 }
 
@@ -40,8 +41,12 @@ pub(super) async fn open(server: &Server, login: &Login, keepalive: Duration) ->
         parameters: vec![pair("user", &login.user), pair("database", &server.database_name)],
     };
     channel.output.extend_from_slice(&startup.encode());
-    authenticate(&mut channel, server, login).await?;
-    let (key, parameters) = become_ready(&mut channel, server).await?;
+    let malformed = |error: Error| match error.sqlstate {
+        SqlState::PROTOCOL => refused(server, &error.message),
+        _ => error,
+    };
+    authenticate(&mut channel, server, login).await.map_err(malformed)?;
+    let (key, parameters) = become_ready(&mut channel, server).await.map_err(malformed)?;
     channel.relax();
     Ok(Opened { channel, address, key, parameters })
 }
@@ -117,16 +122,18 @@ async fn authenticate(channel: &mut Channel, server: &Server, login: &Login) -> 
     }
 }
 
-async fn become_ready(channel: &mut Channel, server: &Server) -> Result<(CancelKey, Vec<(String, String)>), Error> {
-    let mut key = CancelKey { process: 0, secret: 0 };
+async fn become_ready(
+    channel: &mut Channel,
+    server: &Server,
+) -> Result<(Option<CancelKey>, Vec<(String, String)>), Error> {
+    let mut key = None;
     let mut parameters = Vec::new();
     loop {
         let (kind, body) = next(channel, server).await?;
         match kind {
             server::PARAMETER_STATUS => parameters.push(read_parameter(&body)?),
-            server::BACKEND_KEY_DATA => key = CancelKey::read(&body)?,
+            server::BACKEND_KEY_DATA => key = Some(CancelKey::read(&body)?),
             server::READY => return Ok((key, parameters)),
-            server::NOTICE => {}
             _ => return Err(refused(server, "an unexpected message after authentication")),
         }
     }
@@ -145,10 +152,17 @@ async fn expect(channel: &mut Channel, server: &Server, wanted: u8) -> Result<By
     }
 }
 
+/// The next message that is no remark: what a server says beside, or that it would rather speak protocol 3.0.
 async fn next(channel: &mut Channel, server: &Server) -> Result<(u8, BytesMut), Error> {
     let lost = |cause: std::io::Error| unavailable(server, &cause);
     channel.flush().await.map_err(lost)?;
-    let frame = channel.frame(MAX_LOGIN_FRAME).await.map_err(lost)??;
+    let frame = loop {
+        let frame = channel.frame(MAX_LOGIN_FRAME).await.map_err(lost)??;
+        match frame {
+            Some((server::NOTICE | server::NEGOTIATE, _)) => {}
+            frame => break frame,
+        }
+    };
     match frame {
         None => Err(refused(server, "it closed the connection")),
         Some((server::ERROR, body)) => {

@@ -24,10 +24,11 @@ pub enum Cause {
     Execute,
     Close,
     Sync,
-    /// Nothing: these bytes stand for the reply that the server was not asked for.
+    /// Nothing: these bytes stand for the reply that the server was not asked for. `names`: to a message that gave or
+    /// took the name of a statement.
     Given {
         reply: Bytes,
-        is_parse: bool,
+        names: bool,
     },
     /// An error: this frame stands for the server's, which was sent something that it must refuse.
     Refusal(Bytes),
@@ -68,8 +69,11 @@ pub enum Event {
 #[derive(Debug, Default)]
 pub struct Owed {
     debts: VecDeque<(Cause, Payee)>,
-    /// ParseCompletes that the client was given since [`Owed::start_counting`].
-    parses: usize,
+    /// Replies that the client was given, since [`Owed::start_counting`], to messages that gave or took the name of a
+    /// statement.
+    names: usize,
+    /// The client's Parse of the unnamed statement failed.
+    lost_unnamed: bool,
     skipped: Skipped,
 }
 
@@ -87,11 +91,6 @@ impl Owed {
         self.debts.is_empty()
     }
 
-    /// The server owes nothing that ends in ReadyForQuery: messages were sent without a Sync.
-    pub fn lacks_sync(&self) -> bool {
-        !self.debts.iter().any(|(cause, _)| matches!(cause, Cause::Query | Cause::Sync))
-    }
-
     pub fn push(&mut self, cause: Cause, payee: Payee) {
         self.debts.push_back((cause, payee));
     }
@@ -101,19 +100,24 @@ impl Owed {
     }
 
     pub fn start_counting(&mut self) {
-        self.parses = 0;
+        self.names = 0;
+        self.lost_unnamed = false;
     }
 
-    pub fn parses(&self) -> usize {
-        self.parses
+    pub fn names(&self) -> usize {
+        self.names
+    }
+
+    pub fn lost_unnamed(&self) -> bool {
+        self.lost_unnamed
     }
 
     /// Writes the replies whose turn it is and that come from nowhere.
     pub fn give(&mut self, out: &mut BytesMut) {
         while let Some((Cause::Given { .. }, _)) = self.debts.front() {
-            let Some((Cause::Given { reply, is_parse }, _)) = self.debts.pop_front() else { unreachable!() };
+            let Some((Cause::Given { reply, names }, _)) = self.debts.pop_front() else { unreachable!() };
             out.extend_from_slice(&reply);
-            self.parses += usize::from(is_parse);
+            self.names += usize::from(names);
         }
     }
 
@@ -159,7 +163,7 @@ impl Owed {
             _ => return Err(malformed("a reply that does not fit what was asked")),
         };
         if kind == server::PARSE_COMPLETE && verdict == Verdict::ToClient {
-            self.parses += 1;
+            self.names += 1;
         }
         self.debts.pop_front();
         Ok((verdict, fits))
@@ -168,6 +172,7 @@ impl Owed {
     /// After an error the server discards everything up to the next Sync. The error of a message that the proxy
     /// put in front of the client's is the client's.
     fn fail(&mut self) -> (Verdict, Event) {
+        self.lost_unnamed |= matches!(self.debts.front(), Some((Cause::Parse(None), Payee::Client)));
         let for_client = match self.debts.front() {
             Some((Cause::Query | Cause::Sync, payee)) => *payee == Payee::Client,
             _ => true,
@@ -175,7 +180,7 @@ impl Owed {
         if let Some((Cause::Refusal(reply), _)) = self.debts.front_mut() {
             let reply = std::mem::take(reply);
             self.skip_to_sync();
-            self.debts.push_front((Cause::Given { reply, is_parse: false }, Payee::Client));
+            self.debts.push_front((Cause::Given { reply, names: false }, Payee::Client));
             return (Verdict::Swallow, Event::Failed(true));
         }
         self.skip_to_sync();
@@ -205,7 +210,7 @@ mod tests {
     use super::*;
 
     fn given(reply: &'static [u8]) -> Cause {
-        Cause::Given { reply: Bytes::from_static(reply), is_parse: false }
+        Cause::Given { reply: Bytes::from_static(reply), names: false }
     }
 
     /// Sends `causes` for the client, then matches `replies`; gives what reached the client.

@@ -17,6 +17,9 @@ pub trait Unit: Send {
     /// Takes what the client sent off `input` and sends it on, as far as it can. `true`: the unit is complete.
     fn feed(&mut self, input: &mut BytesMut, connection: &mut Connection) -> Result<bool, Error>;
 
+    /// What the client sent next can be taken only when the server has answered.
+    fn waits(&self) -> bool;
+
     /// A setting has a new value. `true`: the client does not know yet.
     fn parameter(&mut self, name: &str, value: &str) -> bool;
 
@@ -69,7 +72,7 @@ impl Relay {
             if !self.complete || connection.copying_in {
                 hungry = self.feed(client, connection, unit)?;
             }
-            if self.complete && self.passing == 0 && connection.owed.is_empty() {
+            if self.is_done(connection) {
                 return Poll::Ready(Ok(()));
             }
             let mut progress = before != (client.input.len(), connection.channel.input.len());
@@ -90,7 +93,7 @@ impl Relay {
         }
         self.complete = unit.feed(&mut client.input, connection).map_err(Broken::Refused)?;
         connection.owed.give(&mut client.output);
-        Ok(!self.complete && connection.channel.output.len() < BUFFER_BYTES)
+        Ok(!self.complete && !unit.waits() && connection.channel.output.len() < BUFFER_BYTES)
     }
 
     /// `true`: there is more to do at once.
@@ -120,6 +123,10 @@ impl Relay {
         }
     }
 
+    fn is_done(&self, connection: &Connection) -> bool {
+        self.complete && self.passing == 0 && connection.owed.is_empty()
+    }
+
     fn is_midway(&self) -> bool {
         self.passing > 0 && self.passing_to_client
     }
@@ -131,7 +138,8 @@ impl Relay {
         connection: &mut Connection,
         unit: &mut dyn Unit,
     ) -> Result<(), Broken> {
-        while client.output.len() < BUFFER_BYTES && !connection.channel.input.is_empty() {
+        // What is there beyond the last reply is none of this client's.
+        while client.output.len() < BUFFER_BYTES && !connection.channel.input.is_empty() && !self.is_done(connection) {
             if self.passing > 0 {
                 self.pass(client, connection);
                 continue;
@@ -180,7 +188,13 @@ impl Relay {
         if header.length > there && header.length <= WHOLE_BYTES {
             return Ok(false);
         }
-        let first = connection.channel.input.get(Header::BYTES).copied();
+        let first =
+            (header.length > Header::BYTES).then(|| connection.channel.input.get(Header::BYTES).copied()).flatten();
+        if header.kind == server::ERROR && connection.owed.is_empty() {
+            // Nobody asked: the server ends the session, and says why.
+            let body = &connection.channel.input[Header::BYTES..header.length.min(there)];
+            return Err(untrusted(fatal_of(connection, body)));
+        }
         let settled = connection.settle(header.kind, first).map_err(untrusted)?;
         let body = &connection.channel.input[Header::BYTES..header.length.min(there)];
         let mut to_client = settled.verdict == Verdict::ToClient;

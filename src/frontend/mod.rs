@@ -31,18 +31,32 @@ pub struct Frontend {
     tls: Option<tls::Acceptor>,
     logins: Logins,
     clients: AtomicUsize,
+    /// Those of them who are not through their log-in.
+    entering: AtomicUsize,
 }
 
 impl Frontend {
     /// Reads the TLS files, if there are any.
     pub fn new(shared: Arc<Shared>, console: Arc<Console>, tls: Option<&ClientTls>) -> std::io::Result<Arc<Self>> {
         let tls = tls.map(tls::Acceptor::new).transpose()?;
-        Ok(Arc::new(Self { shared, console, tls, logins: Logins::default(), clients: AtomicUsize::new(0) }))
+        Ok(Arc::new(Self {
+            shared,
+            console,
+            tls,
+            logins: Logins::default(),
+            clients: AtomicUsize::new(0),
+            entering: AtomicUsize::new(0),
+        }))
     }
 
     /// Clients being served.
     pub fn clients(&self) -> usize {
         self.clients.load(Ordering::Relaxed)
+    }
+
+    /// Those of them who are through their log-in. Who only opens connections takes no place of theirs.
+    fn logged_in(&self) -> usize {
+        self.clients().saturating_sub(self.entering.load(Ordering::Relaxed))
     }
 
     /// Serves clients of a bound listener until the future is dropped; those who are there then stay.
@@ -77,6 +91,7 @@ impl Frontend {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new()
             .name(format!("worker-{number}"))
+            .stack_size(WORKER_STACK)
             .spawn(move || runtime.block_on(frontend.work(number, clients, workers)))?;
         Ok(())
     }
@@ -146,7 +161,9 @@ impl Frontend {
     async fn welcome(&self, channel: Channel, station: &Arc<Station>) -> std::io::Result<Option<(Channel, Served)>> {
         let limit = self.shared.control.topology().process.client_login_timeout;
         let limit = if limit.is_zero() { Duration::from_secs(3600) } else { limit };
-        let entering = async {
+        let entering = Entering::new(&self.entering);
+        let limit = if entering.is_crowded() { limit.min(HURRIED_LOGIN) } else { limit };
+        let welcoming = async {
             match greet::greet(channel, self.tls.as_ref()).await? {
                 Greeted::Cancel(key) => {
                     self.shared.registry.cancel(key).await;
@@ -161,7 +178,7 @@ impl Frontend {
             }
         };
         // Who does not get through in time gets no answer: it may not be able to read one.
-        tokio::time::timeout(limit, entering).await.unwrap_or(Ok(None))
+        tokio::time::timeout(limit, welcoming).await.unwrap_or(Ok(None))
     }
 }
 
@@ -190,6 +207,26 @@ enum Served {
     Console(Arc<crate::topology::User>),
 }
 
+/// Counts a client until its log-in has succeeded or failed.
+struct Entering<'a>(&'a AtomicUsize);
+
+impl<'a> Entering<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > MANY_ENTERING
+    }
+}
+
+impl Drop for Entering<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Counts a client as long as it lives, also when its task panics.
 struct Counted {
     frontend: Arc<Frontend>,
@@ -212,4 +249,9 @@ impl Drop for Counted {
     }
 }
 
+/// A statement nests as deep as `statement` allows. Memory is taken as far as it is used.
+const WORKER_STACK: usize = 16 << 20;
+/// With more than so many log-ins at once, new ones get less time: a flood must not keep descriptors for long.
+const MANY_ENTERING: usize = 1_000;
+const HURRIED_LOGIN: Duration = Duration::from_secs(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -13,7 +13,7 @@ use crate::executor::{BUFFER_BYTES, Unit, move_front};
 use crate::topology::ShardId;
 use crate::wire::frame::{Header, client, malformed, put, put_text, server};
 use crate::wire::message::{put_bare, put_error, put_parse};
-use crate::wire::{Bind, Severity};
+use crate::wire::{Bind, Severity, Status};
 
 /// What one relay carries.
 pub(super) struct Carried<'s> {
@@ -26,8 +26,20 @@ pub(super) struct Carried<'s> {
     passing_to_server: bool,
     /// A Sync or Query was sent.
     complete: bool,
-    /// After a refusal: everything up to the Sync is dropped.
+    /// After an error or a refusal: everything up to the Sync is dropped.
     skipping: bool,
+    /// The unit ends with its Flush: see [`super::digest::only_prepares`].
+    pub prepares: bool,
+    /// Something of the unit was taken: what it was decided by is behind.
+    begun: bool,
+    /// What comes next depends on how what was sent before it ends.
+    waiting: bool,
+    /// The server was sent a Flush for that.
+    asked: bool,
+    /// The server forgets its prepared statements, and the connection has already.
+    pub forgets: bool,
+    /// The client said Terminate, and the server was told.
+    pub leaves: bool,
     /// Which unnamed statement the server has.
     unnamed: Option<u64>,
     pub failed: bool,
@@ -53,6 +65,12 @@ impl<'s> Carried<'s> {
             passing_to_server: false,
             complete: false,
             skipping: false,
+            prepares: false,
+            begun: false,
+            waiting: false,
+            asked: false,
+            forgets: false,
+            leaves: false,
             unnamed: None,
             failed: false,
             effects: Vec::new(),
@@ -121,6 +139,7 @@ impl<'s> Carried<'s> {
                 connection.copying_in = false;
             }
             client::SYNC | client::FLUSH => self.relay(input, connection, header, false),
+            client::TERMINATE => self.leave(input, connection, header),
             _ => return Err(malformed("neither copy data nor its end during COPY FROM STDIN")),
         }
         Ok(())
@@ -128,17 +147,14 @@ impl<'s> Carried<'s> {
 
     fn feed_one(&mut self, input: &mut BytesMut, connection: &mut Connection, header: Header) -> Result<bool, Error> {
         let whole = header.length <= input.len();
+        let begun = std::mem::replace(&mut self.begun, true);
+        self.waiting = begun && is_ahead(header.kind) && !connection.owed.is_empty();
+        self.asked &= self.waiting;
         match header.kind {
-            client::QUERY => {
-                connection.owed.push(Cause::Query, Payee::Client);
-                self.complete = true;
-                self.relay(input, connection, header, true);
-            }
-            client::FUNCTION_CALL if whole => {
-                connection.owed.push(Cause::Query, Payee::Client);
-                self.complete = true;
-                self.relay(input, connection, header, true);
-            }
+            _ if self.waiting => return Ok(self.wait(connection)),
+            client::TERMINATE => self.leave(input, connection, header),
+            client::QUERY | client::FUNCTION_CALL if begun => return self.feed_later_query(input, connection, header),
+            client::QUERY | client::FUNCTION_CALL => self.relay_query(input, connection, header),
             // Left over from a COPY that failed: the server would ignore it.
             client::COPY_DATA | client::COPY_DONE | client::COPY_FAIL => self.relay(input, connection, header, false),
             client::BIND if !whole && header.length > STATEMENT_BYTES => {
@@ -152,6 +168,65 @@ impl<'s> Carried<'s> {
             _ => self.feed_step(input, connection, header),
         }
         Ok(true)
+    }
+
+    fn relay_query(&mut self, input: &mut BytesMut, connection: &mut Connection, header: Header) {
+        connection.owed.push(Cause::Query, Payee::Client);
+        self.complete = true;
+        self.relay(input, connection, header, true);
+    }
+
+    /// A Query behind messages of the extended protocol, without a Sync in between. All of those were answered.
+    fn feed_later_query(
+        &mut self,
+        input: &mut BytesMut,
+        connection: &mut Connection,
+        header: Header,
+    ) -> Result<bool, Error> {
+        // After an error the server would skip it.
+        if self.skipping {
+            self.relay(input, connection, header, false);
+            return Ok(true);
+        }
+        self.session.names.forget_unnamed();
+        if header.kind == client::QUERY && header.length <= STATEMENT_BYTES {
+            if header.length > input.len() {
+                return Ok(false);
+            }
+            let text = input[Header::BYTES..header.length].strip_suffix(&[0]).unwrap_or_default();
+            let text = std::str::from_utf8(text).map_err(|_| malformed("a text that is not UTF-8"))?;
+            match self.session.check_query(text, self.shard) {
+                Ok(effects) => self.effects.extend(effects),
+                Err(error) => {
+                    input.advance(header.length);
+                    self.refuse(&error, connection);
+                    // A Query ends what came before it also where it fails.
+                    forward(connection, &bare(client::SYNC), Cause::Sync);
+                    self.complete = true;
+                    return Ok(true);
+                }
+            }
+        } else if self.session.snapshot.database.is_sharded() {
+            return Err(malformed("a function call or a long query within a pipeline"));
+        }
+        self.relay_query(input, connection, header);
+        Ok(true)
+    }
+
+    /// The server answers what it was sent, so that the next message can be understood.
+    fn wait(&mut self, connection: &mut Connection) -> bool {
+        if !self.asked {
+            put_bare(&mut connection.channel.output, client::FLUSH);
+            self.asked = true;
+        }
+        false
+    }
+
+    /// The server ends its session when it has done everything before.
+    fn leave(&mut self, input: &mut BytesMut, connection: &mut Connection, header: Header) {
+        self.relay(input, connection, header, true);
+        self.leaves = true;
+        self.complete = true;
     }
 
     fn feed_step(&mut self, input: &mut BytesMut, connection: &mut Connection, header: Header) {
@@ -172,6 +247,11 @@ impl<'s> Carried<'s> {
         match step {
             Step::Parse { prepared, named } => self.send_parse(&prepared, named, frame, connection),
             Step::Bind { prepared, named } => {
+                if prepared.forgets_all() {
+                    connection.forget_statements();
+                    self.session.names.mark();
+                    self.forgets = true;
+                }
                 self.ensure(&prepared, named, connection);
                 let out = &mut connection.channel.output;
                 if named {
@@ -184,7 +264,7 @@ impl<'s> Carried<'s> {
             Step::DescribeStatement { prepared, .. } if prepared.is_control() => {
                 let mut reply = vec![server::PARAMETER_DESCRIPTION, 0, 0, 0, 6, 0, 0];
                 reply.extend_from_slice(&bare(server::NO_DATA));
-                give(connection, &reply);
+                give(connection, &reply, false);
             }
             Step::DescribeStatement { prepared, named } => {
                 self.ensure(&prepared, named, connection);
@@ -194,10 +274,16 @@ impl<'s> Carried<'s> {
                 });
                 connection.owed.push(Cause::DescribeStatement, Payee::Client);
             }
-            Step::CloseStatement => give(connection, &bare(server::CLOSE_COMPLETE)),
+            Step::CloseStatement => give(connection, &bare(server::CLOSE_COMPLETE), true),
             Step::DescribePortal => forward(connection, frame, Cause::DescribePortal),
             Step::ClosePortal => forward(connection, frame, Cause::Close),
             Step::Execute => forward(connection, frame, Cause::Execute),
+            Step::Flush if self.prepares => {
+                // The server is done: what is bound to its transaction comes with the next unit, if at all.
+                put_bare(&mut connection.channel.output, client::SYNC);
+                connection.owed.push(Cause::Sync, Payee::Nobody);
+                self.complete = true;
+            }
             Step::Flush => connection.channel.output.extend_from_slice(frame),
             Step::Sync => {
                 forward(connection, frame, Cause::Sync);
@@ -205,14 +291,30 @@ impl<'s> Carried<'s> {
                 self.skipping = false;
             }
             Step::Refused(error) => self.refuse(&error, connection),
+            Step::Taken(error) => {
+                // What the server has against the text comes first.
+                let behind = memchr::memchr(0, body).unwrap_or(0);
+                put(&mut connection.channel.output, client::PARSE, |out| out.extend_from_slice(&body[behind..]));
+                connection.owed.push(Cause::Parse(None), Payee::Nobody);
+                self.unnamed = None;
+                self.refuse(&error, connection);
+            }
         }
     }
 
     fn send_parse(&mut self, prepared: &Prepared, named: bool, frame: &[u8], connection: &mut Connection) {
-        let complete = || Cause::Given { reply: Bytes::copy_from_slice(&bare(server::PARSE_COMPLETE)), is_parse: true };
-        if prepared.is_control() || (named && connection.knows(self.number(prepared))) {
-            connection.owed.push(complete(), Payee::Client);
+        let known = named && connection.knows(self.number(prepared));
+        let given = match connection.status {
+            // The server lets nothing pass but the end of the block.
+            Status::Failed => prepared.is_control() && prepared.ends_block(),
+            _ => prepared.is_control() || known,
+        };
+        if given {
+            give(connection, &bare(server::PARSE_COMPLETE), true);
         } else if named {
+            if known {
+                connection.close_statement(self.number(prepared));
+            }
             self.parse(prepared, named, Payee::Client, connection);
         } else {
             self.unnamed = Some(self.number(prepared));
@@ -320,11 +422,16 @@ impl Unit for Carried<'_> {
             }
             let Some(header) = Header::read(input)? else { return Ok(self.complete) };
             if connection.copying_in {
+                self.waiting = false;
                 self.feed_copy(input, connection, header)?;
             } else if !self.feed_one(input, connection, header)? {
                 return Ok(false);
             }
         }
+    }
+
+    fn waits(&self) -> bool {
+        self.waiting
     }
 
     fn parameter(&mut self, name: &str, value: &str) -> bool {
@@ -334,6 +441,8 @@ impl Unit for Carried<'_> {
 
     fn failed(&mut self, body: &[u8]) {
         self.failed = true;
+        // What comes before the Sync, the server would skip without an answer.
+        self.skipping |= !self.complete;
         if self.sqlstate.is_none() {
             self.sqlstate = crate::wire::message::error_field(body, b'C').map(str::to_owned);
         }
@@ -346,6 +455,11 @@ impl Unit for Carried<'_> {
     fn wants_notifications(&self) -> bool {
         self.listens || self.session.client.pinned().is_some()
     }
+}
+
+/// Messages that mean something else after an error, or while the server waits for copy data.
+fn is_ahead(kind: u8) -> bool {
+    matches!(kind, client::QUERY | client::FUNCTION_CALL | client::COPY_DATA | client::COPY_DONE | client::COPY_FAIL)
 }
 
 /// The Bind of `body` with the server's name of the statement.
@@ -364,9 +478,10 @@ fn forward(connection: &mut Connection, frame: &[u8], cause: Cause) {
     connection.owed.push(cause, Payee::Client);
 }
 
-fn give(connection: &mut Connection, reply: &[u8]) {
+/// `names`: the reply to a message that gave or took the name of a statement.
+fn give(connection: &mut Connection, reply: &[u8], names: bool) {
     let reply = Bytes::copy_from_slice(reply);
-    connection.owed.push(Cause::Given { reply, is_parse: false }, Payee::Client);
+    connection.owed.push(Cause::Given { reply, names }, Payee::Client);
 }
 
 fn bare(kind: u8) -> Vec<u8> {

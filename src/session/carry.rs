@@ -6,10 +6,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::carried::Carried;
-use super::decide::{Decided, Way};
-use super::digest::Steps;
+use super::decide::{Decided, Way, block_has_failed};
+use super::digest::{Steps, only_prepares};
 use super::effects::Effect;
 use super::lent::Lent;
+use super::names::Done;
 use super::run::End;
 use super::settings::Tracked;
 use super::station::Borrower;
@@ -22,7 +23,7 @@ use crate::executor::{Broken, Decision, Ended, Request, relay, scatter, spread};
 use crate::plan::{Access, Part, Scatter, Spread};
 use crate::topology::{Role, ShardId};
 use crate::wire::frame::server;
-use crate::wire::message::{put_error, put_ready};
+use crate::wire::message::put_error;
 use crate::wire::{Channel, Severity, Status};
 
 /// Why a unit was not carried out; the client gets an error and stays.
@@ -30,6 +31,14 @@ pub(super) enum Stopped {
     Refused(Error),
     /// The body of a server's ErrorResponse to something the proxy asked in the unit's name.
     Server(Bytes),
+}
+
+/// How a unit ended that was carried to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carriage {
+    Done,
+    /// The client has the server's error.
+    Failed,
 }
 
 /// A unit that was not carried out, or not to its end.
@@ -54,35 +63,50 @@ impl Session {
         client: &mut Channel,
         decided: Decided,
         steps: Steps,
-    ) -> Result<Result<(), Halted>, End> {
+    ) -> Result<Result<Carriage, Halted>, End> {
         let Way::One { shard, access } = decided.way else { unreachable!("several shards are not relayed") };
         let mut open = match self.take_connection(shard, access).await {
             Ok(open) => open,
             Err(why) => {
-                self.forget_unparsed(true, 0);
+                self.names.settle(Done::Some(0));
                 return Ok(Err(Halted { why, taken: false, left: 0 }));
             }
         };
         client.output.extend_from_slice(&self.news.split());
-        let was_in_block = open.lent.connection.status != Status::Idle;
+        let before = open.lent.connection.status;
+        let was_in_block = before != Status::Idle;
         open.wrote |= access == Access::Write;
         open.lent.connection.owed.start_counting();
         let listens = decided.effects.contains(&Effect::Pin("LISTEN"));
+        let prepares = only_prepares(&steps);
         let mut carried = Carried::new(self, steps, open.lent.shard, listens);
+        carried.prepares = prepares;
         let outcome = relay(client, &mut open.lent.connection, &mut carried).await;
-        let (failed, (taken, left)) = (carried.failed, carried.taken());
+        let (failed, (taken, left), leaves) = (carried.failed, carried.taken(), carried.leaves);
         let mut effects = decided.effects;
         effects.extend(carried.take_effects());
+        if before == Status::Failed {
+            commit_nothing(&mut effects);
+        }
         open.heard.append(&mut carried.heard);
+        open.forgot = carried.forgets;
         match outcome {
             Ok(()) => {
-                self.forget_unparsed(failed, open.lent.connection.owed.parses());
+                let done = match (failed, &open.lent.connection.owed) {
+                    (false, _) => Done::All,
+                    (true, owed) if owed.lost_unnamed() => Done::SomeAndLost(owed.names()),
+                    (true, owed) => Done::Some(owed.names()),
+                };
                 let ddl = open.wrote && effects.contains(&Effect::Ddl);
                 self.settle(open, &effects, failed, was_in_block);
+                self.names.settle(done);
                 if ddl {
                     self.station.shared.catalog_changed(&self.snapshot.name).await;
                 }
-                Ok(Ok(()))
+                if leaves {
+                    return Err(End::Left);
+                }
+                Ok(Ok(if failed { Carriage::Failed } else { Carriage::Done }))
             }
             Err(Broken::Client(cause)) => {
                 open.lent.abandon();
@@ -92,8 +116,9 @@ impl Session {
                 open.lent.abandon();
                 Err(End::Refused(error))
             }
+            Err(Broken::Server { .. }) if leaves => Err(End::Left),
             Err(Broken::Server { error, midway }) => {
-                self.forget_unparsed(true, 0);
+                self.names.settle(Done::Some(0));
                 self.lose(*open, was_in_block);
                 if midway {
                     return Err(End::Refused(error));
@@ -118,11 +143,20 @@ impl Session {
                 opened
             }
             // Whatever gets this far ends the block, or goes back to a savepoint of it.
-            Transaction::Failed(Some(open)) => Ok(open),
+            Transaction::Failed(Some(mut open)) => {
+                // The proxy failed the block; its server, which would still commit, must as well.
+                if open.lent.connection.status == Status::InTransaction {
+                    let failed = open.lent.connection.run(FAILING).await;
+                    if let Err(error) = failed {
+                        self.lose(*open, true);
+                        return Err(error.into());
+                    }
+                }
+                Ok(open)
+            }
             failed @ Transaction::Failed(None) => {
                 self.transaction = failed;
-                let message = "current transaction is aborted, commands ignored until end of transaction block";
-                Err(Error::new(SqlState::FAILED_TRANSACTION, message).into())
+                Err(block_has_failed().into())
             }
         }
     }
@@ -148,7 +182,7 @@ impl Session {
             lent.abandon();
             return Err(stopped);
         }
-        Ok(Box::new(Open { lent, wrote: false, changes: Vec::new(), heard: Vec::new() }))
+        Ok(Box::new(Open { lent, wrote: false, changes: Vec::new(), heard: Vec::new(), forgot: false }))
     }
 
     async fn make_ready(&mut self, lent: &mut Lent, begun: Option<&Begun>) -> Result<(), Stopped> {
@@ -215,6 +249,10 @@ impl Session {
         }
         let status = open.lent.connection.status;
         let mut pin = None;
+        if failed && effects.iter().any(|effect| matches!(effect, Effect::Discard | Effect::ForgetStatements)) {
+            // Whether the server came so far is not known.
+            open.lent.connection.taint();
+        }
         if !failed {
             effects.iter().for_each(|effect| self.take_effect(effect, &mut open, &mut pin));
         }
@@ -288,9 +326,11 @@ impl Session {
             }
             Effect::Pin(reason) => *pin = Some(reason),
             Effect::Discard => {
-                self.statements.clear();
-                self.unnamed = None;
-                open.lent.connection.forget_statements();
+                self.names.deallocate_marked();
+                if !open.forgot {
+                    self.names.forget_unnamed();
+                    open.lent.connection.forget_statements();
+                }
                 open.lent.connection.applied = Arc::default();
                 open.changes.clear();
                 self.settings.apply(&super::settings::Change::ResetAll);
@@ -299,8 +339,10 @@ impl Session {
                 self.client.pin(None);
             }
             Effect::ForgetStatements => {
-                self.statements.clear();
-                open.lent.connection.forget_statements();
+                self.names.deallocate_marked();
+                if !open.forgot {
+                    open.lent.connection.forget_statements();
+                }
             }
             Effect::Unseen => open.lent.connection.distrust(),
             Effect::Local => self.local_variant = rand::random(),
@@ -329,16 +371,6 @@ impl Session {
             Transaction::Open(open) => Transaction::Failed(Some(open)),
             failed @ Transaction::Failed(_) => failed,
         };
-    }
-
-    /// Names that Parse messages gave and that the server then skipped are not there.
-    fn forget_unparsed(&mut self, failed: bool, done: usize) {
-        let parsed = std::mem::take(&mut self.parsed);
-        if failed {
-            parsed.into_iter().skip(done).flatten().for_each(|name| {
-                self.statements.remove(&name);
-            });
-        }
     }
 
     /// A read on several shards.
@@ -429,7 +461,7 @@ impl Session {
         }
     }
 
-    /// Tells the client why its unit was not carried out, and that it may go on.
+    /// Tells the client why its unit was not carried out.
     pub(super) fn put_stopped(&mut self, out: &mut BytesMut, stopped: &Stopped) {
         out.extend_from_slice(&self.news.split());
         match stopped {
@@ -444,9 +476,18 @@ impl Session {
                 }
             }
         }
-        put_ready(out, self.transaction.status());
     }
 }
+
+/// COMMIT ends a block that has failed as ROLLBACK does.
+fn commit_nothing(effects: &mut [Effect]) {
+    if let Some(end) = effects.iter_mut().find(|effect| matches!(effect, Effect::Commit | Effect::Rollback)) {
+        *end = Effect::Rollback;
+    }
+}
+
+/// What fails any block.
+const FAILING: &str = "ROLLBACK TO SAVEPOINT \"pgweir refused a statement\"";
 
 fn need_of(access: Access) -> crate::balance::Access {
     match access {

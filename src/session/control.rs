@@ -10,6 +10,7 @@ use crate::plan::explain;
 use crate::statement::{
     Isolation, Kind, LiteralSpan, SettingControl, SettingValue, Statement, TransactionControl, Values,
 };
+use crate::wire::Status;
 
 /// What a statement that was answered here gives.
 #[derive(Debug, Default, PartialEq)]
@@ -34,13 +35,13 @@ impl Session {
     /// Carries a statement out here, if no server need know of it. `text` is the statement's own.
     pub(super) fn answer(&mut self, statement: &Statement, text: &str) -> Option<Result<Answer, Error>> {
         match &statement.kind {
+            // A block that has failed lets nothing pass but its end.
+            kind if self.has_failed() && !matches!(kind, Kind::Transaction(_)) => None,
             Kind::Transaction(control) => self.answer_transaction(control, text).map(Ok),
             Kind::Setting(control) => self.answer_setting(control, text),
-            Kind::Deallocate { name: Some(name) } if self.statements.remove(name.as_str()).is_some() => {
-                Some(Ok(Answer::tag("DEALLOCATE")))
-            }
+            Kind::Deallocate { name: Some(name) } if self.names.deallocate(name) => Some(Ok(Answer::tag("DEALLOCATE"))),
             Kind::Deallocate { name: None } if self.pin.is_none() => {
-                self.statements.clear();
+                self.names.deallocate_all();
                 Some(Ok(Answer::tag("DEALLOCATE ALL")))
             }
             _ => None,
@@ -62,10 +63,15 @@ impl Session {
                     Transaction::Open(_) | Transaction::Failed(Some(_)) => false,
                 }
             }
-            (Kind::Deallocate { name: Some(name) }, _) => self.statements.contains_key(name.as_str()),
+            _ if self.has_failed() => false,
+            (Kind::Deallocate { name: Some(name) }, _) => self.names.find(name).is_some(),
             (Kind::Deallocate { name: None }, _) => self.pin.is_none(),
             _ => true,
         }
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.transaction.status() == Status::Failed
     }
 
     fn answer_transaction(&mut self, control: &TransactionControl, text: &str) -> Option<Answer> {
@@ -79,14 +85,10 @@ impl Session {
                     serializable: *isolation == Some(Isolation::Serializable),
                 };
                 self.transaction = Transaction::Begun(begun);
-                Some(Answer::tag(if text.trim_start()[..1].eq_ignore_ascii_case("s") {
-                    "START TRANSACTION"
-                } else {
-                    "BEGIN"
-                }))
+                Some(Answer::tag(begin_tag(text)))
             }
             (Transaction::Begun(_), Control::Begin { .. }) => Some(Answer::warned(
-                "BEGIN",
+                begin_tag(text),
                 SqlState::ACTIVE_TRANSACTION,
                 "there is already a transaction in progress",
             )),
@@ -182,6 +184,11 @@ impl Session {
 fn explained(text: &str, literals: &[LiteralSpan], planned: &Planned) -> Vec<(String, String)> {
     let values = Values { text, literals, parameters: None };
     planned.templates.iter().flat_map(|template| explain::explain(template, &values)).collect()
+}
+
+/// `BEGIN` and `START TRANSACTION` are answered as they were written.
+fn begin_tag(text: &str) -> &'static str {
+    if text.trim_start().starts_with(['s', 'S']) { "START TRANSACTION" } else { "BEGIN" }
 }
 
 fn nothing_to_end(tag: &str) -> Answer {

@@ -51,14 +51,8 @@ impl Session {
         planned: &Planned,
     ) -> Result<Decided, Error> {
         let values = Values { text, literals, parameters: None };
-        let mut effects = Vec::new();
-        let mut wanted = Wanted::default();
-        for (statement, template) in analysis.statements.iter().zip(&planned.templates) {
-            effects::of(statement, &mut effects);
-            effects.extend(template.is_opaque().then_some(Effect::Unseen));
-            let plan = template.plan(&values)?;
-            wanted.add(self, statement, plan)?;
-        }
+        let (mut wanted, mut effects) = (Wanted::default(), Vec::new());
+        self.want_all(analysis, planned, &values, (&mut wanted, &mut effects))?;
         self.conclude(wanted, effects.into())
     }
 
@@ -104,6 +98,19 @@ impl Session {
         Ok(effects)
     }
 
+    /// The same for a Query behind messages of the extended protocol.
+    pub(super) fn check_query(&self, text: &str, shard: ShardId) -> Result<Vec<Effect>, Error> {
+        let (entry, literals) = self.station.resolve(text);
+        let planned = entry.extra.get(&entry.analysis, &self.snapshot, &self.search_path);
+        let values = Values { text, literals: &literals, parameters: None };
+        let (mut wanted, mut effects) = (Wanted::default(), Vec::new());
+        self.want_all(&entry.analysis, &planned, &values, (&mut wanted, &mut effects))?;
+        if wanted.several.is_some() || wanted.fixed.is_some_and(|wanted| wanted != shard) {
+            return Err(second_shard(shard));
+        }
+        Ok(effects)
+    }
+
     fn decide_bind(
         &self,
         prepared: &Prepared,
@@ -115,10 +122,20 @@ impl Session {
         let planned = prepared.plans.get(&prepared.analysis, &self.snapshot, &self.search_path);
         let parameters = Parameters::parse(Bind::after_names(body)?, &prepared.types)?;
         let values = Values { text, literals: &prepared.literals, parameters: Some(&parameters) };
-        for (statement, template) in prepared.analysis.statements.iter().zip(&planned.templates) {
+        self.want_all(&prepared.analysis, &planned, &values, (wanted, effects))
+    }
+
+    fn want_all(
+        &self,
+        analysis: &Analysis,
+        planned: &Planned,
+        values: &Values<'_>,
+        (wanted, effects): (&mut Wanted, &mut Vec<Effect>),
+    ) -> Result<(), Error> {
+        for (statement, template) in analysis.statements.iter().zip(&planned.templates) {
             effects::of(statement, effects);
             effects.extend(template.is_opaque().then_some(Effect::Unseen));
-            let plan = template.plan(&values)?;
+            let plan = template.plan(values)?;
             wanted.add(self, statement, plan)?;
         }
         Ok(())
@@ -156,6 +173,9 @@ impl Wanted {
     fn add(&mut self, session: &Session, statement: &Statement, plan: Plan) -> Result<(), Error> {
         self.statements += 1;
         if is_control(&statement.kind) {
+            if begins_writing(&statement.kind) {
+                self.widen(Access::Write);
+            }
             return Ok(());
         }
         let Plan { route, access } = session.wishes.apply(plan, statement);
@@ -215,6 +235,17 @@ fn is_control(kind: &Kind) -> bool {
     matches!(kind, Kind::Transaction(_) | Kind::Fetch { .. } | Kind::CloseCursor { .. })
 }
 
+/// A block is whole on the primary unless it promises to write nothing. A standby has no serializable ones.
+fn begins_writing(kind: &Kind) -> bool {
+    use crate::statement::{Isolation, TransactionControl as Control};
+    match kind {
+        Kind::Transaction(Control::Begin { read_only, isolation, .. }) => {
+            *read_only != Some(true) || *isolation == Some(Isolation::Serializable)
+        }
+        _ => false,
+    }
+}
+
 /// Names no table: it means the same on every shard.
 fn floats(statement: &Statement) -> bool {
     let tables = statement.blocks.iter().flat_map(|block| &block.relations);
@@ -241,11 +272,13 @@ pub(super) fn check_failed(analysis: &Analysis) -> Result<(), Error> {
     };
     match analysis.statements.first() {
         Some(first) if ends(&first.kind) => Ok(()),
-        _ => Err(Error::new(
-            SqlState::FAILED_TRANSACTION,
-            "current transaction is aborted, commands ignored until end of transaction block",
-        )),
+        _ => Err(block_has_failed()),
     }
+}
+
+pub(super) fn block_has_failed() -> Error {
+    let message = "current transaction is aborted, commands ignored until end of transaction block";
+    Error::new(SqlState::FAILED_TRANSACTION, message)
 }
 
 /// Where the session stands, as the client is told.

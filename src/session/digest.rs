@@ -35,6 +35,8 @@ pub(super) enum Step {
     Flush,
     /// The client is told this, and the rest up to its Sync is skipped.
     Refused(Box<Error>),
+    /// A Parse under a name that is taken: refused unless the server has something else to say against it.
+    Taken(Box<Error>),
 }
 
 /// The messages of a unit that are known when it is decided.
@@ -67,19 +69,14 @@ impl Session {
         let text = take_text(rest)?;
         let count = take_u16(rest)?;
         let types: Arc<[u32]> = (0..count).map(|_| take_u32(rest)).collect::<Result<_, _>>()?;
-        if name.is_empty() {
-            let prepared = self.prepare_unnamed(text, types);
-            self.unnamed = Some(Arc::clone(&prepared));
-            return Ok(Step::Parse { prepared, named: false });
-        }
-        if self.statements.contains_key(name) {
+        let named = !name.is_empty();
+        if named && self.names.find(name).is_some() {
             let message = format!("prepared statement \"{name}\" already exists");
-            return Err(Error::new(SqlState::DUPLICATE_STATEMENT, message));
+            return Ok(Step::Taken(Box::new(Error::new(SqlState::DUPLICATE_STATEMENT, message))));
         }
-        let prepared = self.prepare_named(text, types);
-        self.statements.insert(Box::from(name), Arc::clone(&prepared));
-        self.parsed.push(Some(Box::from(name)));
-        Ok(Step::Parse { prepared, named: true })
+        let prepared = if named { self.prepare_named(text, types) } else { self.prepare_unnamed(text, types) };
+        self.names.give(name, Arc::clone(&prepared));
+        Ok(Step::Parse { prepared, named })
     }
 
     fn digest_named(&mut self, kind: u8, body: &[u8]) -> Result<Step, Error> {
@@ -91,11 +88,7 @@ impl Session {
             }
             (client::DESCRIBE, b'P') => Ok(Step::DescribePortal),
             (client::CLOSE, b'S') => {
-                if name.is_empty() {
-                    self.unnamed = None;
-                } else {
-                    self.statements.remove(name);
-                }
+                self.names.take(name);
                 Ok(Step::CloseStatement)
             }
             (client::CLOSE, b'P') => Ok(Step::ClosePortal),
@@ -104,8 +97,7 @@ impl Session {
     }
 
     fn statement(&self, name: &str) -> Result<Arc<Prepared>, Error> {
-        let found = if name.is_empty() { self.unnamed.as_ref() } else { self.statements.get(name) };
-        found.cloned().ok_or_else(|| {
+        self.names.find(name).cloned().ok_or_else(|| {
             let message = match name {
                 "" => "unnamed prepared statement does not exist".to_owned(),
                 name => format!("prepared statement \"{name}\" does not exist"),
@@ -113,6 +105,15 @@ impl Session {
             Error::new(SqlState::UNKNOWN_STATEMENT, message)
         })
     }
+}
+
+/// Statements are made known, described and forgotten, none is bound: that leaves no trace in a transaction, and the
+/// statement that is bound next may go another way.
+pub(super) fn only_prepares(steps: &[Step]) -> bool {
+    let prepares = |step: &Step| {
+        matches!(step, Step::Parse { .. } | Step::DescribeStatement { .. } | Step::CloseStatement | Step::Flush)
+    };
+    matches!(steps.last(), Some(Step::Flush)) && steps.iter().all(prepares)
 }
 
 impl Step {
@@ -127,12 +128,33 @@ impl Step {
             Self::Execute => 'E',
             Self::Sync => 'S',
             Self::Flush => 'H',
-            Self::Refused(_) => '!',
+            Self::Refused(_) | Self::Taken(_) => '!',
         }
     }
 }
 
 impl Prepared {
+    /// COMMIT or ROLLBACK: a block that has failed lets it pass.
+    pub(super) fn ends_block(&self) -> bool {
+        matches!(
+            self.analysis.statements.as_slice(),
+            [only] if matches!(
+                only.kind,
+                Kind::Transaction(TransactionControl::Commit { .. } | TransactionControl::Rollback { .. })
+            )
+        )
+    }
+
+    /// DEALLOCATE ALL or DISCARD ALL.
+    pub(super) fn forgets_all(&self) -> bool {
+        let forgets = |kind: &Kind| match kind {
+            Kind::Deallocate { name } => name.is_none(),
+            Kind::Setting(SettingControl::Discard { what }) => what == "ALL",
+            _ => false,
+        };
+        self.analysis.statements.iter().any(|statement| forgets(&statement.kind))
+    }
+
     /// Statements whose Parse and Describe need no server: they have no parameters and give no rows.
     pub(super) fn is_control(&self) -> bool {
         match self.analysis.statements.as_slice() {

@@ -1,18 +1,23 @@
 //! Units that need no server: their replies, in either protocol.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, BytesMut};
 
 use super::Session;
 use super::control::Answer;
+use super::decide::block_has_failed;
 use super::digest::{Step, Steps};
+use super::names::Done;
 use super::prepared::Prepared;
-use crate::error::Error;
+use super::unit::Frame;
+use crate::error::{Error, SqlState};
 use crate::statement::{Kind, SettingControl, Statement, Tokens, bytes_of, token_ranges};
-use crate::wire::Severity;
-use crate::wire::frame::{put, server};
+use crate::wire::frame::{put, server, take_str};
 use crate::wire::message::{
     put_bare, put_command_complete, put_error, put_ready, put_text_columns, put_text_row, put_warning,
 };
+use crate::wire::{Bind, Severity};
 
 impl Session {
     /// Answers a text of one statement, if no server is needed for it.
@@ -37,41 +42,71 @@ impl Session {
     }
 
     /// Answers an extended unit that is complete and asks no server for anything.
-    pub(super) fn answer_steps(&mut self, steps: Steps, out: &mut BytesMut) {
+    pub(super) fn answer_steps(&mut self, steps: Steps, (frames, input): (&[Frame], &[u8]), out: &mut BytesMut) {
         let mut bound = None;
-        let mut skipping = false;
-        for step in steps {
-            if skipping && !matches!(step, Step::Sync) {
-                continue;
-            }
+        let (mut named, mut failed) = (0, false);
+        for (step, frame) in steps.into_iter().zip(frames) {
             match step {
-                Step::Parse { .. } => put_bare(out, server::PARSE_COMPLETE),
-                Step::Bind { prepared, .. } => {
-                    put_bare(out, server::BIND_COMPLETE);
-                    bound = Some(prepared);
-                }
-                Step::DescribeStatement { prepared, .. } => {
-                    put(out, server::PARAMETER_DESCRIPTION, |body| body.put_u16(0));
-                    put_columns(out, &prepared);
-                }
-                Step::DescribePortal => bound.iter().for_each(|prepared| put_columns(out, prepared)),
-                Step::Execute => {
-                    if let Some(prepared) = &bound
-                        && let Err(error) = self.execute_here(prepared, out)
-                    {
+                Step::Sync => put_ready(out, self.transaction.status()),
+                _ if failed => {}
+                step => {
+                    named += usize::from(matches!(step, Step::Parse { .. } | Step::CloseStatement));
+                    if let Err(error) = self.answer_step(step, frame.body(input), &mut bound, out) {
                         self.put_failure(out, &error);
-                        skipping = true;
+                        failed = true;
                     }
                 }
-                Step::CloseStatement | Step::ClosePortal => put_bare(out, server::CLOSE_COMPLETE),
-                Step::Flush => {}
-                Step::Refused(error) => {
-                    self.put_failure(out, &error);
-                    skipping = true;
-                }
-                Step::Sync => put_ready(out, self.transaction.status()),
             }
         }
+        self.names.settle(if failed { Done::Some(named) } else { Done::All });
+    }
+
+    fn answer_step(
+        &mut self,
+        step: Step,
+        body: &[u8],
+        bound: &mut Option<Bound>,
+        out: &mut BytesMut,
+    ) -> Result<(), Error> {
+        match step {
+            Step::Parse { prepared, .. } if self.has_failed() && !prepared.ends_block() => {
+                return Err(block_has_failed());
+            }
+            Step::Parse { .. } => put_bare(out, server::PARSE_COMPLETE),
+            Step::Bind { prepared, .. } => {
+                let bind = Bind::read(body)?;
+                if bind.parameters() > 0 {
+                    return Err(too_many_parameters(&bind));
+                }
+                put_bare(out, server::BIND_COMPLETE);
+                *bound = Some(Bound { portal: bind.portal.to_owned(), prepared, executed: false });
+            }
+            Step::DescribeStatement { prepared, .. } => {
+                put(out, server::PARAMETER_DESCRIPTION, |body| body.put_u16(0));
+                put_columns(out, &prepared);
+            }
+            Step::DescribePortal => put_columns(out, &find(bound.as_ref(), &portal_of(body, 1)?)?.prepared),
+            Step::Execute => {
+                let portal = portal_of(body, 0)?;
+                let found = find(bound.as_ref(), &portal)?;
+                if found.executed {
+                    return Err(Error::new(SqlState("55000"), format!("portal \"{portal}\" cannot be run")));
+                }
+                let prepared = Arc::clone(&found.prepared);
+                self.execute_here(&prepared, out)?;
+                // The end of a block is that of its portals.
+                *bound = (!prepared.ends_block()).then_some(Bound { portal, prepared, executed: true });
+            }
+            Step::ClosePortal => {
+                let portal = portal_of(body, 1)?;
+                bound.take_if(|bound| bound.portal == portal);
+                put_bare(out, server::CLOSE_COMPLETE);
+            }
+            Step::CloseStatement => put_bare(out, server::CLOSE_COMPLETE),
+            Step::Flush | Step::Sync => {}
+            Step::Refused(error) | Step::Taken(error) => return Err(*error),
+        }
+        Ok(())
     }
 
     fn execute_here(&mut self, prepared: &Prepared, out: &mut BytesMut) -> Result<(), Error> {
@@ -91,6 +126,29 @@ impl Session {
         self.fail_transaction();
         put_error(out, Severity::Error, error);
     }
+}
+
+/// The portal of a unit that needs no server.
+struct Bound {
+    portal: String,
+    prepared: Arc<Prepared>,
+    executed: bool,
+}
+
+/// The name that begins so far into the body of a message.
+fn portal_of(body: &[u8], from: usize) -> Result<String, Error> {
+    take_str(&mut body.get(from..).unwrap_or_default()).map(str::to_owned)
+}
+
+fn find<'a>(bound: Option<&'a Bound>, portal: &str) -> Result<&'a Bound, Error> {
+    let unknown = || Error::new(SqlState::UNKNOWN_PORTAL, format!("portal \"{portal}\" does not exist"));
+    bound.filter(|bound| bound.portal == portal).ok_or_else(unknown)
+}
+
+fn too_many_parameters(bind: &Bind<'_>) -> Error {
+    let (count, name) = (bind.parameters(), bind.statement);
+    let message = format!("bind message supplies {count} parameters, but prepared statement \"{name}\" requires 0");
+    Error::new(SqlState::PROTOCOL, message)
 }
 
 /// What a statement would give, were it executed.

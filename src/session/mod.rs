@@ -11,6 +11,7 @@ mod digest;
 mod effects;
 mod lent;
 mod local;
+mod names;
 mod planned;
 mod position;
 mod prepared;
@@ -23,7 +24,6 @@ mod transaction;
 mod unit;
 mod wishes;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -38,6 +38,7 @@ use crate::statement::{Analysis, LiteralSpan};
 use crate::topology::{PoolerMode, User};
 use crate::wire::message::put_parameter_status;
 use lent::Lent;
+use names::Names;
 use position::Position;
 use prepared::Prepared;
 use settings::Tracked;
@@ -64,10 +65,7 @@ pub struct Session {
     met: Vec<crate::backend::Reported>,
     /// ParameterStatus messages that the client has not been sent yet.
     news: BytesMut,
-    statements: HashMap<Box<str>, Arc<Prepared>>,
-    unnamed: Option<Arc<Prepared>>,
-    /// Names that Parse messages of this unit gave, in order; `None` for the unnamed one.
-    parsed: Vec<Option<Box<str>>>,
+    names: Names,
     transaction: Transaction,
     pin: Option<Pin>,
     wishes: Wishes,
@@ -105,9 +103,7 @@ impl Session {
             default_search_path: welcome.search_path,
             reported: Arc::new(welcome.reported.into_iter().collect()),
             news: BytesMut::new(),
-            statements: HashMap::new(),
-            unnamed: None,
-            parsed: Vec::new(),
+            names: Names::default(),
             transaction: Transaction::Idle,
             pin: None,
             wishes: Wishes::default(),
@@ -182,7 +178,7 @@ impl Session {
     }
 
     fn prepare_unnamed(&self, text: &[u8], types: Arc<[u32]>) -> Arc<Prepared> {
-        match &self.unnamed {
+        match self.names.find("") {
             Some(known) if *known.text == *text && known.types == types => Arc::clone(known),
             _ => self.station.shared.interner.make(text, types, || self.analysed(text)),
         }

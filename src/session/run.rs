@@ -10,12 +10,13 @@ use bytes::Buf;
 use smallvec::SmallVec;
 use tokio::time::timeout;
 
-use super::carry::{Halted, Stopped};
+use super::carry::{Carriage, Halted, Stopped};
 use super::decide::{Decided, Way, check_failed};
-use super::digest::{Step, Steps};
+use super::digest::{Step, Steps, only_prepares};
+use super::names::Done;
 use super::prepared::Prepared;
 use super::transaction::Transaction;
-use super::unit::{self, Extended, Frame, STATEMENT_BYTES, Unit};
+use super::unit::{self, Extended, STATEMENT_BYTES, Unit};
 use super::{Client, Session, State};
 use crate::backend::{Event, Verdict};
 use crate::error::{Error, SqlState};
@@ -87,6 +88,7 @@ impl Session {
     }
 
     async fn serve_query(&mut self, client: &mut Channel, header: Header) -> Result<(), End> {
+        self.names.forget_unnamed();
         let body = &client.input[Header::BYTES..header.length];
         let Some(text) = body.strip_suffix(&[0]).filter(|text| memchr::memchr(0, text).is_none()) else {
             return Err(End::Refused(malformed("a query without its end")));
@@ -161,6 +163,7 @@ impl Session {
 
     /// A text too long to be understood goes to the primary as it comes, where there is only one.
     async fn serve_long_query(&mut self, client: &mut Channel, header: Header) -> Result<(), End> {
+        self.names.forget_unnamed();
         if self.snapshot.database.is_sharded() {
             let message = format!("a statement longer than {STATEMENT_BYTES} bytes is not supported here");
             return Err(End::Refused(Error::new(SqlState::TOO_LARGE, message)));
@@ -175,27 +178,32 @@ impl Session {
         }
         let end = unit.frames.last().map_or(0, |frame| frame.end);
         if unit.complete && self.needs_no_server(&steps) {
-            client.input.advance(end);
-            self.parsed.clear();
-            self.answer_steps(steps, &mut client.output);
+            let input = client.input.split_to(end);
+            self.answer_steps(steps, (&unit.frames, &input), &mut client.output);
             return Ok(());
         }
+        let prepares = only_prepares(&steps);
         let decided = self
             .check_block_of(&steps)
-            .and_then(|()| self.decide_steps(&steps, &unit.frames, &client.input, unit.complete));
+            .and_then(|()| self.decide_steps(&steps, &unit.frames, &client.input, unit.complete || prepares));
         match decided {
             Err(error) => {
-                self.forget_all_parsed();
+                self.names.settle(Done::Some(0));
                 let halted = Halted { why: Stopped::Refused(error), taken: false, left: 0 };
                 self.tell_extended(client, halted).await
             }
             Ok(decided @ Decided { way: Way::One { .. }, .. }) => match self.carry_one(client, decided, steps).await? {
-                Ok(()) => Ok(()),
+                Ok(Carriage::Failed) if prepares => {
+                    skip_to_sync(client).await?;
+                    put_ready(&mut client.output, self.transaction.status());
+                    Ok(())
+                }
+                Ok(_) => Ok(()),
                 Err(halted) => self.tell_extended(client, halted).await,
             },
             Ok(decided) => {
                 let input = client.input.split_to(end).freeze();
-                self.serve_several_extended(client, decided, &steps, (&unit.frames, &input)).await
+                self.serve_several_extended(client, decided, &steps, (&unit, &input)).await
             }
         }
     }
@@ -210,6 +218,7 @@ impl Session {
             Step::Execute | Step::DescribePortal | Step::ClosePortal => bound == 1 || no_server,
             Step::CloseStatement | Step::Sync | Step::Flush => true,
             Step::Refused(_) => no_server && bound == 0,
+            Step::Taken(_) => false,
         })
     }
 
@@ -223,11 +232,13 @@ impl Session {
 
     /// An error: the client hears of it; up to its Sync nothing else happens.
     async fn tell_extended(&mut self, client: &mut Channel, halted: Halted) -> Result<(), End> {
+        // At once: a client that sent a Flush waits for it before it sends its Sync.
+        self.put_stopped(&mut client.output, &halted.why);
         skip(client, halted.left).await?;
         if !halted.taken {
             skip_to_sync(client).await?;
         }
-        self.tell(client, &halted.why);
+        put_ready(&mut client.output, self.transaction.status());
         Ok(())
     }
 
@@ -265,33 +276,29 @@ impl Session {
         client: &mut Channel,
         decided: Decided,
         steps: &[Step],
-        (frames, input): (&[Frame], &[u8]),
+        (unit, input): (&Extended, &[u8]),
     ) -> Result<(), End> {
-        let several = match Several::new(steps, frames, input) {
+        let several = match Several::new(steps, unit, input) {
             Ok(several) => several,
             Err(error) => {
-                self.forget_all_parsed();
-                self.tell(client, &Stopped::Refused(error));
-                return Ok(());
+                self.names.settle(Done::Some(0));
+                let halted = Halted { why: Stopped::Refused(error), taken: unit.complete, left: 0 };
+                return self.tell_extended(client, halted).await;
             }
         };
         if several.parsed {
             put_bare(&mut client.output, frame::server::PARSE_COMPLETE);
         }
-        self.parsed.clear();
+        self.names.settle(Done::All);
         let Several { prepared, bind, described, .. } = &several;
         let request = Request::Extended { text: &prepared.text, types: &prepared.types, bind, described: *described };
         self.serve_several(client, decided, request).await
     }
 
-    fn forget_all_parsed(&mut self) {
-        for name in std::mem::take(&mut self.parsed).into_iter().flatten() {
-            self.statements.remove(&name);
-        }
-    }
-
+    /// Of a Query or what stands for one.
     fn tell(&mut self, client: &mut Channel, stopped: &Stopped) {
         self.put_stopped(&mut client.output, stopped);
+        put_ready(&mut client.output, self.transaction.status());
     }
 
     /// Sends what is due and waits for more of the client; meanwhile notifications pass on a pinned connection.
@@ -388,14 +395,15 @@ struct Several<'a> {
 }
 
 impl<'a> Several<'a> {
-    fn new(steps: &[Step], frames: &[Frame], input: &'a [u8]) -> Result<Self, Error> {
+    fn new(steps: &[Step], unit: &Extended, input: &'a [u8]) -> Result<Self, Error> {
+        let frames = &unit.frames;
         let shape: String = steps.iter().map(Step::letter).collect();
         let bound = steps.iter().zip(frames).find_map(|(step, frame)| match step {
             Step::Bind { prepared, .. } => Some((Arc::clone(prepared), frame.body(input))),
             _ => None,
         });
         let plain = matches!(shape.trim_end_matches(['S', 'C']), "PBE" | "PBDE" | "BE" | "BDE");
-        let (prepared, body) = bound.filter(|_| plain).ok_or_else(|| {
+        let (prepared, body) = bound.filter(|_| plain && unit.complete).ok_or_else(|| {
             let hint = "Send Parse, Bind, Describe, Execute and Sync for it alone.";
             Error::unsupported("a statement on several shards within a longer pipeline", hint)
         })?;
@@ -436,8 +444,10 @@ async fn skip_to_sync(client: &mut Channel) -> Result<(), End> {
             None => fill(client).await?,
             Some(header) => {
                 drop_frame(client, header).await?;
-                if header.kind == frame::client::SYNC {
-                    return Ok(());
+                match header.kind {
+                    frame::client::SYNC => return Ok(()),
+                    frame::client::TERMINATE => return Err(End::Left),
+                    _ => {}
                 }
             }
         }

@@ -31,6 +31,8 @@ pub(super) struct Open {
     pub wrote: bool,
     /// Settings changed inside the block, for the connection's own account when it commits.
     pub changes: Vec<Change>,
+    /// The connection knows already that the unit made its server forget all prepared statements.
+    pub forgot: bool,
     /// ParameterStatus messages since the block began.
     pub heard: Vec<(String, String)>,
 }

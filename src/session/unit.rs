@@ -75,10 +75,18 @@ fn extended(input: &[u8]) -> Result<Unit, Error> {
     let mut start = 0;
     while let Some(header) = Header::read(&input[start..])? {
         let end = start + header.length;
+        match header.kind {
+            client::PARSE | client::BIND | client::DESCRIBE | client::EXECUTE | client::CLOSE => {}
+            client::SYNC | client::FLUSH => {}
+            // What it means depends on how those before it end: they are sent on first.
+            client::QUERY | client::FUNCTION_CALL | client::TERMINATE => return Ok(unfinished(frames)),
+            client::COPY_DATA | client::COPY_DONE | client::COPY_FAIL => return Ok(unfinished(frames)),
+            other => return Ok(Unit::Unknown(other)),
+        }
         if end > input.len() {
             // Parameters longer than this are sent on as they come.
             if header.length > STATEMENT_BYTES {
-                return Ok(Unit::Extended(Extended { frames, complete: false }));
+                return Ok(unfinished(frames));
             }
             break;
         }
@@ -86,11 +94,15 @@ fn extended(input: &[u8]) -> Result<Unit, Error> {
         start = end;
         match header.kind {
             client::SYNC => return Ok(Unit::Extended(Extended { frames, complete: true })),
-            client::FLUSH => return Ok(Unit::Extended(Extended { frames, complete: false })),
+            client::FLUSH => return Ok(unfinished(frames)),
             _ => {}
         }
     }
-    if start >= UNIT_BYTES { Ok(Unit::Extended(Extended { frames, complete: false })) } else { Ok(Unit::Incomplete) }
+    if start >= UNIT_BYTES { Ok(unfinished(frames)) } else { Ok(Unit::Incomplete) }
+}
+
+fn unfinished(frames: Frames) -> Unit {
+    Unit::Extended(Extended { frames, complete: false })
 }
 
 /// A statement or its parameters up to this are read whole before anything is decided.
@@ -119,6 +131,10 @@ mod tests {
         for end in 0..pipeline.len() - 5 {
             assert_eq!(next(&pipeline[..end]), Ok(Unit::Incomplete), "{end} bytes");
         }
+        for other in [frame(b'Q', b"\0"), frame(b'F', b""), frame(b'd', b"1"), frame(b'X', b"")] {
+            assert_eq!(kinds(next(&[frame(b'P', b"\0\0"), other].concat()).unwrap()), ("P".to_owned(), false));
+        }
+        assert_eq!(next(&[frame(b'P', b"\0\0"), frame(b'?', b"")].concat()), Ok(Unit::Unknown(b'?')));
         let flushed = [frame(b'P', b"\0\0"), frame(b'H', b"")].concat();
         assert_eq!(kinds(next(&flushed).unwrap()), ("PH".to_owned(), false));
     }

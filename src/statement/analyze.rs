@@ -81,12 +81,20 @@ impl<'t> Source<'t> {
         self.parsed(part, sensitive).unwrap_or_else(unknown)
     }
 
+    /// A query within a command, which is nothing but a query.
+    fn query(self, part: Tokens, sensitive: &mut bool) -> Statement {
+        let unknown = || Statement::of(Kind::Unknown { keyword: self.cursor(part).peek().to_ascii_uppercase() }, part);
+        self.parsed(part, sensitive).unwrap_or_else(unknown)
+    }
+
     fn explain(self, part: Tokens, sensitive: &mut bool) -> Statement {
         let (route, analyze, inner) = explained(self.cursor(part));
         if route {
             return Statement::of(Kind::ExplainRoute { inner }, part);
         }
-        let mut statement = self.statement(inner, sensitive);
+        // It explains no other EXPLAIN, nor do we go down as far as a text goes on.
+        let is_explain = self.cursor(inner).peek().eq_ignore_ascii_case("EXPLAIN");
+        let mut statement = if is_explain { self.query(inner, sensitive) } else { self.statement(inner, sensitive) };
         let kind = Box::new(statement.kind);
         statement.kind = Kind::Explain { analyze, inner: kind };
         statement.tokens = part;
@@ -106,7 +114,7 @@ impl<'t> Source<'t> {
                 cursor.skip(1);
             }
         }
-        let mut statement = self.statement(Tokens { start: cursor.first, end: part.end }, sensitive);
+        let mut statement = self.query(Tokens { start: cursor.first, end: part.end }, sensitive);
         statement.kind = Kind::DeclareCursor { name, hold };
         statement.tokens = part;
         statement
@@ -120,7 +128,7 @@ impl<'t> Source<'t> {
             return Statement::of(Kind::Unknown { keyword: "COPY".to_owned() }, part);
         };
         let inner = Tokens { start: part.start + 2, end: part.start + end };
-        let mut statement = self.statement(inner, sensitive);
+        let mut statement = self.query(inner, sensitive);
         let reads = matches!(statement.kind, Kind::Query);
         let is_client = cursor.has("STDOUT");
         statement.kind = if reads {
@@ -228,29 +236,29 @@ impl<'t> Source<'t> {
         numbers
     }
 
-    /// Operators in the longest expression without a comma or parenthesis: the grammar's tree is as deep as it is long.
+    /// Operators in the longest expression without a comma, with those around its parentheses: the grammar's tree is as
+    /// deep as it is long.
     fn longest_chain(self, part: Tokens) -> usize {
         let cursor = self.cursor(part);
-        let (mut longest, mut counts) = (0, vec![0usize]);
+        let (mut longest, mut chain, mut around) = (0, 0, Vec::new());
         for token in cursor.tokens {
-            let depth = counts.len();
-            let count = counts.last_mut().expect("never empty");
+            let before = around.last().copied().unwrap_or_default();
             match token.kind {
-                TokenKind::Punctuation(b'(' | b'[') => counts.push(0),
-                TokenKind::Punctuation(b')' | b']') if depth > 1 => {
-                    counts.pop();
-                }
-                TokenKind::Punctuation(b',') => *count = 0,
-                TokenKind::Operator => *count += 1,
+                TokenKind::Punctuation(b'(' | b'[') => around.push(chain),
+                TokenKind::Punctuation(b')') => chain = around.pop().unwrap_or(chain),
+                // A type may be an array of arrays.
+                TokenKind::Punctuation(b']') => chain = around.pop().unwrap_or(chain) + 1,
+                TokenKind::Punctuation(b',') => chain = before,
+                TokenKind::Operator => chain += 1,
                 TokenKind::Word => {
-                    *count += usize::from(matches!(
-                        cursor.written(token).to_ascii_lowercase().as_str(),
-                        "and" | "or" | "not"
-                    ));
+                    let word = cursor.written(token);
+                    let is_one_of = |words: &[&str]| words.iter().any(|known| word.eq_ignore_ascii_case(known));
+                    chain += usize::from(is_one_of(&CHAINING));
+                    chain += if is_one_of(&SET_OPERATIONS) { SET_OPERATION } else { 0 };
                 }
                 _ => {}
             }
-            longest = longest.max(counts.last().copied().unwrap_or_default());
+            longest = longest.max(chain);
         }
         longest
     }
@@ -297,31 +305,48 @@ fn split(text: &str, tokens: &[Token]) -> Vec<Tokens> {
 
 /// Where the grammar's positions are in the text.
 pub(super) struct Places {
-    /// Byte offset of each line of the part.
-    lines: Vec<usize>,
     text: String,
     offset: usize,
+    /// The number of each line's first character.
+    lines: Vec<usize>,
+    /// Where every [`STRIDE`]th character begins; empty where each character is one byte.
+    marks: Vec<usize>,
 }
 
 impl Places {
     fn new(text: &str, offset: usize) -> Self {
-        let ends = memchr::memchr_iter(b'\n', text.as_bytes()).map(|end| end + 1);
-        Self { lines: std::iter::once(0).chain(ends).collect(), text: text.to_owned(), offset }
+        let mut places = Self { text: text.to_owned(), offset, lines: vec![0], marks: Vec::new() };
+        if text.is_ascii() {
+            places.lines.extend(memchr::memchr_iter(b'\n', text.as_bytes()).map(|end| end + 1));
+            return places;
+        }
+        for (number, (byte, letter)) in text.char_indices().enumerate() {
+            if number % STRIDE == 0 {
+                places.marks.push(byte);
+            }
+            if letter == '\n' {
+                places.lines.push(number + 1);
+            }
+        }
+        places
     }
 
     /// The byte of the whole text that a location means.
     pub(super) fn byte(&self, location: Location) -> Option<usize> {
         let line = usize::try_from(location.line).ok()?.checked_sub(1)?;
         let column = usize::try_from(location.column).ok()?.checked_sub(1)?;
-        let start = *self.lines.get(line)?;
-        let rest = &self.text[start..];
-        let within = match rest.as_bytes().get(..column) {
-            Some(ahead) if ahead.is_ascii() => column,
-            _ => rest.char_indices().nth(column)?.0,
+        let number = self.lines.get(line)? + column;
+        let byte = if self.marks.is_empty() {
+            (number <= self.text.len()).then_some(number)?
+        } else {
+            let mark = *self.marks.get(number / STRIDE)?;
+            mark + self.text[mark..].char_indices().nth(number % STRIDE)?.0
         };
-        Some(self.offset + start + within)
+        Some(self.offset + byte)
     }
 }
+
+const STRIDE: usize = 64;
 
 fn parse(text: &str, offset: usize, source: Source<'_>) -> Option<(Ast, Places)> {
     let dialect = PostgreSqlDialect {};
@@ -335,8 +360,8 @@ fn parse(text: &str, offset: usize, source: Source<'_>) -> Option<(Ast, Places)>
 
 /// The grammar's lexer must find the literals where PostgreSQL's finds them; else it has read another text.
 fn agrees(tokens: &[TokenWithSpan], places: &Places, source: Source<'_>, range: std::ops::Range<usize>) -> bool {
-    let inside = |start: &&u32| range.contains(&(**start as usize));
-    let mut ours = source.literals.iter().filter(inside);
+    let from = source.literals.partition_point(|&start| (start as usize) < range.start);
+    let mut ours = source.literals[from..].iter().take_while(|&&start| range.contains(&(start as usize)));
     let theirs = tokens.iter().filter(|token| {
         matches!(
             token.token,
@@ -364,3 +389,9 @@ fn agrees(tokens: &[TokenWithSpan], places: &Places, source: Source<'_>, range: 
 const RECURSION: usize = 64;
 /// See [`Source::longest_chain`].
 const CHAIN: usize = 1_000;
+/// Words that stand between what the grammar nests.
+const CHAINING: [&str; 13] =
+    ["and", "or", "not", "is", "isnull", "notnull", "between", "like", "ilike", "similar", "collate", "at", "in"];
+const SET_OPERATIONS: [&str; 3] = ["union", "intersect", "except"];
+/// A level of them takes as much of the stack as so many operators.
+const SET_OPERATION: usize = 4;

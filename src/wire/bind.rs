@@ -31,6 +31,10 @@ impl<'a> Bind<'a> {
         Ok(Self { portal, statement, formats, values, result_formats: self::formats(rest)? })
     }
 
+    pub fn parameters(&self) -> usize {
+        self.values.len()
+    }
+
     /// What is behind the two names of a Bind body: formats, values, result formats.
     pub fn after_names(mut body: &[u8]) -> Result<&[u8], Error> {
         take_str(&mut body)?;

@@ -62,6 +62,7 @@ pub fn put_warning(out: &mut BytesMut, warning: &Error) {
 
 fn info(severity: &str, error: &Error) -> ErrorInfo {
     let mut info = ErrorInfo::new(severity.to_owned(), error.sqlstate.0.to_owned(), plain(&error.message));
+    info.severity_nonlocalized = Some(severity.to_owned());
     info.detail = error.detail.as_deref().map(plain);
     info.hint = error.hint.as_deref().map(plain);
     info

@@ -7,6 +7,8 @@ use std::io::{BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
+use pgweir::wire::scram::ClientExchange;
+
 /// A session of a user who is trusted. Dropped, it is gone without a word.
 pub(crate) struct Raw {
     stream: TcpStream,
@@ -44,25 +46,45 @@ impl Reply {
 impl Raw {
     /// Connects with these startup parameters. An error is in the reply.
     pub(crate) fn try_connect(port: u16, parameters: &[(&str, &str)]) -> (Self, Reply) {
+        let mut client = Self::open(port);
+        client.send(&startup(PROTOCOL_3_0, parameters));
+        let reply = client.reply();
+        (client, reply)
+    }
+
+    /// Connects to a server that asks for SCRAM-SHA-256.
+    pub(crate) fn log_in(port: u16, parameters: &[(&str, &str)], password: &str) -> Self {
+        let mut client = Self::open(port);
+        client.send(&startup(PROTOCOL_3_0, parameters));
+        assert!(client.frame().unwrap().1.starts_with(&10_u32.to_be_bytes()), "the server does not ask for SCRAM");
+        let (exchange, first) = ClientExchange::begin(password, "a nonce is not a secret".replace(' ', "").as_str());
+        client.send(&sasl_initial(&first));
+        let (_, challenge) = client.frame().unwrap();
+        let (_, last) = exchange.respond(&challenge[4..]).unwrap();
+        client.send(&message(b'p', &[last.as_bytes()]));
+        assert_eq!(client.reply().error, None);
+        client
+    }
+
+    /// A connection on which nothing was said.
+    pub(crate) fn open(port: u16) -> Self {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
         stream.set_nodelay(true).unwrap();
         // Nothing here takes so long: a test that waits in vain fails.
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         let input = BufReader::new(stream.try_clone().unwrap());
-        let mut client = Self { stream, input, port, key: Vec::new(), parameters: BTreeMap::new() };
-        let mut body = 196_608_u32.to_be_bytes().to_vec();
-        parameters.iter().flat_map(|(name, value)| [name, value]).for_each(|text| put_text(&mut body, text));
-        body.push(0);
-        client.send(&packet(&body));
-        let reply = client.reply();
-        (client, reply)
+        Self { stream, input, port, key: Vec::new(), parameters: BTreeMap::new() }
     }
 
     pub(crate) fn connect(port: u16, parameters: &[(&str, &str)]) -> Self {
         let (client, reply) = Self::try_connect(port, parameters);
         assert_eq!(reply.error, None);
         client
+    }
+
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
@@ -167,6 +189,19 @@ impl Raw {
     }
 }
 
+/// The first packet of a session.
+pub(crate) fn startup(version: u32, parameters: &[(&str, &str)]) -> Vec<u8> {
+    let mut body = version.to_be_bytes().to_vec();
+    parameters.iter().flat_map(|(name, value)| [name, value]).for_each(|value| body.extend(text(value)));
+    body.push(0);
+    packet(&body)
+}
+
+pub(crate) fn sasl_initial(first: &str) -> Vec<u8> {
+    let length = u32::try_from(first.len()).unwrap().to_be_bytes();
+    message(b'p', &[b"SCRAM-SHA-256\0", &length, first.as_bytes()])
+}
+
 pub(crate) fn query(sql: &str) -> Vec<u8> {
     message(b'Q', &[&text(sql)])
 }
@@ -177,7 +212,11 @@ pub(crate) fn parse(name: &str, sql: &str) -> Vec<u8> {
 
 /// Binds the unnamed portal; values and results are texts.
 pub(crate) fn bind(name: &str, values: &[&str]) -> Vec<u8> {
-    let mut body = [&b"\0"[..], &text(name), &[0, 0]].concat();
+    bind_portal("", name, values)
+}
+
+pub(crate) fn bind_portal(portal: &str, name: &str, values: &[&str]) -> Vec<u8> {
+    let mut body = [&text(portal)[..], &text(name), &[0, 0]].concat();
     body.extend_from_slice(&u16::try_from(values.len()).unwrap().to_be_bytes());
     for value in values {
         body.extend_from_slice(&u32::try_from(value.len()).unwrap().to_be_bytes());
@@ -188,7 +227,36 @@ pub(crate) fn bind(name: &str, values: &[&str]) -> Vec<u8> {
 
 /// Of the unnamed portal, to its end.
 pub(crate) fn execute() -> Vec<u8> {
-    message(b'E', &[&[0; 5]])
+    execute_portal("", 0)
+}
+
+/// So many rows at most; 0: all.
+pub(crate) fn execute_portal(portal: &str, rows: u32) -> Vec<u8> {
+    message(b'E', &[&text(portal), &rows.to_be_bytes()])
+}
+
+pub(crate) fn describe_portal(portal: &str) -> Vec<u8> {
+    message(b'D', &[b"P", &text(portal)])
+}
+
+pub(crate) fn close_portal(portal: &str) -> Vec<u8> {
+    message(b'C', &[b"P", &text(portal)])
+}
+
+pub(crate) fn copy_data(data: &str) -> Vec<u8> {
+    message(b'd', &[data.as_bytes()])
+}
+
+pub(crate) fn copy_done() -> Vec<u8> {
+    message(b'c', &[])
+}
+
+pub(crate) fn copy_fail(why: &str) -> Vec<u8> {
+    message(b'f', &[&text(why)])
+}
+
+pub(crate) fn terminate() -> Vec<u8> {
+    message(b'X', &[])
 }
 
 pub(crate) fn describe(name: &str) -> Vec<u8> {
@@ -207,21 +275,17 @@ pub(crate) fn sync() -> Vec<u8> {
     message(b'S', &[])
 }
 
-fn message(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn message(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
     [&[kind][..], &packet(&parts.concat())].concat()
 }
 
 /// Length and body.
-fn packet(body: &[u8]) -> Vec<u8> {
+pub(crate) fn packet(body: &[u8]) -> Vec<u8> {
     [&u32::try_from(body.len() + 4).unwrap().to_be_bytes()[..], body].concat()
 }
 
-fn text(text: &str) -> Vec<u8> {
+pub(crate) fn text(text: &str) -> Vec<u8> {
     [text.as_bytes(), b"\0"].concat()
-}
-
-fn put_text(out: &mut Vec<u8>, value: &str) {
-    out.extend_from_slice(&text(value));
 }
 
 fn texts(body: &[u8]) -> Vec<String> {
@@ -229,7 +293,7 @@ fn texts(body: &[u8]) -> Vec<String> {
 }
 
 /// A field of an ErrorResponse.
-fn field(body: &[u8], wanted: char) -> String {
+pub(crate) fn field(body: &[u8], wanted: char) -> String {
     let found = texts(body).into_iter().find_map(|text| text.strip_prefix(wanted).map(str::to_owned));
     found.unwrap_or_default()
 }
@@ -245,4 +309,5 @@ fn row(body: &[u8]) -> String {
     values.join("|")
 }
 
+pub(crate) const PROTOCOL_3_0: u32 = 3 << 16;
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,0 +1,153 @@
+//! The names under which a client knows its prepared statements. What a unit's messages change of them stands once it
+//! is known that the server carried these messages out; the rest is undone.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::prepared::Prepared;
+
+#[derive(Default)]
+pub(super) struct Names {
+    named: HashMap<Box<str>, Arc<Prepared>>,
+    unnamed: Option<Arc<Prepared>>,
+    /// Of the unit that is being carried, in the order of its messages.
+    changes: Vec<Change>,
+    /// How many of them came before the unit's last DEALLOCATE ALL.
+    forgotten: usize,
+}
+
+/// One Parse or Close, and what the name meant before it.
+struct Change {
+    name: Box<str>,
+    before: Option<Arc<Prepared>>,
+}
+
+/// How far a unit got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Done {
+    All,
+    /// So many of its messages that change names.
+    Some(usize),
+    /// The same, and the next one was a Parse of the unnamed statement that failed: the one before is gone too.
+    SomeAndLost(usize),
+}
+
+impl Names {
+    /// The empty name is that of the unnamed statement.
+    pub(super) fn find(&self, name: &str) -> Option<&Arc<Prepared>> {
+        if name.is_empty() { self.unnamed.as_ref() } else { self.named.get(name) }
+    }
+
+    pub(super) fn give(&mut self, name: &str, prepared: Arc<Prepared>) {
+        let before = match name {
+            "" => self.unnamed.replace(prepared),
+            name => self.named.insert(Box::from(name), prepared),
+        };
+        self.changes.push(Change { name: Box::from(name), before });
+    }
+
+    pub(super) fn take(&mut self, name: &str) {
+        let before = match name {
+            "" => self.unnamed.take(),
+            name => self.named.remove(name),
+        };
+        self.changes.push(Change { name: Box::from(name), before });
+    }
+
+    /// At the end of a unit.
+    pub(super) fn settle(&mut self, done: Done) {
+        let (kept, lost) = match done {
+            Done::All => (usize::MAX, false),
+            Done::Some(kept) => (kept, false),
+            Done::SomeAndLost(kept) => (kept, true),
+        };
+        while self.changes.len() > kept {
+            let Some(Change { name, before }) = self.changes.pop() else { break };
+            match before {
+                before if name.is_empty() => self.unnamed = before,
+                Some(before) => _ = self.named.insert(name, before),
+                None => _ = self.named.remove(&name),
+            }
+        }
+        self.changes.clear();
+        self.forgotten = 0;
+        if lost {
+            self.unnamed = None;
+        }
+    }
+
+    /// DEALLOCATE. `false`: there is no such statement.
+    pub(super) fn deallocate(&mut self, name: &str) -> bool {
+        self.named.remove(name).is_some()
+    }
+
+    /// DEALLOCATE ALL.
+    pub(super) fn deallocate_all(&mut self) {
+        self.named.clear();
+    }
+
+    /// A DEALLOCATE ALL comes here among the unit's messages.
+    pub(super) fn mark(&mut self) {
+        self.forgotten = self.changes.len();
+    }
+
+    /// The same, once the unit has succeeded and before it is settled: names that were given after it stay.
+    pub(super) fn deallocate_marked(&mut self) {
+        let later = &self.changes[self.forgotten..];
+        self.named.retain(|name, _| later.iter().any(|change| change.name == *name));
+    }
+
+    /// As a Query does.
+    pub(super) fn forget_unnamed(&mut self) {
+        self.unnamed = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::prepared::Interner;
+    use crate::statement::Analysis;
+
+    fn prepared(text: &str) -> Arc<Prepared> {
+        let unread = || (Arc::new(Analysis::unreadable()), Box::default());
+        Interner::default().make(text.as_bytes(), Arc::default(), unread)
+    }
+
+    /// Names `a` and the unnamed statement are there; then they, and `b`, get new texts and `a` is closed.
+    fn check(done: Done, expected: [Option<&str>; 3]) {
+        let mut names = Names::default();
+        names.give("", prepared("one"));
+        names.give("a", prepared("two"));
+        names.settle(Done::All);
+        names.take("a");
+        names.give("", prepared("three"));
+        names.give("a", prepared("four"));
+        names.give("b", prepared("five"));
+        names.settle(done);
+        let text = |name: &str| names.find(name).map(|found| found.readable().unwrap().to_owned());
+        assert_eq!(["", "a", "b"].map(text), expected.map(|text| text.map(str::to_owned)), "{done:?}");
+    }
+
+    #[test]
+    fn all_that_was_there_before_is_deallocated() {
+        let mut names = Names::default();
+        names.give("a", prepared("one"));
+        names.mark();
+        names.give("b", prepared("two"));
+        names.deallocate_marked();
+        names.settle(Done::All);
+        assert!(names.find("a").is_none() && names.find("b").is_some());
+    }
+
+    #[test]
+    fn what_was_not_done_is_undone() {
+        check(Done::All, [Some("three"), Some("four"), Some("five")]);
+        check(Done::Some(4), [Some("three"), Some("four"), Some("five")]);
+        check(Done::Some(3), [Some("three"), Some("four"), None]);
+        check(Done::Some(2), [Some("three"), None, None]);
+        check(Done::Some(1), [Some("one"), None, None]);
+        check(Done::SomeAndLost(1), [None, None, None]);
+        check(Done::Some(0), [Some("one"), Some("two"), None]);
+    }
+}

@@ -1,0 +1,110 @@
+//! Log-ins: servers that conduct them in other ways than PostgreSQL, or not honestly; what clients may ask for.
+
+use crate::fake::{Greeting, messages, welcome};
+use crate::raw::{self, Raw, query, startup};
+use crate::stage::{Stage, WHO, assert_told};
+
+/// A client's log-in where the server conducts its own so.
+fn log_in(greeting: Greeting) -> (Stage, Option<(String, String)>) {
+    let stage = Stage::start();
+    stage.server.greet_with(greeting);
+    let (client, reply) = Raw::try_connect(stage.proxy.port, &WHO);
+    drop(client);
+    (stage, reply.error)
+}
+
+/// Remarks at any place, unknown parameters, no key for cancel requests, an older protocol: all of it is served.
+#[test]
+fn servers_may_say_more_or_less_than_postgresql() {
+    let greetings = [
+        "R0 S(server_version=15.0) Z(I)",
+        "N(first) R0 K Z(I)",
+        "v R0 S(server_version=15.0) K Z(I)",
+        "R0 N(between) S(server_version=15.0) N(between) K N(last) Z(I)",
+        "R0 S(nobody_knows=this) S(server_version=15.0) K Z(I)",
+        "R0 K S(server_version=15.0) S(server_version=15.0) Z(I)",
+    ];
+    for greeting in greetings {
+        let (mut stage, error) = log_in(vec![messages(greeting)]);
+        assert_eq!(error, None, "{greeting}");
+        let mut client = stage.client();
+        stage.works(&mut client);
+    }
+}
+
+/// Where the server gave no key, a cancel request is in vain, and the connection is not used again.
+#[test]
+fn without_a_key_nothing_is_cancelled() {
+    let (mut stage, error) = log_in(vec![messages("R0 Z(I)")]);
+    assert_eq!(error, None);
+    let mut client = stage.client();
+    client.send(&query("select 1"));
+    let on = stage.server.expect("Q");
+    Raw::cancel(stage.proxy.port, &client.key.clone());
+    stage.server.say(on, &messages("C(SELECT 0) Z(I)"));
+    assert_told(&mut client, "C(SELECT 0) Z(I)", "cancelled in vain");
+    stage.server.expect_closed(on);
+    assert_ne!(stage.works(&mut client), on);
+}
+
+/// A server that cannot prove to know the password, or asks for what must not be given, is not logged in to.
+#[test]
+fn servers_that_are_not_honest_are_refused() {
+    let challenge = |attributes: &str| messages(&format!("R(11 {attributes})"));
+    // As if the nonce of the client were known to begin so.
+    let foreign = challenge("r=foreign,s=c2FsdA==,i=4096");
+    let scram = messages("R(10 SCRAM-SHA-256\0\0)");
+    let greetings: [(&str, Greeting); 12] = [
+        ("cleartext", vec![messages("R(3 )"), welcome().remove(0)]),
+        ("md5", vec![messages("R(5 salt)"), welcome().remove(0)]),
+        ("an unknown method", vec![messages("R(99 )")]),
+        ("another SASL mechanism", vec![messages("R(10 PLAIN\0\0)"), welcome().remove(0)]),
+        ("a foreign nonce", vec![scram.clone(), foreign.clone(), welcome().remove(0)]),
+        ("no challenge", vec![scram.clone(), welcome().remove(0)]),
+        ("an empty challenge", vec![scram.clone(), challenge("")]),
+        ("no mechanism", vec![messages("R(10 )")]),
+        ("a challenge at once", vec![foreign]),
+        ("a proof at once", vec![messages("R(12 v=AAAA)")]),
+        ("rows", vec![messages("T D(1) Z(I)")]),
+        ("half a message", vec![b"R\0\0\0\x05\0".to_vec()]),
+    ];
+    for (what, greeting) in greetings {
+        let (mut stage, error) = log_in(greeting);
+        assert_eq!(error.map(|(code, _)| code).as_deref(), Some("57P03"), "{what}");
+        stage.server.greet_with(welcome());
+        let mut client = stage.client();
+        stage.works(&mut client);
+    }
+}
+
+/// Newer minor versions and unknown options are answered with what is served; another major version is refused.
+#[test]
+fn the_version_of_the_protocol_is_negotiated() {
+    let stage = Stage::start();
+    let version = |minor: u32| (3 << 16) | minor;
+    let negotiated = |options: &[&str]| {
+        let count = u32::try_from(options.len()).unwrap().to_be_bytes();
+        let names: Vec<u8> = options.iter().flat_map(|option| raw::text(option)).collect();
+        [&version(0).to_be_bytes()[..], &count, &names].concat()
+    };
+    let cases: [(u32, &[(&str, &str)], Option<Vec<u8>>); 5] = [
+        (version(0), &[], None),
+        (version(2), &[], Some(negotiated(&[]))),
+        (version(9999), &[], Some(negotiated(&[]))),
+        (version(0), &[("_pq_.x", "1")], Some(negotiated(&["_pq_.x"]))),
+        (version(2), &[("_pq_.x", "1"), ("_pq_.y", "")], Some(negotiated(&["_pq_.x", "_pq_.y"]))),
+    ];
+    for (version, options, expected) in cases {
+        let mut client = Raw::open(stage.proxy.port);
+        client.send(&startup(version, &[&WHO, options].concat()));
+        let (kind, body) = client.frame().unwrap();
+        assert_eq!((kind == b'v').then_some(body), expected, "{version:x} {options:?}");
+        assert_eq!((client.reply().error, client.key.len()), (None, 8));
+    }
+    for version in [0, 1 << 16, 2 << 16, 4 << 16, u32::MAX] {
+        let mut client = Raw::open(stage.proxy.port);
+        client.send(&startup(version, &WHO));
+        let reply = client.reply();
+        assert_eq!((reply.sqlstate(), reply.kinds.as_str()), ("08P01", "E"), "{version:x}");
+    }
+}
