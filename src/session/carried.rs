@@ -37,8 +37,6 @@ pub(super) struct Carried<'s> {
     listens: bool,
     /// Of messages that were not known while deciding.
     effects: Vec<Effect>,
-    /// Text of the first error, where somebody logs or looks at it.
-    pub sqlstate: Option<String>,
 }
 
 impl<'s> Carried<'s> {
@@ -56,7 +54,6 @@ impl<'s> Carried<'s> {
             unnamed: None,
             failed: false,
             effects: Vec::new(),
-            sqlstate: None,
         }
     }
 
@@ -334,9 +331,7 @@ impl Unit for Carried<'_> {
 
     fn failed(&mut self, body: &[u8]) {
         self.failed = true;
-        if self.sqlstate.is_none() {
-            self.sqlstate = crate::wire::message::error_field(body, b'C').map(str::to_owned);
-        }
+        self.session.meter.failed(body);
     }
 
     fn reopen(&mut self) {

@@ -11,7 +11,7 @@ use super::transaction::Transaction;
 use super::unit::Frame;
 use crate::error::{Error, SqlState};
 use crate::plan::{Access, Plan, Route, Scatter, Spread};
-use crate::statement::{Analysis, Kind, LiteralSpan, Parameters, Statement, Values};
+use crate::statement::{Analysis, Isolation, Kind, LiteralSpan, Parameters, Statement, TransactionControl, Values};
 use crate::topology::ShardId;
 use crate::wire::{Bind, Status};
 
@@ -155,6 +155,9 @@ impl Session {
 impl Wanted {
     fn add(&mut self, session: &Session, statement: &Statement, plan: Plan) -> Result<(), Error> {
         self.statements += 1;
+        if begins_a_block_that_may_write(&statement.kind) {
+            self.widen(Access::Write);
+        }
         if is_control(&statement.kind) {
             return Ok(());
         }
@@ -213,6 +216,12 @@ impl Wanted {
 /// Statements that say nothing about where they run.
 fn is_control(kind: &Kind) -> bool {
     matches!(kind, Kind::Transaction(_) | Kind::Fetch { .. } | Kind::CloseCursor { .. })
+}
+
+/// What comes after this unit is not known yet, and stays on the server that this one goes to.
+fn begins_a_block_that_may_write(kind: &Kind) -> bool {
+    let Kind::Transaction(TransactionControl::Begin { read_only, isolation, .. }) = kind else { return false };
+    *read_only != Some(true) || *isolation == Some(Isolation::Serializable)
 }
 
 /// Names no table: it means the same on every shard.
