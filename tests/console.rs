@@ -168,7 +168,10 @@ fn columns_are_pgbouncers_and_then_our_own() {
         ("RANGES", "database table column start end shard"),
         ("HEALTH", "database shard role host port state in_flight served latency_us weight failed_probes reason"),
         ("LAG", "database shard replica state lag_s lag_bytes replayed"),
-        ("CACHE", "enabled entries bytes limit_bytes hits misses fills evictions invalidations in_flight miss_reasons"),
+        (
+            "CACHE",
+            "enabled entries bytes limit_bytes hits misses fills evictions invalidations in_flight follows miss_reasons",
+        ),
         ("USERS", "name pool_mode"),
     ] {
         assert_eq!(show(&proxy, what).columns.join(" "), expected, "{what}");

@@ -263,6 +263,7 @@ fn cache(page: &mut Page<'_>, shared: &Shared) -> fmt::Result {
     page.counters("pgweir_cache_fills", "Results put in", one(figures.fills))?;
     page.counters("pgweir_cache_evictions", "Results put out for want of room", one(figures.evictions))?;
     page.counters("pgweir_cache_invalidations", "Writes that made results invalid", one(figures.invalidations))?;
+    page.counters("pgweir_cache_follows", "Reads that waited for another's same query", one(figures.follows))?;
     page.gauges("pgweir_cache_in_flight", "Queries that fill a result for others too", one(figures.in_flight))
 }
 

@@ -29,23 +29,6 @@ pub struct Figures {
 /// By worker and name.
 type Databases = HashMap<(usize, Arc<str>), Arc<DatabaseFigures>>;
 
-/// What the cache tells of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CacheFigures {
-    pub enabled: bool,
-    pub entries: u64,
-    pub bytes: u64,
-    pub limit_bytes: u64,
-    pub hits: u64,
-    /// By reason.
-    pub misses: Vec<(&'static str, u64)>,
-    pub fills: u64,
-    pub evictions: u64,
-    pub invalidations: u64,
-    /// Queries that fill an entry for others who wait.
-    pub in_flight: u64,
-}
-
 impl Default for Figures {
     fn default() -> Self {
         Self {

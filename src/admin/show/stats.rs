@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::yes;
 use crate::admin::table::{Table, Value};
-use crate::figures::CacheFigures;
+use crate::cache::Figures as CacheFigures;
 use crate::session::Shared;
 
 /// Times in microseconds; `avg_` columns over the last whole `stats_period`.
@@ -51,17 +51,18 @@ pub(super) fn cache(shared: &Shared) -> Table {
     cache_table(&cache_figures(shared))
 }
 
-/// No cache is there yet.
+/// Sessions do not use a cache yet.
 pub(in crate::admin) fn cache_figures(_: &Shared) -> CacheFigures {
     CacheFigures::default()
 }
 
-/// One row, and the reasons of misses in a column of their own: `not cached 3, stale 1`.
+/// One row, and the reasons of misses in a column of their own: `absent 3, stale 1`.
 fn cache_table(figures: &CacheFigures) -> Table {
     let mut table = Table::new(
-        "enabled# entries# bytes# limit_bytes# hits# misses# fills# evictions# invalidations# in_flight# miss_reasons",
+        "enabled# entries# bytes# limit_bytes# hits# misses# fills# evictions# invalidations# in_flight# follows# miss_reasons",
     );
-    let reasons: Vec<String> = figures.misses.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    let met = figures.misses.iter().filter(|(_, count)| *count > 0);
+    let reasons: Vec<String> = met.map(|(reason, count)| format!("{reason} {count}")).collect();
     table.push(vec![
         yes(figures.enabled),
         Value::number(figures.entries),
@@ -73,6 +74,7 @@ fn cache_table(figures: &CacheFigures) -> Table {
         Value::number(figures.evictions),
         Value::number(figures.invalidations),
         Value::number(figures.in_flight),
+        Value::number(figures.follows),
         reasons.join(", ").into(),
     ]);
     table
@@ -84,10 +86,14 @@ mod tests {
 
     #[test]
     fn misses_are_summed_and_told_apart() {
-        let figures =
-            CacheFigures { enabled: true, hits: 7, misses: vec![("new", 2), ("stale", 3)], ..CacheFigures::default() };
+        let figures = CacheFigures {
+            enabled: true,
+            hits: 7,
+            misses: vec![("absent", 2), ("off", 0), ("stale", 3)],
+            ..CacheFigures::default()
+        };
         let row = cache_table(&figures).rows.remove(0);
         assert_eq!((&row[0], &row[4], &row[5]), (&Value::Integer(1), &Value::Integer(7), &Value::Integer(5)));
-        assert_eq!(row[10], Value::text("new 2, stale 3"));
+        assert_eq!(row[11], Value::text("absent 2, stale 3"));
     }
 }
