@@ -437,8 +437,9 @@ fn pause_waits_for_transactions_and_holds_the_rest_until_resume() {
     assert_eq!(show(&proxy, "CLIENTS").only("database", "pgweir")[0]["state"], "waiting");
     open.rows("commit");
     assert_eq!(admin.reply().kinds, "CZ");
-    // Nothing is left on the servers.
+    // Nothing is left on the servers, and nothing comes.
     assert_eq!(show(&proxy, "SERVERS").rows.len(), 0);
+    assert!(!held.is_finished());
     let (_, body) = page(&proxy, "/readyz");
     assert!(body.contains("\"paused\":[\"shop\"]"), "{body}");
     // A second one is cancelled while it waits.
@@ -449,6 +450,7 @@ fn pause_waits_for_transactions_and_holds_the_rest_until_resume() {
     Raw::cancel(proxy.port, &key);
     assert_eq!(waiting.join().unwrap().sqlstate(), "57014");
     assert_eq!(metrics(&proxy).values("pgweir_paused", &[("database", "shop")]), [1.0]);
+    assert_eq!((show(&proxy, "SERVERS").rows.len(), held.is_finished()), (0, false));
     admin.rows("RESUME shop");
     assert_eq!(held.join().unwrap().rows, ["2"]);
     assert_eq!(open.value("select 4"), "4");
