@@ -19,6 +19,7 @@ pub struct Error {
 pub struct SqlState(pub &'static str);
 
 impl SqlState {
+    pub const NOT_IN_STATE: Self = Self("55000");
     pub const UNSUPPORTED: Self = Self("0A000");
     pub const INVALID_VALUE: Self = Self("22023");
     pub const INVALID_TRANSACTION_STATE: Self = Self("25000");

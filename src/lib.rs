@@ -1,7 +1,8 @@
 //! pgweir: a PostgreSQL proxy that shards by key range and splits reads from writes.
 //!
 //! Floors, from the top; a module names only those below it (`tests/architecture.rs`):
-//! cli, dev; frontend; admin; session; executor; control; plan; balance, cache, merge; backend, statement; topology, catalog;
+//! cli, dev; frontend; admin; session; executor; control; plan; balance, cache, merge; backend, statement, figures;
+//! topology, catalog;
 //! wire; config; error.
 
 pub mod admin;
@@ -15,6 +16,7 @@ pub mod control;
 pub mod dev;
 pub mod error;
 pub mod executor;
+pub mod figures;
 pub mod frontend;
 pub mod merge;
 pub mod plan;

@@ -11,7 +11,7 @@ const FLOORS: &[&[&str]] = &[
     &["config"],
     &["wire"],
     &["topology", "catalog"],
-    &["backend", "statement"],
+    &["backend", "statement", "figures"],
     &["balance", "cache", "merge"],
     &["plan"],
     &["control"],
@@ -31,6 +31,8 @@ const OWNERS: &[(&str, &str)] = &[
     ("tokio_postgres", "control"),
     ("deadpool_postgres", "control"),
     ("moka", "cache"),
+    ("axum", "admin"),
+    ("prometheus_client", "admin"),
 ];
 
 #[test]

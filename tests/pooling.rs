@@ -86,7 +86,7 @@ impl Bench {
     }
 
     fn waiting(&self) -> usize {
-        self.pool(4)
+        self.pool(3)
     }
 
     /// What keeps connections with clients, as the console has it.

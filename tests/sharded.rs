@@ -91,6 +91,17 @@ async fn rows_are_written_where_their_key_is_and_read_from_everywhere() {
 }
 
 #[tokio::test]
+async fn a_block_that_begins_in_a_text_of_more_may_write() {
+    let client = client().await;
+    // The replicas are fit for the read, were it alone.
+    for begin in ["begin; select 1", "start transaction; select count(*) from people where user_id = 900"] {
+        assert_eq!(rows(&client, begin).await.len(), 1);
+        client.simple_query("insert into people values (900, 'e', 0)").await.unwrap();
+        client.simple_query("rollback").await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_write_on_several_shards_is_all_or_none() {
     let (client, cluster) = (client().await, shop().1);
     client.simple_query("insert into notes values (7, 1, 'x')").await.unwrap();

@@ -1,103 +1,147 @@
-//! The admin console: database `pgweir`, spoken to by psql.
+//! The admin console (database `pgweir`, spoken to by psql and drivers) and HTTP.
 //!
 //! Shows what the proxy knows; commands are for `admin_users`. Knows snapshots and counters, no data of clients.
 
+mod command;
+mod conversation;
+pub mod http;
+mod metrics;
+mod process;
 mod show;
+mod table;
 
 use std::sync::Arc;
 
-use bytes::{Buf, BytesMut};
+use tokio::sync::mpsc::UnboundedSender;
 
+pub use command::Shutdown;
+
+use crate::backend::Pool;
 use crate::error::{Error, SqlState};
-use crate::session::{End, Shared};
+use crate::session::{Client, Shared, State};
 use crate::topology::User;
-use crate::wire::frame::{client, malformed, server};
-use crate::wire::message::{put_bare, put_command_complete, put_error, put_ready, put_text_columns, put_text_row};
-use crate::wire::{Channel, Severity, Status};
+use crate::wire::Channel;
+use command::Command;
 
-/// What `RELOAD` does: an error leaves everything as it was.
-pub type Reload = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+/// What commands do to the process.
+pub struct Controls {
+    /// An error leaves everything as it was.
+    pub reload: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+    pub shutdown: UnboundedSender<Shutdown>,
+}
 
 pub struct Console {
     shared: Arc<Shared>,
-    reload: Reload,
-}
-
-/// A table to be shown.
-struct Table {
-    columns: Vec<&'static str>,
-    rows: Vec<Vec<Option<String>>>,
+    controls: Controls,
 }
 
 impl Console {
-    pub fn new(shared: Arc<Shared>, reload: Reload) -> Arc<Self> {
-        Arc::new(Self { shared, reload })
+    pub fn new(shared: Arc<Shared>, controls: Controls) -> Arc<Self> {
+        Arc::new(Self { shared, controls })
     }
 
-    /// Serves one user until it leaves.
-    pub async fn run(&self, channel: &mut Channel, user: &User) -> End {
-        let mut shutdown = self.shared.shutdown.clone();
-        loop {
-            if let Err(cause) = channel.flush().await {
-                return End::Gone(cause);
+    /// A user may show everything, and command where the configuration says so now.
+    fn authorize(&self, command: &Command, user: &User) -> Result<(), Error> {
+        let topology = self.shared.control.topology();
+        let is_admin = topology.users.iter().any(|known| known.name == user.name && known.is_admin);
+        if command.is_order() && !is_admin {
+            let error = Error::new(SqlState::INSUFFICIENT_PRIVILEGE, "only admin_users may give commands");
+            return Err(error.with_hint("Add the user to [general] admin_users."));
+        }
+        Ok(())
+    }
+
+    /// Carries a command out that shows nothing; gives its tag.
+    async fn carry_out(
+        &self,
+        command: &Command,
+        channel: &mut Channel,
+        client: &Client,
+    ) -> Result<&'static str, Error> {
+        match command {
+            Command::Reload => {
+                (self.controls.reload)().map_err(|why| Error::new(SqlState::INVALID_VALUE, why))?;
+                Ok("RELOAD")
             }
-            let frame = tokio::select! {
-                frame = channel.frame(MAX_COMMAND) => frame,
-                _ = shutdown.wait_for(|ending| *ending) => {
-                    return End::Refused(Error::new(SqlState::SHUTTING_DOWN, "the proxy is shutting down"));
-                }
+            Command::Pause(database) => self.pause(database.as_deref(), channel, client).await.map(|()| "PAUSE"),
+            Command::Resume(database) => self.resume(database.as_deref()).map(|()| "RESUME"),
+            Command::Shutdown(_) => Ok("SHUTDOWN"),
+            Command::Nothing(tag) => Ok(tag),
+            Command::Show(_) => Ok("SHOW"),
+        }
+    }
+
+    /// Returns when every server connection of the databases has been given back and closed. A client that leaves or
+    /// cancels before that takes its pause back.
+    async fn pause(&self, database: Option<&str>, channel: &mut Channel, client: &Client) -> Result<(), Error> {
+        let paused = self.shared.pools.paused();
+        let databases = self.databases(database)?;
+        let pools: Vec<Arc<Pool>> = databases.iter().flat_map(|name| self.shared.pools.pause(name)).collect();
+        let cancelled = client.cancelled();
+        client.become_(State::Waiting);
+        let emptied = async {
+            for pool in &pools {
+                pool.emptied().await;
+            }
+        };
+        let mut closing = self.shared.closing.clone();
+        let outcome = tokio::select! {
+            biased;
+            () = emptied => Ok(()),
+            () = cancelled => Err(Error::new(SqlState::CANCELED, "canceling statement due to user request")),
+            () = left(channel) => Err(Error::new(SqlState::CONNECTION_LOST, "the client has left")),
+            _ = closing.wait_for(|closing| *closing) => Err(Error::new(SqlState::SHUTTING_DOWN, "the proxy is shutting down")),
+        };
+        client.become_(State::Active);
+        if outcome.is_err() {
+            for name in databases.iter().filter(|name| !paused.contains(*name)) {
+                self.shared.pools.resume(name);
+            }
+        }
+        outcome
+    }
+
+    fn resume(&self, database: Option<&str>) -> Result<(), Error> {
+        let not_paused = |message: String| Error::new(SqlState::NOT_IN_STATE, message);
+        if let Some(name) = database {
+            self.databases(database)?;
+            return match self.shared.pools.resume(name) {
+                true => Ok(()),
+                false => Err(not_paused(format!("database \"{name}\" is not paused"))),
             };
-            match frame {
-                Err(cause) => return End::Gone(cause),
-                Ok(Err(error)) => return End::Refused(error),
-                Ok(Ok(None | Some((client::TERMINATE, _)))) => return End::Left,
-                Ok(Ok(Some((client::QUERY, body)))) => self.answer(&body, user, &mut channel.output),
-                Ok(Ok(Some(_))) => return End::Refused(malformed("the console takes simple queries only")),
-            }
         }
+        let paused = self.shared.pools.paused();
+        if paused.is_empty() {
+            return Err(not_paused("no database is paused".to_owned()));
+        }
+        for name in &paused {
+            self.shared.pools.resume(name);
+        }
+        Ok(())
     }
 
-    fn answer(&self, body: &BytesMut, user: &User, out: &mut BytesMut) {
-        let text = String::from_utf8_lossy(body.chunk());
-        let text = text.trim_end_matches('\0');
-        for command in text.split(';').map(str::trim).filter(|command| !command.is_empty()) {
-            if let Err(error) = self.command(command, user, out) {
-                put_error(out, Severity::Error, &error);
-                break;
+    /// The one of this name, or all.
+    fn databases(&self, name: Option<&str>) -> Result<Vec<String>, Error> {
+        let topology = self.shared.control.topology();
+        match name {
+            None => Ok(topology.databases.keys().cloned().collect()),
+            Some(name) if topology.databases.contains_key(name) => Ok(vec![name.to_owned()]),
+            Some(name) => {
+                let error = Error::new(SqlState::UNKNOWN_DATABASE, format!("database \"{name}\" is not configured"));
+                Err(error.with_hint("SHOW DATABASES lists those that are."))
             }
         }
-        if text.trim_matches([';', ' ', '\n', '\t']).is_empty() {
-            put_bare(out, server::EMPTY_QUERY);
-        }
-        put_ready(out, Status::Idle);
     }
+}
 
-    fn command(&self, command: &str, user: &User, out: &mut BytesMut) -> Result<(), Error> {
-        let words: Vec<String> = command.split_whitespace().map(str::to_uppercase).collect();
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        match words.as_slice() {
-            ["SHOW", what] => {
-                let table = show::table(what, &self.shared)?;
-                put_text_columns(out, &table.columns);
-                table.rows.iter().for_each(|row| put_text_row(out, row));
-                put_command_complete(out, "SHOW");
-                Ok(())
-            }
-            ["RELOAD"] if !user.is_admin => {
-                let error = Error::new(SqlState::INSUFFICIENT_PRIVILEGE, "only admin_users may give commands");
-                Err(error.with_hint("Add the user to [general] admin_users."))
-            }
-            ["RELOAD"] => {
-                (self.reload)().map_err(|why| Error::new(SqlState::INVALID_VALUE, why))?;
-                put_command_complete(out, "RELOAD");
-                Ok(())
-            }
-            _ => {
-                let error = Error::new(SqlState::SYNTAX, format!("unknown command \"{command}\""));
-                Err(error.with_hint("SHOW HELP lists the commands."))
-            }
+/// Returns when the client is gone. What it sends meanwhile waits.
+async fn left(channel: &mut Channel) {
+    while channel.input.len() <= MAX_COMMAND {
+        if !channel.fill().await.is_ok_and(|read| read > 0) {
+            return;
         }
     }
+    std::future::pending().await
 }
 
 const MAX_COMMAND: usize = 64 * 1024;

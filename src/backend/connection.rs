@@ -58,6 +58,11 @@ pub struct CancelTarget {
     key: Option<CancelKey>,
     /// A request was or is being sent.
     announced: AtomicBool,
+    pub opened: Instant,
+    /// This end of the connection.
+    pub local: Option<SocketAddr>,
+    /// Protocol and cipher.
+    pub encryption: Option<String>,
 }
 
 /// What one frame was, for whoever relays.
@@ -82,7 +87,15 @@ impl Connection {
                 Ok(opened) => opened?,
                 Err(_) => return Err(login::refused(server, "connecting took too long")),
             };
-        let target = CancelTarget { server: Arc::clone(server), address, key, announced: AtomicBool::new(false) };
+        let target = CancelTarget {
+            server: Arc::clone(server),
+            address,
+            key,
+            announced: AtomicBool::new(false),
+            opened: Instant::now(),
+            local: channel.local(),
+            encryption: channel.encryption(),
+        };
         Ok(Self {
             channel,
             owed: Owed::default(),
@@ -342,6 +355,20 @@ impl Connection {
 }
 
 impl CancelTarget {
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Number of the server's process; 0 if it did not tell.
+    pub fn process(&self) -> i32 {
+        self.key.as_ref().map_or(0, |key| key.process)
+    }
+
+    /// A cancel request was or is being sent: the connection is closed when its client is done with it.
+    pub fn is_announced(&self) -> bool {
+        self.announced.load(Ordering::Acquire)
+    }
+
     /// A cancel request is about to be sent. It may hit late: the connection is never used for another client.
     pub fn announce(&self) {
         self.announced.store(true, Ordering::Release);

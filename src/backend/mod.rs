@@ -9,19 +9,26 @@ mod pool;
 pub mod settings;
 mod tls;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use connection::{CancelTarget, Connection, Reported, Settled, describe_failure, is_fatal, skip, statement_name};
 pub use login::Login;
 pub use owed::{Cause, Event, Owed, Payee, Verdict};
-pub use pool::{Limits, Pool, Usage};
+pub use pool::{Limits, Pool, Seen, Usage};
 
 use crate::topology::{Process, Server, Topology, User};
 
 /// All pools of the process, made when first asked for.
 #[derive(Default)]
-pub struct Pools(Mutex<HashMap<Key, Arc<Pool>>>);
+pub struct Pools(Mutex<All>);
+
+#[derive(Default)]
+struct All {
+    pools: HashMap<Key, Arc<Pool>>,
+    /// Databases that lend nothing.
+    paused: BTreeSet<String>,
+}
 
 /// Which connections are alike.
 #[derive(PartialEq, Eq, Hash)]
@@ -36,7 +43,7 @@ struct Key {
 impl Pools {
     pub fn pool(&self, server: &Arc<Server>, user: &User, process: &Process) -> Arc<Pool> {
         let key = Key::new(server, user);
-        let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let All { pools, paused } = &mut *self.lock();
         let (login, limits) = (login_of(user), limits_of(user, process));
         let fits = |pool: &Arc<Pool>| {
             pool.login == login
@@ -47,7 +54,10 @@ impl Pools {
         if let Some(pool) = pools.get(&key).filter(|pool| fits(pool)) {
             return Arc::clone(pool);
         }
-        let pool = Pool::new(Arc::clone(server), login, limits);
+        let pool = Pool::new(Arc::clone(server), &user.name, login, limits);
+        if paused.contains(&server.database) {
+            pool.pause();
+        }
         if let Some(outdated) = pools.insert(key, Arc::clone(&pool)) {
             outdated.close();
         }
@@ -55,7 +65,32 @@ impl Pools {
     }
 
     pub fn all(&self) -> Vec<Arc<Pool>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.lock().pools.values().cloned().collect()
+    }
+
+    /// No connection to a server of this database is lent any more. Gives the pools: see [`Pool::emptied`].
+    pub fn pause(&self, database: &str) -> Vec<Arc<Pool>> {
+        let mut all = self.lock();
+        all.paused.insert(database.to_owned());
+        let pools = all.of(database);
+        pools.iter().for_each(|pool| pool.pause());
+        pools
+    }
+
+    /// Ends a pause. `false`: there was none.
+    pub fn resume(&self, database: &str) -> bool {
+        let mut all = self.lock();
+        let was_paused = all.paused.remove(database);
+        all.of(database).iter().for_each(Pool::resume);
+        was_paused
+    }
+
+    pub fn paused(&self) -> BTreeSet<String> {
+        self.lock().paused.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, All> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes pools of servers and users that a new topology does not have.
@@ -65,13 +100,19 @@ impl Pools {
             let users = topology.users.iter().filter(|user| user.may_use(&server.database));
             wanted.extend(users.map(|user| Key::new(server, user)));
         }
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, pool| {
+        self.lock().pools.retain(|key, pool| {
             let stays = wanted.contains(key);
             if !stays {
                 pool.close();
             }
             stays
         });
+    }
+}
+
+impl All {
+    fn of(&self, database: &str) -> Vec<Arc<Pool>> {
+        self.pools.values().filter(|pool| pool.server.database == database).cloned().collect()
     }
 }
 

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout};
 
-use super::connection::{Connection, OpeningTerms, Reported};
+use super::connection::{CancelTarget, Connection, OpeningTerms, Reported};
 use super::login::Login;
 use crate::error::{Error, SqlState};
 use crate::topology::Server;
@@ -29,6 +29,8 @@ pub struct Limits {
 
 pub struct Pool {
     pub server: Arc<Server>,
+    /// The user as clients know it.
+    pub user: String,
     pub login: Login,
     limits: Limits,
     state: Mutex<State>,
@@ -36,6 +38,8 @@ pub struct Pool {
     waited: AtomicU64,
     waited_micros: AtomicU64,
     longest_queue: AtomicUsize,
+    /// While the pool is paused: its last connection has gone.
+    emptied: Notify,
 }
 
 #[derive(Default)]
@@ -49,6 +53,10 @@ struct State {
     /// What servers report now, as far as known.
     reported: Reported,
     closed: bool,
+    /// Lends nothing, and keeps nothing that comes back.
+    paused: bool,
+    /// Connections that were opened, those that are gone among them.
+    opened: Vec<Weak<CancelTarget>>,
 }
 
 /// What a waiter is given.
@@ -69,18 +77,29 @@ pub struct Usage {
     pub waiting: usize,
     pub waits: u64,
     pub waited: Duration,
+    /// Being opened; counted in `lent` too.
+    pub opening: usize,
+}
+
+/// A connection, for `SHOW SERVERS`.
+pub struct Seen {
+    pub target: Arc<CancelTarget>,
+    /// When it came back, if it is idle.
+    pub idle_since: Option<Instant>,
 }
 
 impl Pool {
-    pub fn new(server: Arc<Server>, login: Login, limits: Limits) -> Arc<Self> {
+    pub fn new(server: Arc<Server>, user: &str, login: Login, limits: Limits) -> Arc<Self> {
         Arc::new(Self {
             server,
+            user: user.to_owned(),
             login,
             limits,
             state: Mutex::default(),
             waited: AtomicU64::new(0),
             waited_micros: AtomicU64::new(0),
             longest_queue: AtomicUsize::new(0),
+            emptied: Notify::new(),
         })
     }
 
@@ -121,7 +140,10 @@ impl Pool {
         let terms = OpeningTerms { connect_timeout, keepalive, worker };
         let mut connection = Box::new(Connection::open(&self.server, &self.login, terms).await?);
         connection.place = Some(place);
-        connection.reported = self.lock().agree(&connection.reported);
+        let mut state = self.lock();
+        connection.reported = state.agree(&connection.reported);
+        state.note_opened(connection.target());
+        drop(state);
         Ok(connection)
     }
 
@@ -143,7 +165,7 @@ impl Pool {
     fn take(self: &Arc<Self>, worker: usize) -> Taken {
         let mut state = self.lock();
         state.forget_who_gave_up();
-        if state.waiters.is_empty() {
+        if state.waiters.is_empty() && !state.paused {
             while let Some(mut connection) = state.take_idle(worker) {
                 if connection.is_quiet() && !connection.is_older_than(self.limits.lifetime) {
                     return Taken::Connection(connection);
@@ -197,6 +219,11 @@ impl Pool {
         connection.channel.relax();
         connection.used = Instant::now();
         let mut state = self.lock();
+        if state.paused {
+            state.forget(connection);
+            self.tell_if_empty(&state);
+            return;
+        }
         while let Some(waiter) = state.waiters.pop_front() {
             match waiter.send(Handed::Connection(connection)) {
                 Ok(()) => return,
@@ -235,7 +262,7 @@ impl Pool {
         loop {
             let place = {
                 let mut state = self.lock();
-                if state.closed || state.taken >= self.limits.min_size.min(self.limits.size) {
+                if state.closed || state.paused || state.taken >= self.limits.min_size.min(self.limits.size) {
                     return Ok(());
                 }
                 state.taken += 1;
@@ -256,14 +283,68 @@ impl Pool {
         }
     }
 
+    /// Lends nothing more; idle connections are closed, lent ones when they come back.
+    pub fn pause(&self) {
+        let mut state = self.lock();
+        state.paused = true;
+        for connection in std::mem::take(&mut state.idle) {
+            state.forget(connection);
+        }
+        self.tell_if_empty(&state);
+    }
+
+    /// Returns when a paused pool has no connection left.
+    pub async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.lock().taken == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// Lends again, first to those who have waited.
+    pub fn resume(self: &Arc<Self>) {
+        let mut state = self.lock();
+        state.paused = false;
+        while state.taken < self.limits.size {
+            let Some(waiter) = state.waiters.pop_front() else { return };
+            match waiter.send(Handed::Place(Place(Some(Arc::downgrade(self))))) {
+                Ok(()) => state.taken += 1,
+                Err(Handed::Place(place)) => place.spend(),
+                Err(Handed::Connection(_)) => unreachable!("a place was sent"),
+            }
+        }
+    }
+
+    fn tell_if_empty(&self, state: &State) {
+        if state.paused && state.taken == 0 {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    /// All connections that are open.
+    pub fn seen(&self) -> Vec<Seen> {
+        let state = self.lock();
+        let idle = |target: &Arc<CancelTarget>| {
+            let connection = state.idle.iter().find(|connection| Arc::ptr_eq(connection.target(), target));
+            connection.map(|connection| connection.used)
+        };
+        let targets = state.opened.iter().filter_map(Weak::upgrade);
+        targets.map(|target| Seen { idle_since: idle(&target), target }).collect()
+    }
+
     pub fn usage(&self) -> Usage {
         let state = self.lock();
+        let open = state.opened.iter().filter(|target| target.strong_count() > 0).count();
         Usage {
             idle: state.idle.len(),
             lent: state.taken - state.idle.len(),
             waiting: state.waiters.iter().filter(|waiter| !waiter.is_closed()).count(),
             waits: self.waited.load(Ordering::Relaxed),
             waited: Duration::from_micros(self.waited_micros.load(Ordering::Relaxed)),
+            opening: state.taken.saturating_sub(open),
         }
     }
 
@@ -285,6 +366,14 @@ impl State {
             Some(position) => Some(self.idle.remove(position)),
             None => self.idle.pop(),
         }
+    }
+
+    fn note_opened(&mut self, target: &Arc<CancelTarget>) {
+        // Those that are gone cost their place until the list would grow.
+        if self.opened.len() == self.opened.capacity() {
+            self.opened.retain(|known| known.strong_count() > 0);
+        }
+        self.opened.push(Arc::downgrade(target));
     }
 
     /// Those at the front: who came first gave up first, as a rule.
@@ -333,7 +422,9 @@ impl Drop for Place {
         let Some(weak) = self.0.take() else { return };
         let Some(pool) = weak.upgrade() else { return };
         let mut state = pool.lock();
-        while let Some(waiter) = state.waiters.pop_front() {
+        while !state.paused
+            && let Some(waiter) = state.waiters.pop_front()
+        {
             match waiter.send(Handed::Place(Self(Some(Weak::clone(&weak))))) {
                 Ok(()) => return,
                 Err(Handed::Place(returned)) => returned.spend(),
@@ -341,5 +432,6 @@ impl Drop for Place {
             }
         }
         state.taken -= 1;
+        pool.tell_if_empty(&state);
     }
 }

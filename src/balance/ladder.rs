@@ -38,6 +38,8 @@ pub struct Sample {
 
 #[derive(Clone, Copy, Debug)]
 struct Rung {
+    /// When the first sample of this position started, and the newest one.
+    first: Instant,
     at: Instant,
     insert: Lsn,
     flush: Lsn,
@@ -58,18 +60,32 @@ impl Ladder {
             self.timeline = sample.timeline;
         }
         let insert = sample.insert.below_page_header();
-        let rung = Rung { at: sample.started, insert, flush: sample.flush };
-        let several = self.rungs.len() > 1;
+        let rung = Rung { first: sample.started, at: sample.started, insert, flush: sample.flush };
         match self.rungs.back_mut() {
             // Nothing was written since: the newest rung is simply newer.
-            Some(last) if last.insert == insert && last.flush == sample.flush && several => {
-                last.at = sample.started;
-            }
+            Some(last) if last.insert == insert && last.flush == sample.flush => last.at = sample.started,
             _ => self.rungs.push_back(rung),
         }
         if self.rungs.len() > MAX_RUNGS {
-            self.rungs.pop_front();
+            self.thin_out();
         }
+    }
+
+    /// Takes every other rung of the older half out: what is long ago need not be known as exactly.
+    fn thin_out(&mut self) {
+        let older = self.rungs.len() / 2;
+        let mut kept = VecDeque::with_capacity(self.rungs.len());
+        let mut lost: Option<Instant> = None;
+        for (index, mut rung) in self.rungs.drain(..).enumerate() {
+            if index % 2 == 1 && index < older {
+                lost = Some(rung.first);
+                continue;
+            }
+            // Whoever lacks the lost one is behind since then.
+            rung.first = lost.take().unwrap_or(rung.first);
+            kept.push_back(rung);
+        }
+        self.rungs = kept;
     }
 
     /// The newest rung at or below a replayed position, by insert positions.
@@ -86,7 +102,7 @@ impl Ladder {
     pub fn lag(&self, replayed: Lsn, now: Instant) -> (Option<Duration>, Option<u64>) {
         let Some(last) = self.rungs.back() else { return (None, None) };
         let lacking = self.rungs.iter().find(|rung| rung.flush > replayed);
-        let time = lacking.map_or(Duration::ZERO, |rung| now.saturating_duration_since(rung.at));
+        let time = lacking.map_or(Duration::ZERO, |rung| now.saturating_duration_since(rung.first));
         (Some(time), Some(last.flush.0.saturating_sub(replayed.0)))
     }
 
@@ -132,6 +148,27 @@ mod tests {
         assert_eq!(ladder.caught_up(Lsn(8_192_100)), Some(start + Duration::from_secs(5)));
         let (time, bytes) = ladder.lag(Lsn(8_192_050), now);
         assert_eq!((time, bytes), (Some(Duration::from_secs(6)), Some(50)));
+    }
+
+    #[test]
+    fn lag_counts_from_when_a_position_was_first_seen() {
+        // Written at 10, idle since: a replica that lacks it falls behind all the same.
+        let (ladder, start) = ladder(&[(0, 50), (10, 100), (20, 100), (5000, 100)]);
+        let lag = ladder.lag(Lsn(8_192_050), start + Duration::from_secs(6));
+        assert_eq!(lag, (Some(Duration::from_millis(5990)), Some(50)));
+    }
+
+    #[test]
+    fn a_long_history_is_kept_less_exactly_but_kept() {
+        let rungs: Vec<(u64, u64)> = (0..3 * MAX_RUNGS as u64).map(|step| (step, 100 + step)).collect();
+        let (ladder, start) = ladder(&rungs);
+        assert!(ladder.rungs.len() <= MAX_RUNGS);
+        let now = start + Duration::from_secs(100);
+        let (lag, _) = ladder.lag(Lsn(8_192_000 + 100 + 10), now);
+        let late = now - start - lag.unwrap();
+        assert!(late <= Duration::from_millis(11), "{late:?}");
+        assert_eq!(ladder.caught_up(Lsn(8_192_099)), None);
+        assert_eq!(ladder.caught_up(Lsn(8_192_100)), Some(start));
     }
 
     #[test]

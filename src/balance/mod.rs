@@ -34,6 +34,7 @@ pub struct ServerState {
     /// Peak EWMA of the time that units took, in microseconds.
     latency: AtomicU64,
     served: AtomicU64,
+    failed_probes: AtomicU64,
     /// Something went wrong: probe now.
     pub suspected: Notify,
 }
@@ -107,6 +108,16 @@ impl Fleet {
         InFlight { state, begun: Instant::now() }
     }
 
+    /// How far a replica that is up is behind its primary at `now`, in time and bytes, by what both said last.
+    pub fn lag(&self, state: &ServerState, now: Instant) -> (Option<Duration>, Option<u64>) {
+        let health = state.health().clone();
+        let shard = self.shard(&state.server.database, state.server.shard);
+        match (health.up, health.role, health.position, shard) {
+            (Some(true), Some(Role::Replica), Some(replayed), Some(shard)) => shard.ladder().lag(replayed, now),
+            _ => (None, None),
+        }
+    }
+
     /// A connection to the server failed: it is probed at once.
     pub fn suspect(&self, server: &Server) {
         self.servers.iter().filter(|state| alike(&state.server, server)).for_each(|state| state.suspected.notify_one());
@@ -141,6 +152,7 @@ impl ServerState {
             in_flight: AtomicU32::new(0),
             latency: AtomicU64::new(0),
             served: AtomicU64::new(0),
+            failed_probes: AtomicU64::new(0),
             suspected: Notify::new(),
         }
     }
@@ -156,6 +168,14 @@ impl ServerState {
     /// Units served so far.
     pub fn served(&self) -> u64 {
         self.served.load(Ordering::Relaxed)
+    }
+
+    pub fn probe_failed(&self) {
+        self.failed_probes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn failed_probes(&self) -> u64 {
+        self.failed_probes.load(Ordering::Relaxed)
     }
 
     pub fn latency(&self) -> Duration {

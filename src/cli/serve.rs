@@ -1,32 +1,35 @@
 //! `pgweir serve`: everything is built here and ends here.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, sleep};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, timeout};
 use tracing_subscriber::EnvFilter;
 
 use super::Failure;
-use crate::admin::Console;
+use crate::admin::{Console, Controls, Shutdown, http};
 use crate::config::Config;
-use crate::control::{Control, http};
+use crate::control::Control;
 use crate::dev;
 use crate::frontend::Frontend;
 use crate::session::Shared;
-use crate::topology::{LogFormat, Process, Topology};
+use crate::topology::{LogFormat, LogLevel, Topology};
 
 pub(super) fn serve(file: PathBuf, topology: Topology) -> Result<(), Failure> {
-    log(topology.process.log_format);
+    log(topology.process.log_format, topology.process.log_level);
     runtime()?.block_on(async {
         let (_stop, stopped) = oneshot::channel();
         let (ready, is_ready) = oneshot::channel();
         tokio::spawn(async move {
             if let Ok(serving) = is_ready.await {
-                let dev::Serving { address, .. } = serving;
+                let dev::Serving { address, admin_http } = serving;
+                admin_http.iter().for_each(|address| println!("pgweir serves HTTP on {address}"));
                 // Scripts wait for this line; with port 0 it is the only place that tells the port.
                 println!("pgweir listens on {address}");
             }
@@ -36,7 +39,7 @@ pub(super) fn serve(file: PathBuf, topology: Topology) -> Result<(), Failure> {
 }
 
 pub(super) fn dev(options: dev::Options) -> Result<(), Failure> {
-    log(LogFormat::Text);
+    log(LogFormat::Text, LogLevel::Info);
     let proxy = async |launch: dev::Launch| {
         let config = Config::load(&launch.config).map_err(|error| error.render())?;
         let topology = Topology::new(&config, 1).map_err(|error| error.render())?;
@@ -50,13 +53,21 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
 }
 
-fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("PGWEIR_LOG").unwrap_or_else(|_| EnvFilter::new("warn,pgweir=info"));
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
-    match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
+/// The environment beats the configuration.
+fn log(format: LogFormat, level: LogLevel) {
+    let filter = EnvFilter::try_from_env("PGWEIR_LOG").or_else(|_| EnvFilter::try_from_default_env());
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new(format!("warn,pgweir={}", level.name())));
+    let log = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_env_filter(filter);
+    // Without the bridge from crate `log`, which `init` would build: libraries tell there what they parse and send,
+    // literals and all.
+    let set = match format {
+        LogFormat::Text => tracing::subscriber::set_global_default(log.finish()),
+        LogFormat::Json => tracing::subscriber::set_global_default(log.json().finish()),
+    };
+    set.expect("a process sets its log up once");
 }
 
 async fn run(
@@ -71,10 +82,11 @@ async fn run(
     let listener = listener.map_err(|cause| format!("cannot listen on {}:{}: {cause}", process.host, process.port))?;
     let address = listener.local_addr()?;
     let control = Control::start(topology);
-    let (end, ending) = watch::channel(false);
-    let shared = Arc::new(Shared::new(Arc::clone(&control), ending));
+    let (close, closing) = watch::channel(false);
+    let shared = Arc::new(Shared::new(Arc::clone(&control), closing));
     let reload = reloader(file, &shared);
-    let console = Console::new(Arc::clone(&shared), Box::new(reload.clone()));
+    let (shutdown, mut shutdowns) = mpsc::unbounded_channel();
+    let console = Console::new(Arc::clone(&shared), Controls { reload: Box::new(reload.clone()), shutdown });
     let frontend = Frontend::new(Arc::clone(&shared), console, process.tls.as_ref())?;
     let admin_http = match &process.admin_http {
         None => None,
@@ -82,39 +94,54 @@ async fn run(
             let listener =
                 TcpListener::bind(place).await.map_err(|cause| format!("cannot listen on {place}: {cause}"))?;
             let address = listener.local_addr()?;
-            tokio::spawn(http::serve(listener, Arc::clone(&control)));
+            tokio::spawn(http::serve(listener, Arc::clone(&shared)));
             Some(address)
         }
     };
     tokio::spawn(tend(Arc::clone(&shared)));
+    tokio::spawn(average(Arc::clone(&shared)));
     let mut hangups = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         while hangups.recv().await.is_some() {
-            match reload() {
-                Ok(()) => tracing::info!("configuration read again"),
-                Err(why) => tracing::error!(why, "configuration stays as it was"),
-            }
+            // Both outcomes are logged; nobody else is there to be told.
+            let _ = reload();
         }
     });
+    let terminated = signal(SignalKind::terminate())?;
     // Nobody waiting for it is no fault.
     let _ = ready.send(dev::Serving { address, admin_http });
-    let mut terminated = signal(SignalKind::terminate())?;
-    tokio::select! {
-        result = Arc::clone(&frontend).serve(listener) => result?,
-        _ = terminated.recv() => {}
-        result = tokio::signal::ctrl_c() => result?,
-        Ok(()) = stopped => {}
+    let mut told = pin!(told_to_end(terminated, stopped));
+    let wait = tokio::select! {
+        result = Arc::clone(&frontend).serve(listener) => return Ok(result?),
+        result = &mut told => result.map(|()| Shutdown::Transactions)?,
+        Some(wait) = shutdowns.recv() => wait,
+    };
+    close.send_replace(true);
+    if wait == Shutdown::Clients {
+        tracing::info!("nobody is let in any more; waiting for clients to leave");
+        tokio::select! {
+            () = nobody_is_left(&frontend) => {}
+            result = &mut told => result?,
+        }
     }
     // Who is between transactions is told to leave; who is inside one may end it.
-    end.send_replace(true);
     shared.registry.end();
-    wind_down(&frontend, &process).await;
+    // Who is not done in time is cut off.
+    let _ = timeout(control.topology().process.shutdown_timeout, nobody_is_left(&frontend)).await;
     Ok(())
 }
 
-async fn wind_down(frontend: &Frontend, process: &Process) {
-    let deadline = Instant::now() + process.shutdown_timeout;
-    while frontend.clients() > 0 && Instant::now() < deadline {
+/// Returns at a signal to end, or when the caller wants it.
+async fn told_to_end(mut terminated: Signal, stopped: oneshot::Receiver<()>) -> std::io::Result<()> {
+    tokio::select! {
+        _ = terminated.recv() => Ok(()),
+        result = tokio::signal::ctrl_c() => result,
+        Ok(()) = stopped => Ok(()),
+    }
+}
+
+async fn nobody_is_left(frontend: &Frontend) {
+    while frontend.clients() > 0 {
         sleep(WIND_DOWN_STEP).await;
     }
 }
@@ -123,10 +150,21 @@ async fn wind_down(frontend: &Frontend, process: &Process) {
 fn reloader(file: PathBuf, shared: &Arc<Shared>) -> impl Fn() -> Result<(), String> + Clone + Send + Sync + 'static {
     let shared = Arc::clone(shared);
     move || {
-        let topology = read_again(&file, shared.control.topology().epoch + 1)?;
-        shared.pools.retain(&topology);
-        shared.control.apply(topology);
-        Ok(())
+        let [taken, refused] = &shared.figures.reloads;
+        match read_again(&file, shared.control.topology().epoch + 1) {
+            Ok(topology) => {
+                shared.pools.retain(&topology);
+                shared.control.apply(topology);
+                taken.add_shared(1);
+                tracing::info!("configuration read again");
+                Ok(())
+            }
+            Err(why) => {
+                refused.add_shared(1);
+                tracing::error!(why, "configuration stays as it was");
+                Err(why)
+            }
+        }
     }
 }
 
@@ -140,6 +178,15 @@ async fn tend(shared: Arc<Shared>) {
     loop {
         sleep(TEND_INTERVAL).await;
         shared.pools.all().iter().for_each(|pool| pool.tend());
+    }
+}
+
+/// Turns the periods that averages are taken over.
+async fn average(shared: Arc<Shared>) {
+    loop {
+        let period = shared.control.topology().process.stats_period;
+        sleep(period.max(SHORTEST_PERIOD)).await;
+        shared.figures.periods.turn(Instant::now(), shared.figures.totals());
     }
 }
 
@@ -162,4 +209,5 @@ fn raise_descriptor_limit(clients: usize) {
 }
 
 const WIND_DOWN_STEP: Duration = Duration::from_millis(20);
+const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
 const TEND_INTERVAL: Duration = Duration::from_secs(5);

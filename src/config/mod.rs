@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 pub use choices::{
     Auth, ClientTlsMode, ConfiguredRole, Consistency, CrossShardWrites, DataType, EvictionPolicy, Invalidation,
-    LogFormat, PoolerMode, ReadWriteSplit, ServerTls, Strategy,
+    LogFormat, LogLevel, PoolerMode, ReadWriteSplit, ServerTls, Strategy,
 };
 pub use error::{ConfigError, Problem};
 pub use secret::{Secret, SecretEntry};

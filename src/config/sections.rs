@@ -3,17 +3,17 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::choices::{
     Auth, ClientTlsMode, ConfiguredRole, Consistency, CrossShardWrites, DataType, EvictionPolicy, Invalidation,
-    LogFormat, PoolerMode, ReadWriteSplit, ServerTls, Strategy,
+    LogFormat, LogLevel, PoolerMode, ReadWriteSplit, ServerTls, Strategy,
 };
 use super::secret::SecretEntry;
-use super::units::{duration, size};
+use super::units::{duration, size, written_duration, written_size};
 
 /// `[general]`; what each key means stands in `config/pgweir.toml`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct General {
     pub host: String,
@@ -30,40 +30,47 @@ pub struct General {
     pub home_shard: u16,
     pub cross_shard_writes: CrossShardWrites,
     pub consistency: Consistency,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "written_duration")]
     pub max_replica_lag: Duration,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "written_duration")]
     pub max_staleness: Duration,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "written_duration")]
     pub causal_wait: Duration,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "written_duration")]
     pub probe_interval: Duration,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "written_duration")]
     pub connect_timeout: Duration,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "written_duration")]
     pub client_login_timeout: Duration,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "written_duration")]
     pub query_wait_timeout: Duration,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "written_duration")]
     pub query_timeout: Duration,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "written_duration")]
     pub idle_transaction_timeout: Duration,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "written_duration")]
     pub server_lifetime: Duration,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "written_duration")]
     pub server_idle_timeout: Duration,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "written_duration")]
     pub shutdown_timeout: Duration,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "written_duration")]
     pub commit_timeout: Duration,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "written_duration")]
     pub decision_retention: Duration,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "written_duration")]
     pub tcp_keepalive: Duration,
-    #[serde(deserialize_with = "size")]
+    #[serde(deserialize_with = "size", serialize_with = "written_size")]
     pub merge_limit: usize,
     pub prepared_statements_limit: usize,
     pub log_format: LogFormat,
+    pub log_level: LogLevel,
+    pub log_connections: bool,
+    pub log_disconnections: bool,
+    #[serde(deserialize_with = "duration", serialize_with = "written_duration")]
+    pub stats_period: Duration,
+    /// Names files: not for everybody to see.
+    #[serde(skip_serializing)]
     pub tls: Option<GeneralTls>,
 }
 
@@ -206,6 +213,22 @@ pub enum OneOrMany {
     Many(Vec<String>),
 }
 
+impl General {
+    /// All keys but those of sections, in alphabetical order, with their values as one would write them.
+    pub fn entries(&self) -> Vec<(String, String)> {
+        let Ok(serde_json::Value::Object(keys)) = serde_json::to_value(self) else { return Vec::new() };
+        let text = |value: serde_json::Value| match value {
+            serde_json::Value::Null => String::new(),
+            serde_json::Value::String(text) => text,
+            serde_json::Value::Array(items) => {
+                items.iter().filter_map(|item| item.as_str()).collect::<Vec<_>>().join(", ")
+            }
+            other => other.to_string(),
+        };
+        keys.into_iter().map(|(key, value)| (key, text(value))).collect()
+    }
+}
+
 impl DatabaseEntry {
     pub fn server_database(&self) -> &str {
         self.database_name.as_deref().unwrap_or(&self.name)
@@ -247,6 +270,10 @@ impl Default for General {
             merge_limit: 64 << 20,
             prepared_statements_limit: 500,
             log_format: LogFormat::Text,
+            log_level: LogLevel::Info,
+            log_connections: false,
+            log_disconnections: false,
+            stats_period: Duration::from_secs(60),
             tls: None,
         }
     }

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::Deserializer;
 use serde::de::{self, Visitor};
+use serde::{Deserializer, Serializer};
 
 /// `"250ms"`, `"5s"`, `"1m"`, `"1h"`, `"7d"`, or an integer in milliseconds.
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -22,6 +22,26 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 pub(super) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     let bytes = deserializer.deserialize_any(Quantity { units: SIZES, expected: SIZE, limit: MAX_BYTES })?;
     usize::try_from(bytes).map_err(de::Error::custom)
+}
+
+/// As [`duration`] reads it, in the largest unit that needs no fraction.
+pub(super) fn written_duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    serializer.serialize_str(&match millis {
+        0 => "0s".to_owned(),
+        _ => largest(millis, &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)]),
+    })
+}
+
+/// As [`size`] reads it.
+pub(super) fn written_size<S: Serializer>(size: &usize, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&largest(*size as u64, &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)]))
+}
+
+fn largest(amount: u64, units: &[(&str, u64)]) -> String {
+    let fits = units.iter().rev().find(|(_, factor)| amount.is_multiple_of(*factor));
+    let (unit, factor) = fits.copied().unwrap_or(("", 1));
+    format!("{}{unit}", amount / factor)
 }
 
 /// Reads a number of some unit as a number of the smallest one.

@@ -5,7 +5,6 @@
 mod catalog;
 pub mod connect;
 mod effects;
-pub mod http;
 pub mod migrate;
 mod outcomes;
 mod probe;

@@ -61,6 +61,10 @@ async fn is_over(
 
 /// The server's process is gone, and so is what it may have prepared: then its outcome can be seen by all.
 async fn ask(witness: &Witness, client: &Client) -> Result<bool, SqlError> {
+    if witness.process == 0 {
+        // A server that does not tell its process numbers: nobody can find out.
+        return Ok(false);
+    }
     let running = format!("SELECT FROM pg_stat_activity WHERE pid = {}", witness.process);
     if !client.rows(&running).await?.is_empty() {
         return Ok(false);

@@ -41,6 +41,7 @@ fn pause(shard: &ShardState, interval: Duration) -> Duration {
 }
 
 fn fail(state: &ServerState, reason: String) {
+    state.probe_failed();
     let mut health = state.health();
     if health.up != Some(false) {
         let server = &state.server;

@@ -179,7 +179,7 @@ impl Dev {
              SELECT id, handle, country, balance FROM users WHERE id = {last};\n  \
              SELECT status, count(*), sum(total) FROM orders GROUP BY status ORDER BY status;\n  \
              EXPLAIN ROUTE SELECT * FROM posts WHERE user_id IN (1, {last}) ORDER BY published_at DESC LIMIT 10;\n\n\
-             Configuration: {}\nHealth:        http://{admin_http}/healthz\nCtrl-C stops everything.\n",
+             Configuration: {}\nMetrics:       http://{admin_http}/metrics (and /healthz, /readyz)\nCtrl-C stops everything.\n",
             state.shards,
             state.replicas,
             self.folder.path.join("pgweir.toml").display(),

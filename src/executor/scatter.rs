@@ -16,7 +16,7 @@ use crate::wire::{Channel, frame};
 pub enum Ended {
     Done,
     /// The ErrorResponse frame of a server: already in the client's output.
-    Failed,
+    Failed(Bytes),
     /// An error of the proxy's own: the client is to be told.
     Refused(Error),
 }
@@ -45,7 +45,7 @@ pub async fn scatter(
             Head::None => return Ok(Ended::Refused(differ(input))),
             Head::Failed(frame) => {
                 client.output.extend_from_slice(&frame);
-                return Ok(Ended::Failed);
+                return Ok(Ended::Failed(frame));
             }
         }
     }
@@ -83,7 +83,7 @@ async fn rows(client: &mut Channel, inputs: &mut [&mut Connection], merger: &mut
                 Row::End => merger.end(input),
                 Row::Failed(frame) => {
                     client.output.extend_from_slice(&frame);
-                    return Ok(Ended::Failed);
+                    return Ok(Ended::Failed(frame));
                 }
             },
             Err(error) => Err(error),
@@ -96,7 +96,7 @@ async fn rows(client: &mut Channel, inputs: &mut [&mut Connection], merger: &mut
     for input in inputs.iter_mut() {
         if let Some(failure) = drain(client, input).await? {
             client.output.extend_from_slice(&failure);
-            return Ok(Ended::Failed);
+            return Ok(Ended::Failed(failure));
         }
     }
     put_command_complete(&mut client.output, &format!("SELECT {given}"));

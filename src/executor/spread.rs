@@ -191,7 +191,7 @@ async fn give_up(
         Failure::Proxy(error) => Ended::Refused(error),
         Failure::Server(frame) => {
             client.output.extend_from_slice(&frame);
-            Ended::Failed
+            Ended::Failed(frame)
         }
     })
 }

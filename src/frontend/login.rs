@@ -10,7 +10,7 @@ use super::{Frontend, Served};
 use crate::backend::settings::Settings;
 use crate::error::{Error, SqlState};
 use crate::session::settings::{check_readable, from_startup};
-use crate::session::{Client, Learned, Session, Snapshot, Station, Welcome};
+use crate::session::{Client, Learned, Registered, Session, Snapshot, Station, Welcome};
 use crate::topology::{ADMIN, Credential, User};
 use crate::wire::frame::{client, malformed, take_text, take_u32};
 use crate::wire::message::{put_error, put_key_data, put_negotiate, put_parameter_status, put_ready};
@@ -45,9 +45,17 @@ impl Frontend {
             Ok(served) => Ok(Some((channel, served))),
             Err(Refusal::Gone) => Ok(None),
             Err(Refusal::Error(error)) => {
+                self.log_refusal(&channel, &error);
                 put_error(&mut channel.output, Severity::Fatal, &error);
                 channel.flush().await.map(|()| None)
             }
+        }
+    }
+
+    fn log_refusal(&self, channel: &Channel, error: &Error) {
+        if self.shared.control.topology().process.log_connections {
+            let address = channel.peer().map(tracing::field::display);
+            tracing::info!(address, sqlstate = error.sqlstate.0, why = error.message, "log-in refused");
         }
     }
 
@@ -79,8 +87,9 @@ impl Frontend {
         }
         let Some(user) = user.cloned() else { return Ok(Err(wrong(name).into())) };
         if database == ADMIN {
-            greet_admin(&mut channel.output);
-            return Ok(Ok(Served::Console(user)));
+            let registered = self.register(channel, opening, name, ADMIN);
+            greet_admin(&mut channel.output, &registered.client);
+            return Ok(Ok(Served::Console(user, registered)));
         }
         Ok(self.begin(channel, opening, user, (database, station)).await.map_err(Refusal::Error))
     }
@@ -108,15 +117,20 @@ impl Frontend {
         }
         let snapshot = self.shared.snapshot(database)?;
         let (settings, learned) = self.learn(&snapshot, &user, settings, station).await?;
-        let (address, encrypted) = (channel.peer(), channel.is_encrypted());
-        let registered =
-            self.shared.registry.register(|key| Client::new(key, &user.name, database).at(address, encrypted));
+        let registered = self.register(channel, opening, &user.name, database);
         AuthenticationOk::put(&mut channel.output, &learned.reported);
         put_key_data(&mut channel.output, registered.client.key);
         put_ready(&mut channel.output, Status::Idle);
         let welcome = Welcome { user, settings, search_path: learned.search_path, reported: learned.reported };
         let session = Session::new(Arc::clone(station), Arc::clone(&registered.client), snapshot, welcome);
         Ok(Served::Session(Box::new(session), registered))
+    }
+
+    fn register(&self, channel: &Channel, opening: &Opening, user: &str, database: &str) -> Registered {
+        let registered = self.shared.registry.register(|key| Client::new(key, user, database).at(channel));
+        let application = opening.parameters.iter().find(|(name, _)| name == "application_name");
+        application.iter().for_each(|(_, name)| registered.client.call_application(name));
+        registered
     }
 
     /// Equal settings become the same ones, so that connections are seen at a glance to have them.
@@ -214,10 +228,18 @@ impl AuthenticationOk {
     }
 }
 
-fn greet_admin(out: &mut BytesMut) {
-    let told =
-        [("server_version", "15.0 (pgweir)"), ("client_encoding", "UTF8"), ("standard_conforming_strings", "on")];
+fn greet_admin(out: &mut BytesMut, client: &Client) {
+    let told = [
+        ("server_version", "15.0 (pgweir)"),
+        ("server_encoding", "UTF8"),
+        ("client_encoding", "UTF8"),
+        ("DateStyle", "ISO"),
+        ("TimeZone", "GMT"),
+        ("integer_datetimes", "on"),
+        ("standard_conforming_strings", "on"),
+    ];
     AuthenticationOk::put(out, &told.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    put_key_data(out, client.key);
     put_ready(out, Status::Idle);
 }
 

@@ -14,9 +14,10 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tracing::Instrument;
 
 use crate::admin::Console;
-use crate::session::{End, Registered, Session, Shared, Station};
+use crate::session::{Client, End, Registered, Session, Shared, Station};
 use crate::topology::ClientTls;
 use crate::wire::message::put_error;
 use crate::wire::{Channel, Severity, Stream};
@@ -135,26 +136,52 @@ impl Frontend {
         let channel = Channel::new(Stream::Tcp(stream));
         // On the heap and gone when the session runs: an idle client does not carry the room for its log-in.
         let Some((mut channel, served)) = Box::pin(self.welcome(channel, &station)).await? else { return Ok(None) };
+        self.log_connection(&served.client());
         match served {
             Served::Session(session, registered) => {
                 self.serve_session(Box::new(Moved { channel, session, registered })).await
             }
-            Served::Console(user) => {
-                let end = self.console.run(&mut channel, &user).await;
+            Served::Console(user, registered) => {
+                let end = self.console.run(&mut channel, &user, &registered.client).await;
+                self.log_disconnection(&registered.client, &end);
+                drop(registered);
                 part(channel, end).await.map(|()| None)
             }
         }
     }
 
     async fn serve_session(&self, mut client: Box<Moved>) -> std::io::Result<Onward> {
-        let end = client.session.run(&mut client.channel).await;
+        let known = &client.registered.client;
+        let span = tracing::debug_span!("session", database = known.database, user = known.user);
+        let end = client.session.run(&mut client.channel).instrument(span).await;
         if let End::Moves(worker) = end {
             return Ok(Some((worker, client)));
         }
         let Moved { channel, session, registered } = *client;
         session.close();
+        self.log_disconnection(&registered.client, &end);
         drop(registered);
         part(channel, end).await.map(|()| None)
+    }
+
+    fn log_connection(&self, client: &Client) {
+        if self.shared.control.topology().process.log_connections {
+            let (address, tls) = (client.address.map(tracing::field::display), client.encryption.as_deref());
+            tracing::info!(database = client.database, user = client.user, address, tls, "client connected");
+        }
+    }
+
+    fn log_disconnection(&self, client: &Client, end: &End) {
+        if !self.shared.control.topology().process.log_disconnections {
+            return;
+        }
+        let why = match end {
+            End::Left | End::Moves(_) => "it left",
+            End::Gone(_) => "it left without a word",
+            End::Refused(error) => error.sqlstate.0,
+        };
+        let (address, seconds) = (client.address.map(tracing::field::display), client.since.elapsed().as_secs());
+        tracing::info!(database = client.database, user = client.user, address, seconds, why, "client disconnected");
     }
 
     /// First packet, encryption, authentication. `None`: there is no session to run.
@@ -203,8 +230,16 @@ async fn part(mut channel: Channel, end: End) -> std::io::Result<()> {
 /// What an authenticated client gets.
 enum Served {
     Session(Box<Session>, Registered),
-    /// The admin console, for the user of this name.
-    Console(Arc<crate::topology::User>),
+    /// The admin console, for this user.
+    Console(Arc<crate::topology::User>, Registered),
+}
+
+impl Served {
+    fn client(&self) -> Arc<Client> {
+        match self {
+            Self::Session(_, registered) | Self::Console(_, registered) => Arc::clone(&registered.client),
+        }
+    }
 }
 
 /// Counts a client until its log-in has succeeded or failed.

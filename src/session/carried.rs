@@ -49,8 +49,6 @@ pub(super) struct Carried<'s> {
     listens: bool,
     /// Of messages that were not known while deciding.
     effects: Vec<Effect>,
-    /// Text of the first error, where somebody logs or looks at it.
-    pub sqlstate: Option<String>,
 }
 
 impl<'s> Carried<'s> {
@@ -74,7 +72,6 @@ impl<'s> Carried<'s> {
             unnamed: None,
             failed: false,
             effects: Vec::new(),
-            sqlstate: None,
         }
     }
 
@@ -443,9 +440,7 @@ impl Unit for Carried<'_> {
         self.failed = true;
         // What comes before the Sync, the server would skip without an answer.
         self.skipping |= !self.complete;
-        if self.sqlstate.is_none() {
-            self.sqlstate = crate::wire::message::error_field(body, b'C').map(str::to_owned);
-        }
+        self.session.meter.failed(body);
     }
 
     fn reopen(&mut self) {

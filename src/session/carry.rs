@@ -1,6 +1,7 @@
 //! Carries a decided unit out: borrows connections, makes them ready, relays, settles what the unit changed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::time::Instant;
@@ -20,9 +21,10 @@ use crate::balance::Need;
 use crate::control::Ticket;
 use crate::error::{Error, SqlState};
 use crate::executor::{Broken, Decision, Ended, Request, relay, scatter, spread};
+use crate::figures::Route;
 use crate::plan::{Access, Part, Scatter, Spread};
 use crate::topology::{Role, ShardId};
-use crate::wire::frame::server;
+use crate::wire::frame::{Header, server};
 use crate::wire::message::put_error;
 use crate::wire::{Channel, Severity, Status};
 
@@ -72,6 +74,7 @@ impl Session {
                 return Ok(Err(Halted { why, taken: false, left: 0 }));
             }
         };
+        self.meter.route = Route::One(open.lent.shard, open.lent.role);
         client.output.extend_from_slice(&self.news.split());
         let before = open.lent.connection.status;
         let was_in_block = before != Status::Idle;
@@ -102,6 +105,7 @@ impl Session {
                 self.names.settle(done);
                 if ddl {
                     self.station.shared.catalog_changed(&self.snapshot.name).await;
+                    self.meter.answered();
                 }
                 if leaves {
                     return Err(End::Left);
@@ -222,12 +226,16 @@ impl Session {
             last: floor.replica_read.map(|(_, server)| server),
         };
         let shared = &self.station.shared;
-        let borrower = Borrower { snapshot: &self.snapshot, user: &self.user, worker: self.station.worker };
+        let (figures, begun) = (&*self.meter.figures, self.meter.lately());
+        let (snapshot, worker) = (&self.snapshot, self.station.worker);
+        let borrower = Borrower { snapshot, user: &self.user, worker, figures, begun };
         if let Some(borrowed) = shared.lend_at_once(&borrower, &need, &mut self.known_pools) {
+            self.meter.waited(Duration::ZERO);
             return Ok(Lent::new(borrowed, shard, &self.client));
         }
-        self.client.become_(State::Waiting);
+        let waiting = Instant::now();
         let cancelled = self.client.cancelled();
+        self.client.become_(State::Waiting);
         let lending = shared.lend(&borrower, &need, &mut self.known_pools);
         let outcome = tokio::select! {
             biased;
@@ -235,12 +243,13 @@ impl Session {
             () = cancelled => Err(Error::new(SqlState::CANCELED, "canceling statement due to user request")),
         };
         self.client.become_(State::Active);
+        self.meter.waited(waiting.elapsed());
         Ok(Lent::new(outcome?, shard, &self.client))
     }
 
     /// After the last reply of a unit.
     fn settle(&mut self, mut open: Box<Open>, effects: &[Effect], failed: bool, was_in_block: bool) {
-        let now = Instant::now();
+        let now = self.meter.answered();
         let shard = open.lent.shard;
         if open.lent.role == Role::Replica {
             self.position.read_replica(shard, open.lent.server, now);
@@ -381,6 +390,7 @@ impl Session {
         access: Access,
         request: Request<'_>,
     ) -> Result<Result<(), Stopped>, End> {
+        self.meter.route = Route::Scatter;
         let mut lents = match self.lend_all(&plan.parts, access).await {
             Ok(lents) => lents,
             Err(stopped) => return Ok(Err(stopped)),
@@ -402,6 +412,7 @@ impl Session {
         plan: &Spread,
         request: Request<'_>,
     ) -> Result<Result<(), Stopped>, End> {
+        self.meter.route = Route::Spread;
         let ticket = match self.name_write(plan).await {
             Ok(ticket) => ticket,
             Err(error) => return Ok(Err(Stopped::Refused(error))),
@@ -445,7 +456,7 @@ impl Session {
     }
 
     fn settle_all(&mut self, lents: Vec<Lent>, ended: Result<Ended, Broken>) -> Result<Result<(), Stopped>, End> {
-        let now = Instant::now();
+        let now = self.meter.answered();
         for lent in lents {
             if lent.role == Role::Replica {
                 self.position.read_replica(lent.shard, lent.server, now);
@@ -454,7 +465,11 @@ impl Session {
             if lent.connection.owed.is_empty() { lent.give_back() } else { lent.abandon() }
         }
         match ended {
-            Ok(Ended::Done | Ended::Failed) => Ok(Ok(())),
+            Ok(Ended::Done) => Ok(Ok(())),
+            Ok(Ended::Failed(frame)) => {
+                self.meter.failed(&frame[Header::BYTES..]);
+                Ok(Ok(()))
+            }
             Ok(Ended::Refused(error)) | Err(Broken::Server { error, midway: false }) => Ok(Err(error.into())),
             Err(Broken::Client(cause)) => Err(End::Gone(cause)),
             Err(Broken::Refused(error) | Broken::Server { error, .. }) => Err(End::Refused(error)),
@@ -468,6 +483,7 @@ impl Session {
             Stopped::Refused(error) => self.put_failure(out, error),
             Stopped::Server(body) => {
                 self.fail_transaction();
+                self.meter.failed(body);
                 if crate::backend::is_fatal(body) {
                     let error = Error::new(SqlState::CONNECTION_LOST, crate::backend::describe_failure(body));
                     put_error(out, Severity::Error, &error);

@@ -124,6 +124,7 @@ impl Session {
     /// An error of the proxy's own. Inside a block it fails the block.
     pub(super) fn put_failure(&mut self, out: &mut BytesMut, error: &Error) {
         self.fail_transaction();
+        self.meter.figures.refused(error.sqlstate.0);
         put_error(out, Severity::Error, error);
     }
 }

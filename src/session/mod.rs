@@ -11,6 +11,7 @@ mod digest;
 mod effects;
 mod lent;
 mod local;
+mod meter;
 mod names;
 mod planned;
 mod position;
@@ -38,6 +39,7 @@ use crate::statement::{Analysis, LiteralSpan};
 use crate::topology::{PoolerMode, User};
 use crate::wire::message::put_parameter_status;
 use lent::Lent;
+use meter::Meter;
 use names::Names;
 use position::Position;
 use prepared::Prepared;
@@ -71,6 +73,7 @@ pub struct Session {
     wishes: Wishes,
     position: Position,
     known_pools: KnownPools,
+    meter: Meter,
 }
 
 /// A connection that stays with the session between transactions. It is in `Transaction::Open` while a block is.
@@ -89,6 +92,7 @@ pub struct Welcome {
 impl Session {
     pub fn new(station: Arc<Station>, client: Arc<Client>, snapshot: Snapshot, welcome: Welcome) -> Self {
         let settings = Tracked::new(welcome.settings);
+        let meter = Meter::new(station.figures(&snapshot));
         let mut session = Self {
             station,
             client,
@@ -109,6 +113,7 @@ impl Session {
             wishes: Wishes::default(),
             position: Position::default(),
             known_pools: KnownPools::default(),
+            meter,
         };
         session.derive();
         session
@@ -117,6 +122,7 @@ impl Session {
     /// Goes on at another worker; on its thread.
     pub fn move_to(&mut self, station: Arc<Station>) {
         self.station = station;
+        self.meter.figures = self.station.figures(&self.snapshot);
     }
 
     /// Notes a setting's new value. `true`: the client does not know yet.
@@ -126,6 +132,9 @@ impl Session {
             return false;
         }
         self.met.clear();
+        if name == "application_name" {
+            self.client.call_application(value);
+        }
         Arc::make_mut(&mut self.reported).insert(name.to_owned(), value.to_owned());
         true
     }

@@ -5,14 +5,16 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use subtle::ConstantTimeEq;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use crate::backend::CancelTarget;
-use crate::wire::CancelKey;
+use crate::wire::{CancelKey, Channel};
 
 #[derive(Default)]
 pub struct Registry {
@@ -26,9 +28,14 @@ pub struct Client {
     pub user: String,
     pub database: String,
     pub address: Option<SocketAddr>,
-    pub encrypted: bool,
+    /// Where it was accepted.
+    pub local: Option<SocketAddr>,
+    /// Protocol and cipher.
+    pub encryption: Option<String>,
     pub since: Instant,
-    pub units: AtomicU64,
+    units: AtomicU64,
+    /// Of the last unit: microseconds since `since`.
+    begun: AtomicU64,
     state: AtomicU8,
     bound: Mutex<Bound>,
     cancelled: Notify,
@@ -39,6 +46,7 @@ pub struct Client {
 #[derive(Default)]
 struct Bound {
     targets: Vec<Arc<CancelTarget>>,
+    application: String,
     /// Why a connection stays with the client.
     pinned: Option<&'static str>,
 }
@@ -108,9 +116,11 @@ impl Client {
             user: user.to_owned(),
             database: database.to_owned(),
             address: None,
-            encrypted: false,
+            local: None,
+            encryption: None,
             since: Instant::now(),
             units: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
             state: AtomicU8::new(0),
             bound: Mutex::default(),
             cancelled: Notify::new(),
@@ -120,9 +130,46 @@ impl Client {
 
     /// Where it comes from.
     #[must_use]
-    pub fn at(mut self, address: Option<SocketAddr>, encrypted: bool) -> Self {
-        (self.address, self.encrypted) = (address, encrypted);
+    pub fn at(mut self, channel: &Channel) -> Self {
+        (self.address, self.local, self.encryption) = (channel.peer(), channel.local(), channel.encryption());
         self
+    }
+
+    /// What it calls itself (`application_name`).
+    pub fn application(&self) -> String {
+        self.lock().application.clone()
+    }
+
+    pub fn call_application(&self, name: &str) {
+        name.clone_into(&mut self.lock().application);
+    }
+
+    /// Units of work so far.
+    pub fn units(&self) -> u64 {
+        self.units.load(Ordering::Relaxed)
+    }
+
+    /// When the last unit of work began.
+    pub fn begun(&self) -> Instant {
+        self.since + Duration::from_micros(self.begun.load(Ordering::Relaxed))
+    }
+
+    /// How long it has waited for a server connection, if it does.
+    pub fn waits_since(&self, now: Instant) -> Option<Duration> {
+        (self.state() == State::Waiting).then(|| now.saturating_duration_since(self.begun()))
+    }
+
+    /// A unit of work begins. Only the client's own worker counts.
+    pub(super) fn begin_unit(&self, now: Instant) {
+        let micros = now.saturating_duration_since(self.since).as_micros();
+        self.begun.store(u64::try_from(micros).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.units.store(self.units() + 1, Ordering::Relaxed);
+        self.become_(State::Active);
+    }
+
+    /// The connections that it uses.
+    pub fn targets(&self) -> Vec<Arc<CancelTarget>> {
+        self.lock().targets.clone()
     }
 
     pub fn state(&self) -> State {
@@ -134,7 +181,7 @@ impl Client {
         }
     }
 
-    pub(super) fn become_(&self, state: State) {
+    pub fn become_(&self, state: State) {
         let number = match state {
             State::Idle => 0,
             State::Active => 1,
@@ -165,7 +212,7 @@ impl Client {
     /// Ends what the client runs or waits for, as a CancelRequest does.
     pub(super) async fn cancel(&self) {
         let targets = self.targets_to_cancel();
-        if targets.is_empty() && self.state() == State::Waiting {
+        if self.state() == State::Waiting {
             self.cancelled.notify_waiters();
         }
         for target in targets {
@@ -180,9 +227,9 @@ impl Client {
         self.waker.register(waker);
     }
 
-    /// Returns when a CancelRequest comes while nothing is bound.
-    pub(super) async fn cancelled(&self) {
-        self.cancelled.notified().await;
+    /// Returns when a CancelRequest comes, from now on, while the client waits.
+    pub fn cancelled(&self) -> Notified<'_> {
+        self.cancelled.notified()
     }
 
     fn targets_to_cancel(&self) -> Vec<Arc<CancelTarget>> {

@@ -2,13 +2,13 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Buf;
 use smallvec::SmallVec;
 use tokio::time::timeout;
+use tracing::{Instrument, Span};
 
 use super::carry::{Carriage, Halted, Stopped};
 use super::decide::{Decided, Way, check_failed};
@@ -42,9 +42,12 @@ impl Session {
     /// Serves the client until it leaves. Whatever is open then is ended.
     pub async fn run(&mut self, client: &mut Channel) -> End {
         loop {
-            match self.turn(client).await {
-                Ok(()) => {}
-                Err(end) => return end,
+            if let Err(end) = self.turn(client).await {
+                if let End::Refused(error) = &end {
+                    self.meter.figures.refused(error.sqlstate.0);
+                }
+                self.meter.traffic(client);
+                return end;
             }
         }
     }
@@ -57,23 +60,37 @@ impl Session {
             Unit::Stray(header) => drop_frame(client, header).await,
             Unit::Unknown(kind) => Err(End::Refused(malformed(&format!("invalid frontend message type {kind}")))),
             unit => {
-                self.client.become_(State::Active);
-                self.client.units.fetch_add(1, Ordering::Relaxed);
-                self.station.shared.refresh(&mut self.snapshot).map_err(End::Refused)?;
-                self.derive();
+                self.begin()?;
                 let client_of = (!limit.is_zero()).then(|| Arc::clone(&self.client));
+                let span = statement_span();
                 // On the heap, so that an idle client does not carry the room for it.
-                let serving = Box::pin(self.serve(client, unit));
-                match client_of {
-                    None => serving.await?,
-                    Some(client) => within(limit, &client, serving).await?,
-                }
-                self.client.become_(match self.transaction {
-                    Transaction::Idle => State::Idle,
-                    _ => State::InTransaction,
-                });
-                Ok(())
+                let serving = Box::pin(self.serve(client, unit).instrument(span.clone()));
+                let outcome = match client_of {
+                    None => serving.await,
+                    Some(client) => within(limit, &client, serving).await,
+                };
+                self.end(&span);
+                outcome
             }
+        }
+    }
+
+    fn begin(&mut self) -> Result<(), End> {
+        let now = self.meter.begin();
+        self.client.begin_unit(now);
+        if self.station.shared.refresh(&mut self.snapshot).map_err(End::Refused)? {
+            self.meter.figures = self.station.figures(&self.snapshot);
+        }
+        self.derive();
+        Ok(())
+    }
+
+    fn end(&mut self, span: &Span) {
+        let is_idle = matches!(self.transaction, Transaction::Idle);
+        self.client.become_(if is_idle { State::Idle } else { State::InTransaction });
+        let took = self.meter.end(is_idle);
+        if !span.is_disabled() {
+            self.meter.log(span, took);
         }
     }
 
@@ -262,6 +279,7 @@ impl Session {
         };
         if ddl {
             self.station.shared.catalog_changed(&self.snapshot.name).await;
+            self.meter.answered();
         }
         match outcome {
             Ok(()) => put_ready(&mut client.output, self.transaction.status()),
@@ -304,6 +322,7 @@ impl Session {
     /// Sends what is due and waits for more of the client; meanwhile notifications pass on a pinned connection.
     async fn read(&mut self, client: &mut Channel) -> Result<(), End> {
         client.flush().await.map_err(End::Gone)?;
+        self.meter.traffic(client);
         client.relax();
         if client.may_move()
             && self.pin.is_none()
@@ -460,6 +479,12 @@ async fn fill(client: &mut Channel) -> Result<(), End> {
         Ok(_) => Ok(()),
         Err(cause) => Err(End::Gone(cause)),
     }
+}
+
+/// Of one unit; costs nothing to speak of while nobody listens at level debug.
+fn statement_span() -> Span {
+    use tracing::field::Empty;
+    tracing::debug_span!("statement", route = Empty, shard = Empty, role = Empty, cache = Empty)
 }
 
 /// What takes longer is cancelled on its servers; what that does not end, ends the session.

@@ -17,6 +17,7 @@ use crate::backend::{Connection, Pool, Pools, Reported};
 use crate::balance::{Access, Choice, Fleet, InFlight, Need, Unfit};
 use crate::control::{Cluster, Control, Ticket};
 use crate::error::{Error, SqlState};
+use crate::figures::{DatabaseFigures, Figures};
 use crate::statement::{Analysis, Entry, LiteralSpan, ShapeCache};
 use crate::topology::{Consistency, Role, ServerId, ShardId, Topology, User};
 use crate::wire::message::error_field;
@@ -43,8 +44,9 @@ pub struct Shared {
     pub control: Arc<Control>,
     pub pools: Pools,
     pub registry: Arc<Registry>,
-    /// Turns `true` when sessions that are between transactions must end.
-    pub shutdown: watch::Receiver<bool>,
+    pub figures: Figures,
+    /// Turns `true` when nobody is let in any more.
+    pub closing: watch::Receiver<bool>,
     pub(super) interner: Interner,
 }
 
@@ -71,6 +73,9 @@ pub(super) struct Borrower<'a> {
     pub snapshot: &'a Snapshot,
     pub user: &'a User,
     pub worker: usize,
+    pub figures: &'a DatabaseFigures,
+    /// Now, or a moment ago.
+    pub begun: Instant,
 }
 
 /// A connection that was lent, and where it leads.
@@ -104,6 +109,11 @@ impl Station {
         (Arc::clone(&entry.analysis), literals.into())
     }
 
+    /// What this worker counts of the snapshot's database.
+    pub(super) fn figures(&self, snapshot: &Snapshot) -> Arc<DatabaseFigures> {
+        self.shared.figures.of(self.worker, &snapshot.name, snapshot.database.shards.len())
+    }
+
     fn shapes(&self) -> MutexGuard<'_, ShapeCache<Plans>> {
         self.shapes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -126,8 +136,15 @@ impl Spill {
 }
 
 impl Shared {
-    pub fn new(control: Arc<Control>, shutdown: watch::Receiver<bool>) -> Self {
-        Self { control, pools: Pools::default(), registry: Arc::default(), shutdown, interner: Interner::default() }
+    pub fn new(control: Arc<Control>, closing: watch::Receiver<bool>) -> Self {
+        Self {
+            control,
+            pools: Pools::default(),
+            registry: Arc::default(),
+            figures: Figures::default(),
+            closing,
+            interner: Interner::default(),
+        }
     }
 
     /// Topology, database and catalog as they are now.
@@ -143,13 +160,14 @@ impl Shared {
         Ok(Snapshot { epoch, topology, fleet, database: known, catalog, name: Arc::from(database) })
     }
 
-    /// Brings a snapshot up to date, if anything has changed.
-    pub(super) fn refresh(&self, snapshot: &mut Snapshot) -> Result<(), Error> {
-        if snapshot.epoch != self.control.epoch() {
+    /// Brings a snapshot up to date. `true`: something had changed.
+    pub(super) fn refresh(&self, snapshot: &mut Snapshot) -> Result<bool, Error> {
+        let outdated = snapshot.epoch != self.control.epoch();
+        if outdated {
             let name = Arc::clone(&snapshot.name);
             *snapshot = Snapshot { name, ..self.snapshot(&snapshot.name)? };
         }
-        Ok(())
+        Ok(outdated)
     }
 
     /// A connection to the server that serves `need` best, if nothing need be waited for.
@@ -159,8 +177,8 @@ impl Shared {
         need: &Need<'_>,
         known: &mut KnownPools,
     ) -> Option<Borrowed> {
-        let Borrower { snapshot, user, worker } = *borrower;
-        let Choice { server, role } = snapshot.fleet.choose(need, Instant::now(), &[]).ok()?;
+        let Borrower { snapshot, user, worker, begun, .. } = *borrower;
+        let Choice { server, role } = snapshot.fleet.choose(need, begun, &[]).ok()?;
         let pool = known.get(server, &snapshot.topology, |server| self.pool(server, user, snapshot));
         let connection = pool.lend_at_once(worker)?;
         let pool = Arc::clone(pool);
@@ -179,11 +197,12 @@ impl Shared {
         need: &Need<'_>,
         known: &mut KnownPools,
     ) -> Result<Borrowed, Error> {
-        let Borrower { snapshot, user, worker } = *borrower;
+        let Borrower { snapshot, user, worker, figures, begun } = *borrower;
         let Snapshot { topology, fleet, .. } = snapshot;
         let mut tried = Vec::new();
         loop {
-            let (server, role) = choose(fleet, need, &tried).await?;
+            let now = if tried.is_empty() { begun } else { Instant::now() };
+            let (server, role) = choose(fleet, need, &tried, now).await?;
             let in_flight = fleet.begin(server);
             let pool = Arc::clone(known.get(server, topology, |server| self.pool(server, user, snapshot)));
             match pool.lend(worker).await {
@@ -195,6 +214,7 @@ impl Shared {
                     if need.access == Access::Primary || tried.len() > MOST_TRIED {
                         return Err(error);
                     }
+                    figures.retried();
                 }
                 Err(error) => return Err(error),
             }
@@ -220,7 +240,8 @@ impl Shared {
             last: None,
         };
         let mut known = KnownPools::default();
-        let borrower = Borrower { snapshot, user, worker };
+        let figures = &*self.figures.of(worker, &snapshot.name, snapshot.database.shards.len());
+        let borrower = Borrower { snapshot, user, worker, figures, begun: Instant::now() };
         let borrowed = match self.lend(&borrower, &need, &mut known).await {
             Err(error) if error.sqlstate == SqlState::UNAVAILABLE => {
                 // A replica knows the same; the primary may be away.
@@ -283,17 +304,23 @@ impl KnownPools {
 }
 
 /// The server that serves `need` best. Where a replica may catch up in a moment, it is waited for.
-async fn choose(fleet: &Fleet, need: &Need<'_>, tried: &[ServerId]) -> Result<(ServerId, Role), Error> {
-    let deadline = Instant::now() + need.database.causal_wait;
+async fn choose(
+    fleet: &Fleet,
+    need: &Need<'_>,
+    tried: &[ServerId],
+    mut now: Instant,
+) -> Result<(ServerId, Role), Error> {
+    let deadline = now + need.database.causal_wait;
     let shard = fleet.shard(&need.database.name, need.shard);
     loop {
         let moved = shard.map(|shard| shard.moved.notified());
-        match fleet.choose(need, Instant::now(), tried) {
+        match fleet.choose(need, now, tried) {
             Ok(choice) => return Ok((choice.server, choice.role)),
             Err(Unfit::Nobody(error)) => return Err(error),
             Err(Unfit::Wait) => {}
         }
-        let left = deadline.saturating_duration_since(Instant::now());
+        now = Instant::now();
+        let left = deadline.saturating_duration_since(now);
         let waited = match moved {
             Some(moved) if !left.is_zero() => timeout(left, moved).await.is_ok(),
             _ => false,

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::caching::{CacheLimits, Caching};
 use super::mapping::KeyRange;
 use super::{
-    ClientTls, Credential, Database, Key, KeyType, Mapping, Process, Server, ServerId, Shard, ShardId, ShardedBy,
-    ShardedTables, TablePattern, Topology, User, UserDatabases,
+    ClientTls, Credential, Database, Key, KeyType, Mapping, Process, Server, ServerId, Setting, Shard, ShardId,
+    ShardedBy, ShardedTables, TablePattern, Topology, User, UserDatabases,
 };
 use crate::config::{
-    Auth, ClientTlsMode, Config, ConfigError, ConfiguredRole, DataType, DatabaseEntry, KeyLiteral, MappingEntry,
-    OneOrMany, Problem, SecretEntry, ShardedTable, UserEntry,
+    Auth, ClientTlsMode, Config, ConfigError, ConfiguredRole, DataType, DatabaseEntry, General, KeyLiteral,
+    MappingEntry, OneOrMany, Problem, SecretEntry, ShardedTable, UserEntry,
 };
 
 impl Topology {
@@ -452,6 +452,11 @@ impl Builder<'_> {
             prepared_statements_limit: general.prepared_statements_limit.max(1),
             log_format: general.log_format,
             cache: CacheLimits::new(&self.config.cache),
+            log_level: general.log_level,
+            log_connections: general.log_connections,
+            log_disconnections: general.log_disconnections,
+            stats_period: general.stats_period,
+            settings: settings(general),
         }
     }
 
@@ -471,6 +476,14 @@ impl Builder<'_> {
             client_ca: tls.client_ca.clone().filter(|_| tls.mode == ClientTlsMode::VerifyFull),
         })
     }
+}
+
+fn settings(general: &General) -> Vec<Setting> {
+    let setting = |((name, value), (_, default)): ((String, String), (String, String))| {
+        let changeable = !FIXED.contains(&name.as_str());
+        Setting { name, value, default, changeable }
+    };
+    general.entries().into_iter().zip(General::default().entries()).map(setting).collect()
 }
 
 enum Kind {
@@ -515,3 +528,5 @@ pub(super) fn pattern(name: &str) -> TablePattern {
 /// The database that clients connect to for the admin console.
 pub const ADMIN: &str = "pgweir";
 const MAX_SHARDS: u16 = 1024;
+/// Keys of `[general]` that are read once, at the start.
+const FIXED: [&str; 6] = ["host", "port", "workers", "admin_http", "log_format", "log_level"];

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::config::{
-    ConfiguredRole, Consistency, CrossShardWrites, EvictionPolicy, LogFormat, PoolerMode, ReadWriteSplit, Secret,
-    ServerTls, Strategy,
+    ConfiguredRole, Consistency, CrossShardWrites, EvictionPolicy, LogFormat, LogLevel, PoolerMode, ReadWriteSplit,
+    Secret, ServerTls, Strategy,
 };
 pub use build::ADMIN;
 pub use caching::{CacheLimits, CacheRule, Caching};
@@ -48,7 +48,7 @@ pub struct Process {
     /// Threads that serve clients; never 0.
     pub workers: usize,
     pub max_client_conn: usize,
-    /// `host:port` of `/healthz` and `/readyz`.
+    /// `host:port` of `/metrics`, `/healthz` and `/readyz`.
     pub admin_http: Option<String>,
     /// TLS towards clients; `None`: an SSLRequest is answered `N`.
     pub tls: Option<ClientTls>,
@@ -84,6 +84,23 @@ pub struct Process {
     pub log_format: LogFormat,
     /// `None`: no answer is cached.
     pub cache: Option<CacheLimits>,
+    pub log_level: LogLevel,
+    pub log_connections: bool,
+    pub log_disconnections: bool,
+    /// What averages are taken over.
+    pub stats_period: Duration,
+    /// Whatever of `[general]` may be shown.
+    pub settings: Vec<Setting>,
+}
+
+/// One key of `[general]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    pub name: String,
+    pub value: String,
+    pub default: String,
+    /// A reload takes a new value; else the process must be started anew.
+    pub changeable: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +134,7 @@ pub struct Server {
 }
 
 /// What a server is at the moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
     Primary,
     Replica,
@@ -207,6 +224,15 @@ pub enum Credential {
     ScramVerifier(Secret),
     /// `auth = "trust"`: no proof.
     Trust,
+}
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        }
+    }
 }
 
 impl Topology {

@@ -21,6 +21,8 @@ pub struct Channel {
     pub input: BytesMut,
     /// To be written.
     pub output: BytesMut,
+    /// Bytes read and written so far.
+    traffic: (u64, u64),
     recording: Option<Box<Recording>>,
 }
 
@@ -44,7 +46,7 @@ pub enum Stream {
 
 impl Channel {
     pub fn new(stream: Stream) -> Self {
-        Self { stream, input: BytesMut::new(), output: BytesMut::new(), recording: None }
+        Self { stream, input: BytesMut::new(), output: BytesMut::new(), traffic: (0, 0), recording: None }
     }
 
     pub fn is_encrypted(&self) -> bool {
@@ -60,6 +62,35 @@ impl Channel {
         self.stream.tcp().and_then(|stream| stream.peer_addr().ok())
     }
 
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.stream.tcp().and_then(|stream| stream.local_addr().ok())
+    }
+
+    /// Protocol and cipher, where there is encryption: `TLSv1.3/TLS13_AES_256_GCM_SHA384`.
+    pub fn encryption(&self) -> Option<String> {
+        let (version, suite) = match &self.stream {
+            Stream::ServerTls(stream) => {
+                let (_, session) = stream.get_ref();
+                (session.protocol_version(), session.negotiated_cipher_suite())
+            }
+            Stream::ClientTls(stream) => {
+                let (_, session) = stream.get_ref();
+                (session.protocol_version(), session.negotiated_cipher_suite())
+            }
+            Stream::Tcp(_) | Stream::Unix(_) | Stream::Closed => return None,
+        };
+        let version = match version {
+            Some(tokio_rustls::rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => "TLSv1.2",
+        };
+        Some(format!("{version}/{:?}", suite?.suite()))
+    }
+
+    /// Bytes read and written so far.
+    pub fn traffic(&self) -> (u64, u64) {
+        self.traffic
+    }
+
     /// Takes the stream out, to put another layer around it; the buffers must be empty.
     pub fn into_stream(self) -> Stream {
         debug_assert!(self.input.is_empty() && self.output.is_empty(), "bytes of one layer are not the other's");
@@ -72,6 +103,7 @@ impl Channel {
         let mut read = ReadBuf::uninit(&mut scratch);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
         self.input.extend_from_slice(read.filled());
+        self.traffic.0 += read.filled().len() as u64;
         Poll::Ready(Ok(read.filled().len()))
     }
 
@@ -86,6 +118,7 @@ impl Channel {
                 recording.add(&self.output[..written]);
             }
             self.output.advance(written);
+            self.traffic.1 += written as u64;
         }
         self.output.clear();
         match &mut self.stream {

@@ -180,13 +180,25 @@ pub fn put_text_columns(out: &mut BytesMut, names: &[&str]) {
 }
 
 pub fn put_text_row(out: &mut BytesMut, values: &[Option<String>]) {
+    put_row(out, values);
+}
+
+/// RowDescription: name, type, its size and format of each column.
+pub fn put_columns(out: &mut BytesMut, columns: &[(&str, u32, i16, i16)]) {
+    let field = |&(name, oid, size, format): &(&str, u32, i16, i16)| {
+        FieldDescription::new(name.to_owned(), 0, 0, oid, size, -1, format)
+    };
+    encode(&RowDescription::new(columns.iter().map(field).collect()), out);
+}
+
+pub fn put_row(out: &mut BytesMut, values: &[Option<impl AsRef<[u8]>>]) {
     let mut data = BytesMut::new();
     for value in values {
-        match value {
+        match value.as_ref().map(AsRef::as_ref) {
             None => data.put_i32(-1),
-            Some(text) => {
-                data.put_i32(i32::try_from(text.len()).expect("our own rows are short"));
-                data.extend_from_slice(text.as_bytes());
+            Some(value) => {
+                data.put_i32(i32::try_from(value.len()).expect("our own rows are short"));
+                data.extend_from_slice(value);
             }
         }
     }
@@ -250,7 +262,9 @@ fn encode(message: &impl Message, out: &mut BytesMut) {
     message.encode(out).expect("messages of our own making can be encoded");
 }
 
-const TEXT_OID: u32 = 25;
+pub const TEXT_OID: u32 = 25;
+pub const INT8_OID: u32 = 20;
+pub const FLOAT8_OID: u32 = 701;
 
 #[cfg(test)]
 mod tests {

@@ -142,6 +142,8 @@ impl Deref for Cluster {
 /// `pgweir serve` on a free port.
 pub(crate) struct Proxy {
     pub(crate) port: u16,
+    /// Of `/metrics` and the like, if the configuration asks for it.
+    pub(crate) http: Option<u16>,
     pub(crate) config: std::path::PathBuf,
     child: Child,
     /// Ends the proxy when this process is gone (statics are never dropped), as the cluster's own guard ends servers.
@@ -152,16 +154,19 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// The text begins with `[general]`, or with its keys and no header; host and port are added.
     pub(crate) fn start(config: &str) -> Self {
+        Self::start_by(config, |_| {})
+    }
+
+    /// With changes to the command: its environment, where its log goes.
+    pub(crate) fn start_by(config: &str, change: impl FnOnce(&mut Command)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pgweir.toml");
         let config = config.strip_prefix("[general]\n").unwrap_or(config);
         fs::write(&file, format!("[general]\nhost = \"127.0.0.1\"\nport = 0\n{config}")).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_pgweir"))
-            .args(["serve", "--config"])
-            .arg(&file)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgweir"));
+        command.args(["serve", "--config"]).arg(&file).stdout(Stdio::piped());
+        change(&mut command);
+        let mut child = command.spawn().unwrap();
         let watcher = Command::new("sh")
             .args(["-c", "cat >/dev/null; kill -KILL $0", &child.id().to_string()])
             .stdin(Stdio::piped())
@@ -170,16 +175,27 @@ impl Proxy {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = lines.by_ref().map(Result::unwrap).find(|line| line.starts_with("pgweir listens on"));
+        let port_of = |line: &str| line.trim().rsplit(':').next().unwrap().parse().unwrap();
+        let mut http = None;
+        let line = lines.by_ref().map(Result::unwrap).find(|line| {
+            if line.starts_with("pgweir serves HTTP on") {
+                http = Some(port_of(line));
+            }
+            line.starts_with("pgweir listens on")
+        });
         let Some(line) = line else { panic!("pgweir did not start: {:?}", child.wait()) };
         // Read to its end, so that the proxy never waits for a reader.
         thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("pgweir: {line}")));
-        let port = line.trim().rsplit(':').next().unwrap().parse().unwrap();
-        Self { port, config: file, child, watcher, _folder: folder }
+        Self { port: port_of(&line), http, config: file, child, watcher, _folder: folder }
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its end, which something else has caused.
+    pub(crate) fn ended(&mut self) -> std::process::ExitStatus {
+        self.child.wait().unwrap()
     }
 
     /// SIGTERM, and the proxy's end.
@@ -217,7 +233,7 @@ pub(crate) fn psql_as(user: &str, port: u16, database: &str, password: &str, arg
 }
 
 /// Returns when the condition holds; asks again and again, and fails after a minute.
-pub(crate) fn until(condition: impl Fn() -> bool) {
+pub(crate) fn until(mut condition: impl FnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(tokio::time::Instant::now() < deadline, "what was waited for did not come");
