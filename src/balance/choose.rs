@@ -37,6 +37,8 @@ pub struct Need<'a> {
 pub struct Choice {
     pub server: ServerId,
     pub role: Role,
+    /// Of a replica: the moment of the primary that it has caught up with, at least.
+    pub caught_up: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -137,7 +139,8 @@ fn primary<'f>(mut free: impl Iterator<Item = &'f Arc<ServerState>>) -> Option<C
 }
 
 fn choice(state: &Arc<ServerState>) -> Choice {
-    Choice { server: state.server.id, role: state.health().role.unwrap_or(Role::Primary) }
+    let health = state.health();
+    Choice { server: state.server.id, role: health.role.unwrap_or(Role::Primary), caught_up: health.caught_up }
 }
 
 /// The server at `turn`, each as often as its weight says.

@@ -154,6 +154,7 @@ fn reloader(file: PathBuf, shared: &Arc<Shared>) -> impl Fn() -> Result<(), Stri
         match read_again(&file, shared.control.topology().epoch + 1) {
             Ok(topology) => {
                 shared.pools.retain(&topology);
+                shared.renew_cache(&topology);
                 shared.control.apply(topology);
                 taken.add_shared(1);
                 tracing::info!("configuration read again");

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::registry::Client;
 use super::station::Borrowed;
+use super::writes::Writes;
 use crate::backend::{Connection, Pool};
-use crate::balance::InFlight;
+use crate::balance::{Choice, InFlight};
 use crate::topology::{Role, ServerId, ShardId};
 
 /// Given back to its pool by [`Lent::give_back`]; dropped in any other way it is closed, and what runs on it ended.
@@ -14,6 +17,9 @@ pub(super) struct Lent {
     pub shard: ShardId,
     pub server: ServerId,
     pub role: Role,
+    /// Of a replica: the moment of the primary that it had caught up with when it was chosen.
+    pub caught_up: Option<Instant>,
+    pub writes: Writes,
     pool: Arc<Pool>,
     client: Arc<Client>,
     in_flight: Option<InFlight>,
@@ -21,10 +27,12 @@ pub(super) struct Lent {
 
 impl Lent {
     pub(super) fn new(borrowed: Borrowed, shard: ShardId, client: &Arc<Client>) -> Self {
-        let Borrowed { connection, pool, server, role, in_flight } = borrowed;
+        let Borrowed { connection, pool, choice, in_flight } = borrowed;
+        let Choice { server, role, caught_up } = choice;
         client.bind(connection.target());
         let client = Arc::clone(client);
-        Self { connection, shard, server, role, pool, client, in_flight: Some(in_flight) }
+        let (writes, in_flight) = (Writes::default(), Some(in_flight));
+        Self { connection, shard, server, role, caught_up, writes, pool, client, in_flight }
     }
 
     /// To the pool, if it may be used again.
@@ -34,6 +42,8 @@ impl Lent {
         if let Some(in_flight) = self.in_flight.take() {
             in_flight.finish();
         }
+        // Whatever was announced and not ended otherwise.
+        self.writes.end(true);
         self.pool.take_back(self.connection);
     }
 

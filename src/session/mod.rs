@@ -24,6 +24,7 @@ mod station;
 mod transaction;
 mod unit;
 mod wishes;
+mod writes;
 
 use std::sync::Arc;
 

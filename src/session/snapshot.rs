@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::balance::Fleet;
+use crate::cache::{Cache, Space};
 use crate::catalog::Catalog;
 use crate::topology::{Database, Topology};
 
@@ -15,6 +16,9 @@ pub struct Snapshot {
     pub fleet: Arc<Fleet>,
     pub database: Arc<Database>,
     pub catalog: Arc<Catalog>,
+    pub cache: Option<Arc<Cache>>,
+    /// Of each shard, in order: what its answers and writes are tagged by. Nothing while one is not known.
+    pub spaces: Option<Arc<Vec<Arc<Space>>>>,
     /// Of the database.
     pub name: Arc<str>,
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -15,11 +16,12 @@ use super::snapshot::Snapshot;
 use crate::backend::settings::Settings;
 use crate::backend::{Connection, Pool, Pools, Reported};
 use crate::balance::{Access, Choice, Fleet, InFlight, Need, Unfit};
+use crate::cache::Cache;
 use crate::control::{Cluster, Control, Ticket};
 use crate::error::{Error, SqlState};
 use crate::figures::{DatabaseFigures, Figures};
 use crate::statement::{Analysis, Entry, LiteralSpan, ShapeCache};
-use crate::topology::{Consistency, Role, ServerId, ShardId, Topology, User};
+use crate::topology::{Consistency, ServerId, ShardId, Topology, User};
 use crate::wire::message::error_field;
 
 /// One worker's own.
@@ -48,6 +50,8 @@ pub struct Shared {
     /// Turns `true` when nobody is let in any more.
     pub closing: watch::Receiver<bool>,
     pub(super) interner: Interner,
+    /// Of answers; nothing where none is kept.
+    cache: ArcSwapOption<Cache>,
 }
 
 /// See [`Shared::learn`].
@@ -55,6 +59,8 @@ pub struct Shared {
 pub struct Learned {
     pub reported: Vec<(String, String)>,
     pub search_path: Arc<[String]>,
+    /// Transactions read one snapshot unless they say otherwise.
+    pub one_snapshot: bool,
     /// Holds while the topology is this one and the pool hears nothing new.
     epoch: u64,
     pool: Weak<Pool>,
@@ -82,8 +88,7 @@ pub(super) struct Borrower<'a> {
 pub(super) struct Borrowed {
     pub connection: Box<Connection>,
     pub pool: Arc<Pool>,
-    pub server: ServerId,
-    pub role: Role,
+    pub choice: Choice,
     pub in_flight: InFlight,
 }
 
@@ -137,7 +142,10 @@ impl Spill {
 
 impl Shared {
     pub fn new(control: Arc<Control>, closing: watch::Receiver<bool>) -> Self {
+        let limits = control.topology().process.cache;
+        let cache = limits.map(|limits| Cache::new((&limits).into()));
         Self {
+            cache: ArcSwapOption::new(cache),
             control,
             pools: Pools::default(),
             registry: Arc::default(),
@@ -145,6 +153,22 @@ impl Shared {
             closing,
             interner: Interner::default(),
         }
+    }
+
+    /// Follows a new topology, before that is the control plane's: other limits begin with an empty cache.
+    pub fn renew_cache(&self, topology: &Topology) {
+        let known = self.cache.load_full();
+        let next = match (&known, topology.process.cache) {
+            (_, None) => None,
+            (None, Some(limits)) => Some(Cache::new((&limits).into())),
+            (Some(cache), Some(limits)) if *cache.limits() == (&limits).into() => return,
+            (Some(cache), Some(limits)) => Some(cache.replaced((&limits).into())),
+        };
+        self.cache.store(next);
+    }
+
+    pub fn cache(&self) -> Option<Arc<Cache>> {
+        self.cache.load_full()
     }
 
     /// Topology, database and catalog as they are now.
@@ -157,7 +181,8 @@ impl Shared {
         };
         let known = topology.database(database).cloned().ok_or_else(unknown)?;
         let catalog = self.control.catalog(database).map(|cell| cell.current()).unwrap_or_default();
-        Ok(Snapshot { epoch, topology, fleet, database: known, catalog, name: Arc::from(database) })
+        let (cache, spaces) = (self.cache(), self.control.spaces_of(database));
+        Ok(Snapshot { epoch, topology, fleet, database: known, catalog, cache, spaces, name: Arc::from(database) })
     }
 
     /// Brings a snapshot up to date. `true`: something had changed.
@@ -178,11 +203,11 @@ impl Shared {
         known: &mut KnownPools,
     ) -> Option<Borrowed> {
         let Borrower { snapshot, user, worker, begun, .. } = *borrower;
-        let Choice { server, role } = snapshot.fleet.choose(need, begun, &[]).ok()?;
-        let pool = known.get(server, &snapshot.topology, |server| self.pool(server, user, snapshot));
+        let choice = snapshot.fleet.choose(need, begun, &[]).ok()?;
+        let pool = known.get(choice.server, &snapshot.topology, |server| self.pool(server, user, snapshot));
         let connection = pool.lend_at_once(worker)?;
         let pool = Arc::clone(pool);
-        Some(Borrowed { connection, pool, server, role, in_flight: snapshot.fleet.begin(server) })
+        Some(Borrowed { connection, pool, choice, in_flight: snapshot.fleet.begin(choice.server) })
     }
 
     fn pool(&self, server: ServerId, user: &User, snapshot: &Snapshot) -> Arc<Pool> {
@@ -202,11 +227,12 @@ impl Shared {
         let mut tried = Vec::new();
         loop {
             let now = if tried.is_empty() { begun } else { Instant::now() };
-            let (server, role) = choose(fleet, need, &tried, now).await?;
+            let choice = choose(fleet, need, &tried, now).await?;
+            let server = choice.server;
             let in_flight = fleet.begin(server);
             let pool = Arc::clone(known.get(server, topology, |server| self.pool(server, user, snapshot)));
             match pool.lend(worker).await {
-                Ok(connection) => return Ok(Borrowed { connection, pool, server, role, in_flight }),
+                Ok(connection) => return Ok(Borrowed { connection, pool, choice, in_flight }),
                 Err(error) if error.sqlstate == SqlState::UNAVAILABLE => {
                     fleet.suspect(topology.server(server));
                     tried.push(server);
@@ -260,6 +286,8 @@ impl Shared {
         connection.apply(&Settings::default(), &mut report).await?.map_err(refused)?;
         connection.apply(settings, &mut report).await?.map_err(refused)?;
         let path = connection.ask("SHOW search_path").await?.unwrap_or_default();
+        let isolation = connection.ask("SHOW default_transaction_isolation").await?;
+        let one_snapshot = isolation.is_none_or(|isolation| !isolation.starts_with("read "));
         in_flight.finish();
         pool.take_back(connection);
         let pool = Arc::downgrade(&pool);
@@ -267,7 +295,7 @@ impl Shared {
         let name = user.server_user.as_deref().unwrap_or(&user.name);
         let search_path = super::snapshot::search_path(&path, name);
         let epoch = snapshot.topology.epoch;
-        Ok(Learned { reported: told.into_iter().collect(), search_path, epoch, pool, heard })
+        Ok(Learned { reported: told.into_iter().collect(), search_path, one_snapshot, epoch, pool, heard })
     }
 
     pub(super) async fn begin_two_phase(&self, database: &str, home: ShardId) -> Result<Ticket, Error> {
@@ -304,18 +332,13 @@ impl KnownPools {
 }
 
 /// The server that serves `need` best. Where a replica may catch up in a moment, it is waited for.
-async fn choose(
-    fleet: &Fleet,
-    need: &Need<'_>,
-    tried: &[ServerId],
-    mut now: Instant,
-) -> Result<(ServerId, Role), Error> {
+async fn choose(fleet: &Fleet, need: &Need<'_>, tried: &[ServerId], mut now: Instant) -> Result<Choice, Error> {
     let deadline = now + need.database.causal_wait;
     let shard = fleet.shard(&need.database.name, need.shard);
     loop {
         let moved = shard.map(|shard| shard.moved.notified());
         match fleet.choose(need, now, tried) {
-            Ok(choice) => return Ok((choice.server, choice.role)),
+            Ok(choice) => return Ok(choice),
             Err(Unfit::Nobody(error)) => return Err(error),
             Err(Unfit::Wait) => {}
         }
@@ -328,7 +351,7 @@ async fn choose(
         if !waited {
             let primary = Need { access: Access::Primary, ..*need };
             return match fleet.choose(&primary, Instant::now(), tried) {
-                Ok(choice) => Ok((choice.server, choice.role)),
+                Ok(choice) => Ok(choice),
                 Err(Unfit::Nobody(error)) => Err(error),
                 Err(Unfit::Wait) => unreachable!("nobody waits for a primary"),
             };
