@@ -125,6 +125,10 @@ impl Connection {
         self.tainted = true;
     }
 
+    pub fn is_tainted(&self) -> bool {
+        self.tainted
+    }
+
     /// Its session may have been changed out of sight: it is cleared before another client has it.
     pub fn distrust(&mut self) {
         self.unsure = true;

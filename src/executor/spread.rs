@@ -162,6 +162,10 @@ async fn commit(client: &mut Channel, inputs: &mut [&mut Connection], gid: &str)
 /// Second phase. The write has happened: what cannot be told now, recovery tells later.
 async fn finish(client: &mut Channel, others: &mut [&mut Connection], gid: &str) -> Result<(), Broken> {
     let failures = ask_all(client, others, &format!("COMMIT PREPARED '{gid}'")).await;
+    if let Ok(failures) = &failures {
+        // What it prepared is there still: until recovery has seen to it, its write is under way.
+        others.iter_mut().zip(failures).filter(|(_, failure)| failure.is_some()).for_each(|(other, _)| other.taint());
+    }
     let late = match failures {
         Ok(failures) => failures.into_iter().flatten().next().map(|frame| describe_failure(&frame[Header::BYTES..])),
         Err(Broken::Server { error, .. }) => Some(error.to_string()),

@@ -18,6 +18,7 @@ use super::station::Borrower;
 use super::transaction::{Begun, Open, Transaction};
 use super::{Pin, Session, State};
 use crate::balance::Need;
+use crate::cache::Touched;
 use crate::control::Ticket;
 use crate::error::{Error, SqlState};
 use crate::executor::{Broken, Decision, Ended, Request, relay, scatter, spread};
@@ -79,6 +80,9 @@ impl Session {
         let before = open.lent.connection.status;
         let was_in_block = before != Status::Idle;
         open.wrote |= access == Access::Write;
+        let may_commit = !was_in_block || decided.effects.contains(&Effect::Commit);
+        self.touch(&mut open.lent, &decided.touched, may_commit);
+        self.record(client, [&open.lent]);
         open.lent.connection.owed.start_counting();
         let listens = decided.effects.contains(&Effect::Pin("LISTEN"));
         let prepares = only_prepares(&steps);
@@ -186,7 +190,8 @@ impl Session {
             lent.abandon();
             return Err(stopped);
         }
-        Ok(Box::new(Open { lent, wrote: false, changes: Vec::new(), heard: Vec::new(), forgot: false }))
+        let reads_plainly = begun.is_some_and(Begun::is_plain);
+        Ok(Box::new(Open { lent, wrote: false, reads_plainly, changes: Vec::new(), heard: Vec::new(), forgot: false }))
     }
 
     async fn make_ready(&mut self, lent: &mut Lent, begun: Option<&Begun>) -> Result<(), Stopped> {
@@ -257,6 +262,12 @@ impl Session {
             self.note_write(shard, now);
         }
         let status = open.lent.connection.status;
+        let commits = effects.contains(&Effect::Commit);
+        open.reads_plainly &= effects.is_empty() && !failed;
+        match status {
+            Status::Idle => open.lent.writes.end(commits || !(failed || effects.contains(&Effect::Rollback))),
+            _ => open.lent.writes.go_on(commits),
+        }
         let mut pin = None;
         if failed && effects.iter().any(|effect| matches!(effect, Effect::Discard | Effect::ForgetStatements)) {
             // Whether the server came so far is not known.
@@ -270,7 +281,7 @@ impl Session {
             self.end_block(&mut open, committed, was_in_block);
         }
         let pinned = self.client.pinned();
-        let pin = pin.or(pinned).or_else(|| self.is_session_pooled().then_some("session mode"));
+        let pin = pin.or(pinned).or_else(|| self.is_session_pooled().then_some(super::SESSION_MODE));
         if pin != pinned {
             self.client.pin(pin);
         }
@@ -399,6 +410,7 @@ impl Session {
         for (lent, part) in lents.iter_mut().zip(&plan.parts) {
             request.put(&mut lent.connection, part, plan.merge.hidden);
         }
+        self.record(client, &lents);
         let limit = self.snapshot.topology.process.merge_limit;
         let mut inputs: Vec<_> = lents.iter_mut().map(|lent| &mut *lent.connection).collect();
         let ended = scatter(client, &mut inputs, &plan.merge, request, limit).await;
@@ -411,6 +423,7 @@ impl Session {
         client: &mut Channel,
         plan: &Spread,
         request: Request<'_>,
+        touched: &Touched,
     ) -> Result<Result<(), Stopped>, End> {
         self.meter.route = Route::Spread;
         let ticket = match self.name_write(plan).await {
@@ -422,10 +435,18 @@ impl Session {
             Err(stopped) => return Ok(Err(stopped)),
         };
         client.output.extend_from_slice(&self.news.split());
-        let decision =
-            Decision { gid: ticket.as_ref().map(Ticket::gid), limit_bytes: self.snapshot.topology.process.merge_limit };
+        let gid = ticket.as_ref().map(Ticket::gid);
+        for lent in &mut lents {
+            self.touch(lent, touched, false);
+            self.announce(lent, gid);
+        }
+        let decision = Decision { gid, limit_bytes: self.snapshot.topology.process.merge_limit };
         let mut inputs: Vec<_> = lents.iter_mut().map(|lent| &mut *lent.connection).collect();
         let ended = spread(client, &mut inputs, plan, request, &decision).await;
+        if gid.is_some() && matches!(ended, Ok(Ended::Failed(_) | Ended::Refused(_))) {
+            // All was rolled back.
+            lents.iter_mut().for_each(|lent| lent.writes.end(false));
+        }
         drop(ticket);
         let now = Instant::now();
         plan.parts.iter().for_each(|part| self.note_write(part.shard, now));

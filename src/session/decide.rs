@@ -9,6 +9,7 @@ use super::planned::Planned;
 use super::prepared::Prepared;
 use super::transaction::Transaction;
 use super::unit::Frame;
+use crate::cache::Touched;
 use crate::error::{Error, SqlState};
 use crate::plan::{Access, Plan, Route, Scatter, Spread};
 use crate::statement::{Analysis, Kind, LiteralSpan, Parameters, Statement, Values};
@@ -20,6 +21,8 @@ use crate::wire::{Bind, Status};
 pub(super) struct Decided {
     pub way: Way,
     pub effects: SmallVec<[Effect; 2]>,
+    /// What it changes for readers, once its transaction commits.
+    pub touched: Touched,
 }
 
 #[derive(Debug)]
@@ -38,6 +41,7 @@ struct Wanted {
     anywhere: Option<ShardId>,
     access: Option<Access>,
     several: Option<Way>,
+    touched: Touched,
     statements: usize,
 }
 
@@ -84,6 +88,7 @@ impl Session {
         if !complete {
             // More may follow that is not a read.
             wanted.access = Some(Access::Write);
+            wanted.touched = Touched::everything();
         }
         self.conclude(wanted, effects.into())
     }
@@ -135,6 +140,7 @@ impl Session {
         for (statement, template) in analysis.statements.iter().zip(&planned.templates) {
             effects::of(statement, effects);
             effects.extend(template.is_opaque().then_some(Effect::Unseen));
+            wanted.touched.merge(&template.touches().what);
             let plan = template.plan(values)?;
             wanted.add(self, statement, plan)?;
         }
@@ -143,9 +149,10 @@ impl Session {
 
     fn conclude(&self, wanted: Wanted, effects: SmallVec<[Effect; 2]>) -> Result<Decided, Error> {
         let home = self.snapshot.database.home;
+        let touched = wanted.touched;
         if let Some(way) = wanted.several {
             return match &self.transaction {
-                Transaction::Idle if self.pin.is_none() => Ok(Decided { way, effects }),
+                Transaction::Idle if self.pin.is_none() => Ok(Decided { way, effects, touched }),
                 Transaction::Idle => Err(Error::unsupported(
                     "a statement on several shards while the session is bound to one",
                     "The session holds a temporary table, advisory lock, LISTEN or the like.",
@@ -165,7 +172,7 @@ impl Session {
             (_, Some(fixed)) => fixed,
             (_, None) => self.pin.as_ref().map_or_else(|| wanted.anywhere.unwrap_or(home), |pin| pin.lent.shard),
         };
-        Ok(Decided { way: Way::One { shard, access }, effects })
+        Ok(Decided { way: Way::One { shard, access }, effects, touched })
     }
 }
 

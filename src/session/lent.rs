@@ -42,8 +42,10 @@ impl Lent {
         if let Some(in_flight) = self.in_flight.take() {
             in_flight.finish();
         }
-        // Whatever was announced and not ended otherwise.
-        self.writes.end(true);
+        // What was announced and not ended otherwise. A server that did not do as it was told may do it yet.
+        if !self.connection.is_tainted() {
+            self.writes.end(true);
+        }
         self.pool.take_back(self.connection);
     }
 

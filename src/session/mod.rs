@@ -3,6 +3,7 @@
 //! Knows what the client sent and where it goes; nothing of how a client is accepted or authenticated. Names down, rows
 //! up: plans go to `executor`, replies to the client's output.
 
+mod cached;
 mod carried;
 mod carry;
 mod control;
@@ -39,6 +40,7 @@ use crate::backend::settings::Settings;
 use crate::statement::{Analysis, LiteralSpan};
 use crate::topology::{PoolerMode, User};
 use crate::wire::message::put_parameter_status;
+use cached::{Filling, Prefix};
 use lent::Lent;
 use meter::Meter;
 use names::Names;
@@ -74,6 +76,12 @@ pub struct Session {
     wishes: Wishes,
     position: Position,
     known_pools: KnownPools,
+    /// Of keys in the result cache.
+    prefix: Prefix,
+    /// What the unit that is served may give to the result cache.
+    filling: Option<Box<Filling>>,
+    /// Transactions read one snapshot unless they say otherwise.
+    one_snapshot: bool,
     meter: Meter,
 }
 
@@ -88,6 +96,8 @@ pub struct Welcome {
     pub settings: Settings,
     pub search_path: Arc<[String]>,
     pub reported: Vec<(String, String)>,
+    /// Transactions read one snapshot unless they say otherwise.
+    pub one_snapshot: bool,
 }
 
 impl Session {
@@ -114,6 +124,9 @@ impl Session {
             wishes: Wishes::default(),
             position: Position::default(),
             known_pools: KnownPools::default(),
+            prefix: Prefix::default(),
+            filling: None,
+            one_snapshot: welcome.one_snapshot,
             meter,
         };
         session.derive();
@@ -206,6 +219,8 @@ impl Session {
     }
 }
 
+/// Why a client in session mode keeps its connection.
+const SESSION_MODE: &str = "session mode";
 /// They follow from settings that the server reports under other names.
 const WHO_ONE_IS: [&str; 2] = ["is_superuser", "session_authorization"];
 /// Lists of reported values that a session keeps in mind: one for each server, as a rule.

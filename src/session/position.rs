@@ -26,6 +26,13 @@ impl Position {
         self.of(shard).replica_read = Some((now, server));
     }
 
+    /// The session was shown the shard's rows as they were at `then`, or a little earlier: not by a server that it could
+    /// be told to stay with.
+    pub(super) fn saw(&mut self, shard: ShardId, then: Instant) {
+        let write = &mut self.of(shard).write;
+        *write = (*write).max(Some(then));
+    }
+
     /// A replica must have caught up to a later rung than this to serve the session.
     pub(super) fn floor(&self, shard: ShardId) -> Floor {
         let seen = self.0.iter().find(|(known, _)| *known == shard).map(|(_, seen)| *seen).unwrap_or_default();

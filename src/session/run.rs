@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use tokio::time::timeout;
 use tracing::{Instrument, Span};
 
+use super::cached::{Looked, put_bound_entry, put_entry};
 use super::carry::{Carriage, Halted, Stopped};
 use super::decide::{Decided, Way, check_failed};
 use super::digest::{Step, Steps, only_prepares};
@@ -19,9 +20,11 @@ use super::transaction::Transaction;
 use super::unit::{self, Extended, STATEMENT_BYTES, Unit};
 use super::{Client, Session, State};
 use crate::backend::{Event, Verdict};
+use crate::cache::Touched;
 use crate::error::{Error, SqlState};
 use crate::executor::Request;
 use crate::plan::Access;
+use crate::statement::Values;
 use crate::wire::frame::{Header, malformed};
 use crate::wire::message::{put_bare, put_ready};
 use crate::wire::{Bind, Channel, frame};
@@ -69,6 +72,9 @@ impl Session {
                     None => serving.await,
                     Some(client) => within(limit, &client, serving).await,
                 };
+                if outcome.is_ok() {
+                    self.fill_cache(client);
+                }
                 self.end(&span);
                 outcome
             }
@@ -86,6 +92,8 @@ impl Session {
     }
 
     fn end(&mut self, span: &Span) {
+        // What was to be kept and was not answered after all, the next one asks again.
+        self.filling = None;
         let is_idle = matches!(self.transaction, Transaction::Idle);
         self.client.become_(if is_idle { State::Idle } else { State::InTransaction });
         let took = self.meter.end(is_idle);
@@ -120,8 +128,19 @@ impl Session {
                     return Ok(());
                 }
                 let planned = entry.extra.get(&entry.analysis, &self.snapshot, &self.search_path);
-                match self.check_block(&entry.analysis) {
+                let decided = match self.check_block(&entry.analysis) {
                     Ok(()) => self.decide_query(text, &entry.analysis, literals, &planned),
+                    Err(error) => Err(error),
+                };
+                let values = Values { text, literals, parameters: None };
+                match self.look_up_query(decided, &planned, &values).await {
+                    Ok(Looked::Hit(entry)) => {
+                        client.input.advance(header.length);
+                        put_entry(&mut client.output, &entry);
+                        put_ready(&mut client.output, self.transaction.status());
+                        return Ok(());
+                    }
+                    Ok(Looked::Not(decided)) => Ok(decided),
                     Err(error) => Err(error),
                 }
             }
@@ -175,7 +194,7 @@ impl Session {
     /// What was not understood goes to home's primary.
     fn unread(&self) -> Decided {
         let way = Way::One { shard: self.snapshot.database.home, access: Access::Write };
-        Decided { way, effects: SmallVec::new() }
+        Decided { way, effects: SmallVec::new(), touched: Touched::everything() }
     }
 
     /// A text too long to be understood goes to the primary as it comes, where there is only one.
@@ -203,6 +222,17 @@ impl Session {
         let decided = self
             .check_block_of(&steps)
             .and_then(|()| self.decide_steps(&steps, &unit.frames, &client.input, unit.complete || prepares));
+        let decided = match self.look_up_steps(decided, &steps, &unit.frames, &client.input).await {
+            Ok(Looked::Hit(entry)) => {
+                client.input.advance(end);
+                self.names.settle(Done::All);
+                put_bound_entry(&mut client.output, &entry, &steps);
+                put_ready(&mut client.output, self.transaction.status());
+                return Ok(());
+            }
+            Ok(Looked::Not(decided)) => Ok(decided),
+            Err(error) => Err(error),
+        };
         match decided {
             Err(error) => {
                 self.names.settle(Done::Some(0));
@@ -274,7 +304,7 @@ impl Session {
         let ddl = decided.effects.contains(&super::effects::Effect::Ddl);
         let outcome = match &decided.way {
             Way::Scatter(plan, access) => self.carry_scatter(client, plan, *access, request).await?,
-            Way::Spread(plan) => self.carry_spread(client, plan, request).await?,
+            Way::Spread(plan) => self.carry_spread(client, plan, request, &decided.touched).await?,
             Way::One { .. } => unreachable!("one shard is relayed"),
         };
         if ddl {

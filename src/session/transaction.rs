@@ -25,10 +25,20 @@ pub(super) struct Begun {
     pub serializable: bool,
 }
 
+impl Begun {
+    /// A BEGIN of which each statement reads what is current, and nothing since.
+    pub(super) fn is_plain(&self) -> bool {
+        let text = self.texts.first().map(|text| text.to_ascii_lowercase());
+        self.texts.len() == 1 && text.is_some_and(|text| !text.contains("isolation"))
+    }
+}
+
 pub(super) struct Open {
     pub lent: Lent,
     /// Something ran that is not a proven read.
     pub wrote: bool,
+    /// Nothing ran but reads, each of what was current.
+    pub reads_plainly: bool,
     /// Settings changed inside the block, for the connection's own account when it commits.
     pub changes: Vec<Change>,
     /// The connection knows already that the unit made its server forget all prepared statements.

@@ -45,7 +45,8 @@ impl Session {
 impl Writes {
     /// The transaction, or the statement by itself, is over.
     pub(super) fn end(&mut self, committed: bool) {
-        self.go_on(committed);
+        // A procedure that failed may have committed before.
+        self.go_on(committed || self.touched.is_everything());
         self.touched = Touched::nothing();
     }
 
