@@ -27,7 +27,7 @@ postgresql:
 	  || $(MAKE) --no-print-directory install PACKAGES=postgresql-client
 
 # What the trials through drivers need: .drivers/venv with psycopg and asyncpg, .drivers/node_modules with pg.
-DRIVERS_PYTHON = psycopg[binary]>=3.2 asyncpg>=0.30
+DRIVERS_PYTHON = psycopg[binary,pool]>=3.2 asyncpg>=0.30
 DRIVERS_NODE = pg@8
 
 drivers: .drivers/python .drivers/node
@@ -36,7 +36,7 @@ drivers: .drivers/python .drivers/node
 	@python3 -c 'import ensurepip, venv' 2>/dev/null \
 	  || $(MAKE) --no-print-directory install PACKAGES="python3 python3-venv"
 	python3 -m venv .drivers/venv
-	.drivers/venv/bin/pip install --quiet --no-input --disable-pip-version-check $(patsubst %,'%',$(DRIVERS_PYTHON))
+	.drivers/venv/bin/python -m pip install --quiet --no-input --disable-pip-version-check $(patsubst %,'%',$(DRIVERS_PYTHON))
 	@touch $@
 
 .drivers/node: Makefile

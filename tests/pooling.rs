@@ -650,7 +650,7 @@ const TIES: &[(&str, &str, &str)] = &[
     ("listen tied", "LISTEN", "select 7 from pg_listening_channels()"),
     ("prepare tied as select 7", "PREPARE", "execute tied"),
     ("begin; declare tied cursor with hold for select 7; commit", "cursor WITH HOLD", "fetch tied"),
-    ("select set_config('my.tied', '7', false)", "set_config", "show my.tied"),
+    ("select set_config(name, '7', false) from (values ('my.tied')) known(name)", "set_config", "show my.tied"),
 ];
 
 #[test]
@@ -668,6 +668,31 @@ fn what_lives_in_a_server_session_ties_the_client_to_it() {
         until(|| bench.pinned_by().is_empty());
         until(|| direct(&format!("select count(*) from pg_stat_activity where pid = {pid}")) == "0");
     }
+}
+
+#[test]
+fn set_config_of_known_values_is_a_setting_like_others() {
+    let bench = Bench::start("configuring", "default_pool_size = 1");
+    let (mut client, mut plain) = (bench.client(), bench.client());
+    let look = "select current_setting('my.own', true)";
+    client.rows("select current_setting('jit'), set_config('my.own', '7', false) as new");
+    let given = [parse("", "select set_config($1, $2, $3)"), bind("", &["My.Other", "8", "f"]), execute()];
+    client.extended(&given);
+    for _ in 0..3 {
+        assert_eq!(
+            plain.value("select concat(current_setting('my.own', true), current_setting('my.other', true))"),
+            ""
+        );
+        assert_eq!((client.value(look), client.value("show my.other")), ("7".to_owned(), "8".to_owned()));
+    }
+    client.rows("begin; select set_config('my.own', '9', true)");
+    assert_eq!(client.value(look), "9");
+    client.rows("commit");
+    client.rows("begin; select set_config('my.own', '10', false); rollback");
+    assert_eq!((client.value(look), bench.pinned_by().len()), ("7".to_owned(), 0));
+    client.rows("select set_config('my.own', null, false)");
+    assert_eq!(client.value("select coalesce(current_setting('my.own', true), '')"), "");
+    assert_eq!(client.refusal("select set_config('standard_conforming_strings', 'off', false)"), "0A000");
 }
 
 #[test]

@@ -25,7 +25,10 @@ fn shop() -> &'static (Proxy, &'static Cluster) {
 }
 
 async fn client() -> Client {
-    let port = tokio::task::spawn_blocking(|| shop().0.port).await.unwrap();
+    client_of(tokio::task::spawn_blocking(|| shop().0.port).await.unwrap()).await
+}
+
+async fn client_of(port: u16) -> Client {
     let login = format!("host=127.0.0.1 port={port} user={APP} password='{PASSWORD}' dbname=shop");
     let (client, connection) = tokio_postgres::connect(&login, NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -129,7 +132,8 @@ async fn what_cannot_be_carried_out_is_refused_with_its_reason() {
         ("update people set user_id = 5 where user_id = 4", "0A000"),
         ("select 1 /* pgweir: shard=9 */", "22023"),
         ("copy people from stdin", "0A000"),
-        ("selec", "0A000"),
+        ("selec", "42601"),
+        ("table people", "0A000"),
         ("set standard_conforming_strings = off", "0A000"),
     ] {
         assert_eq!(sqlstate(&client, sql).await, expected, "{sql}");
@@ -138,19 +142,99 @@ async fn what_cannot_be_carried_out_is_refused_with_its_reason() {
 }
 
 #[tokio::test]
-async fn a_transaction_stays_on_its_shard() {
-    let client = client().await;
+async fn a_transaction_reaches_the_shards_it_needs_and_ends_on_all_of_them() {
+    let (client, cluster) = (client().await, shop().1);
+    let bodies = "select body from notes where user_id in (50, 1050) order by user_id";
     client.simple_query("insert into notes values (50, 1, 'a'), (1050, 1, 'a')").await.unwrap();
     client.batch_execute("begin; update notes set body = 'b' where user_id = 50").await.unwrap();
-    assert_eq!(rows(&client, "select body from notes where user_id = 50").await, ["b"]);
-    assert_eq!(sqlstate(&client, "select body from notes where user_id = 1050").await, "0A000");
-    assert_eq!(sqlstate(&client, "select 1").await, "25P02");
-    client.batch_execute("rollback").await.unwrap();
-    assert_eq!(rows(&client, "select body from notes where user_id = 50").await, ["a"]);
-    client.batch_execute("begin").await.unwrap();
+    assert_eq!(rows(&client, bodies).await, ["b", "a"]);
+    client.batch_execute("savepoint s").await.unwrap();
     client.batch_execute("update notes set body = 'c' where user_id = 1050").await.unwrap();
+    client.batch_execute("update notes set body = 'd' where user_id in (50, 1050)").await.unwrap();
+    assert_eq!(rows(&client, bodies).await, ["d", "d"]);
+    assert_eq!(sqlstate(&client, "select 1/0 from notes where user_id = 50").await, "22012");
+    assert_eq!(sqlstate(&client, "select body from notes where user_id = 1050").await, "25P02");
+    client.batch_execute("rollback to s").await.unwrap();
+    assert_eq!(rows(&client, bodies).await, ["b", "a"]);
+    client.batch_execute("update notes set body = 'e' where user_id = 1050").await.unwrap();
+    assert_eq!(rows(&self::client().await, bodies).await, ["a", "a"]);
     client.batch_execute("commit").await.unwrap();
-    assert_eq!(rows(&client, "select body from notes where user_id = 1050").await, ["c"]);
+    assert_eq!(rows(&client, bodies).await, ["b", "e"]);
+    client.batch_execute("begin; update notes set body = 'f' where user_id = 50").await.unwrap();
+    client.batch_execute("update notes set body = 'f' where user_id = 1050").await.unwrap();
+    client.batch_execute("rollback").await.unwrap();
+    assert_eq!(rows(&client, bodies).await, ["b", "e"]);
+    assert_eq!(cluster.sql_everywhere("select count(*) from pg_prepared_xacts"), ["0", "0"]);
+}
+
+#[tokio::test]
+async fn a_transaction_that_one_shard_cannot_commit_is_committed_nowhere() {
+    let (client, cluster) = (client().await, shop().1);
+    client
+        .simple_query(
+            "create table slots(user_id bigint, slot int, unique (user_id, slot) deferrable initially deferred)",
+        )
+        .await
+        .unwrap();
+    client.simple_query("insert into slots values (1, 1), (1001, 1)").await.unwrap();
+    for (first, second) in [(1, 1001), (1001, 1)] {
+        client.batch_execute("begin").await.unwrap();
+        client.simple_query(&format!("insert into slots values ({first}, 2)")).await.unwrap();
+        client.simple_query(&format!("insert into slots values ({second}, 1)")).await.unwrap();
+        assert_eq!(sqlstate(&client, "commit").await, "23505");
+        assert_eq!(cluster.sql_everywhere("select count(*) from slots"), ["1", "1"]);
+        assert_eq!(rows(&client, "select count(*) from slots").await, ["2"], "the session goes on");
+    }
+    assert_eq!(cluster.sql_everywhere("select count(*) from pg_prepared_xacts"), ["0", "0"]);
+    client.simple_query("drop table slots").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_block_that_the_proxy_has_failed_is_not_committed() {
+    let (client, cluster) = (client().await, shop().1);
+    client.simple_query("insert into notes values (60, 1, 'a'), (1060, 1, 'a')").await.unwrap();
+    let refused = "select distinct on (body) body from notes";
+    for reached in ["60", "60, 1060"] {
+        client.batch_execute("begin").await.unwrap();
+        let update = format!("update notes set body = 'lost' where user_id in ({reached})");
+        client.simple_query(&update).await.unwrap();
+        assert_eq!(sqlstate(&client, refused).await, "0A000");
+        assert_eq!(sqlstate(&client, "select 1").await, "25P02");
+        client.simple_query("commit").await.unwrap();
+        assert_eq!(cluster.sql_everywhere("select count(*) from notes where body = 'lost'"), ["0", "0"]);
+    }
+}
+
+#[tokio::test]
+async fn some_transactions_must_stay_on_one_shard() {
+    let client = client().await;
+    for begin in ["begin isolation level repeatable read", "start transaction isolation level serializable"] {
+        client.batch_execute(begin).await.unwrap();
+        client.simple_query("select body from notes where user_id = 70").await.unwrap();
+        assert_eq!(sqlstate(&client, "select body from notes where user_id = 1070").await, "0A000");
+        client.batch_execute("rollback").await.unwrap();
+    }
+    client.batch_execute("begin; create temp table own as select body from notes where user_id = 70").await.unwrap();
+    assert_eq!(sqlstate(&client, "select body from notes where user_id = 1070").await, "0A000");
+    client.batch_execute("rollback").await.unwrap();
+}
+
+#[tokio::test]
+async fn writes_on_several_shards_can_be_refused() {
+    let port = tokio::task::spawn_blocking(|| {
+        let proxy = Proxy::start(&format!("cross_shard_writes = \"refuse\"\n{}", shop().1.toml()));
+        let port = proxy.port;
+        // It serves until the tests end.
+        Box::leak(Box::new(proxy));
+        port
+    });
+    let client = client_of(port.await.unwrap()).await;
+    client.simple_query("insert into notes values (80, 1, 'a')").await.unwrap();
+    assert_eq!(sqlstate(&client, "insert into notes values (81, 1, 'a'), (1081, 1, 'a')").await, "0A000");
+    client.batch_execute("begin; update notes set body = 'b' where user_id = 80").await.unwrap();
+    assert_eq!(rows(&client, "select count(*) from notes where user_id in (80, 1080)").await, ["1"]);
+    assert_eq!(sqlstate(&client, "update notes set body = 'b' where user_id = 1080").await, "0A000");
+    client.batch_execute("rollback").await.unwrap();
 }
 
 #[tokio::test]

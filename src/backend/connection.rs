@@ -18,7 +18,7 @@ use super::settings::{Settings, difference};
 use crate::error::{Error, SqlState};
 use crate::topology::Server;
 use crate::wire::frame::{Header, client, malformed, server};
-use crate::wire::message::{error_field, put_bare, put_named, put_query};
+use crate::wire::message::{error_field, put_bare, put_named, put_parse, put_query};
 use crate::wire::{CancelKey, Channel, Status};
 
 /// Owned by whoever uses it; dropping it closes it and frees its place in the pool.
@@ -263,6 +263,20 @@ impl Connection {
             put_query(&mut self.channel.output, sql);
             self.owed.push(Cause::Query, Payee::Nobody);
         }
+        self.finish(report).await
+    }
+
+    /// What the server has against a statement, which is not run.
+    pub async fn check(&mut self, sql: &str) -> Result<Result<(), Bytes>, Error> {
+        put_parse(&mut self.channel.output, "", sql.as_bytes(), &[]);
+        put_bare(&mut self.channel.output, client::SYNC);
+        self.owed.push(Cause::Parse(None), Payee::Nobody);
+        self.owed.push(Cause::Sync, Payee::Nobody);
+        self.finish(&mut |_, _| {}).await
+    }
+
+    /// Sends what waits and reads everything that is owed.
+    async fn finish(&mut self, report: &mut (dyn FnMut(&str, &str) + Send)) -> Result<Result<(), Bytes>, Error> {
         let mut failure = None;
         self.channel.flush().await.map_err(|cause| self.lost(&cause))?;
         while !self.owed.is_empty() {

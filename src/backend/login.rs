@@ -140,7 +140,8 @@ async fn become_ready(
 }
 
 /// Name and value of a ParameterStatus.
-pub(super) fn read_parameter(mut body: &[u8]) -> Result<(String, String), Error> {
+/// Name and value of a ParameterStatus body.
+pub fn read_parameter(mut body: &[u8]) -> Result<(String, String), Error> {
     let mut text = || crate::wire::frame::take_text(&mut body).map(|text| String::from_utf8_lossy(text).into_owned());
     Ok((text()?, text()?))
 }

@@ -46,6 +46,15 @@ fn set(sql: &mut String, name: &str, value: &str) {
     written.expect("a String takes everything");
 }
 
+/// `SET LOCAL` of a value as SET takes it.
+pub fn local(name: &str, value: &str) -> String {
+    match name {
+        "session_authorization" => format!("SET LOCAL SESSION AUTHORIZATION {value}"),
+        "role" => format!("SET LOCAL ROLE {value}"),
+        _ => format!("SET LOCAL {} TO {value}", identifier(name)),
+    }
+}
+
 fn reset(sql: &mut String, name: &str) {
     let written = match name {
         "session_authorization" => write!(sql, "RESET SESSION AUTHORIZATION;"),

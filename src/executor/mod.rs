@@ -5,9 +5,11 @@
 mod relay;
 mod request;
 mod scatter;
+mod single;
 mod spread;
 
 pub use relay::{BUFFER_BYTES, Broken, Unit, move_front, relay};
 pub use request::Request;
-pub use scatter::{Ended, scatter};
-pub use spread::{Decision, spread};
+pub use scatter::{Ended, rows_of_each, scatter};
+pub use single::{describe, drain_all, single};
+pub use spread::{Decision, commit_blocks, spread};

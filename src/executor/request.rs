@@ -18,13 +18,17 @@ pub enum Request<'a> {
         bind: &'a Bind<'a>,
         /// The client asked for the portal's description.
         described: bool,
+        /// The client has been told already that it is bound.
+        bound: bool,
+        /// So many rows are wanted at most; 0: all.
+        rows: u32,
     },
 }
 
 impl Request<'_> {
-    /// Puts the part on the connection; it is sent with the next flush. `hidden`: output columns
-    /// of the part that the client does not know of.
-    pub fn put(self, connection: &mut Connection, part: &Part, hidden: usize) {
+    /// Puts the part on the connection; it is sent with the next flush. `hidden`: output columns of the part that the
+    /// client does not know of; `rows`: how many are of use at most, 0 for all.
+    pub fn put(self, connection: &mut Connection, part: &Part, hidden: usize, rows: u32) {
         let mut owe = |cause| connection.owed.push(cause, Payee::Client);
         let out = &mut connection.channel.output;
         match self {
@@ -46,7 +50,7 @@ impl Request<'_> {
                 put_parse(out, "", text, &types);
                 bind.put_part(out, chosen, hidden);
                 put_named(out, client::DESCRIBE, b'P', "");
-                put_execute(out, "", 0);
+                put_execute(out, "", rows);
                 put_bare(out, client::SYNC);
                 [Cause::Parse(None), Cause::Bind, Cause::DescribePortal, Cause::Execute, Cause::Sync]
                     .into_iter()
@@ -65,5 +69,18 @@ impl Request<'_> {
 
     pub fn is_extended(self) -> bool {
         matches!(self, Self::Extended { .. })
+    }
+
+    /// The client is to be told that its portal is bound.
+    pub fn announces_bind(self) -> bool {
+        matches!(self, Self::Extended { bound: false, .. })
+    }
+
+    /// How many rows the client wants at most; 0: all.
+    pub fn rows(self) -> u32 {
+        match self {
+            Self::Simple { .. } => 0,
+            Self::Extended { rows, .. } => rows,
+        }
     }
 }

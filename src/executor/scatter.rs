@@ -4,7 +4,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::relay::{BUFFER_BYTES, Broken, fatal_of, poll_client};
 use super::request::Request;
-use crate::backend::{Connection, Event, Verdict};
+use super::single::Report;
+use crate::backend::{Connection, Event, Verdict, read_parameter};
 use crate::error::Error;
 use crate::merge::{Columns, Merge, Merger, Step};
 use crate::wire::frame::{Header, server};
@@ -55,23 +56,40 @@ pub async fn scatter(
         Ok(merger) => merger,
         Err(error) => return Ok(Ended::Refused(error)),
     };
-    if request.is_extended() {
+    if request.announces_bind() {
         put_bare(&mut client.output, server::BIND_COMPLETE);
     }
     if request.wants_columns() {
         let body = columns.visible(merge);
         frame::put(&mut client.output, server::ROW_DESCRIPTION, |out| out.extend_from_slice(&body));
     }
-    rows(client, inputs, &mut merger).await
+    rows(client, inputs, &mut merger, request.rows()).await
 }
 
-async fn rows(client: &mut Channel, inputs: &mut [&mut Connection], merger: &mut Merger) -> Result<Ended, Broken> {
+/// How many rows of each shard are of use where the client wants `rows` at most; 0: all.
+pub fn rows_of_each(merge: &Merge, rows: u32) -> u32 {
+    let passes = merge.aggregate.is_none() && !merge.distinct;
+    let most = u32::try_from(merge.offset).ok().and_then(|offset| rows.checked_add(offset));
+    if passes && rows > 0 { most.unwrap_or(0) } else { 0 }
+}
+
+async fn rows(
+    client: &mut Channel,
+    inputs: &mut [&mut Connection],
+    merger: &mut Merger,
+    most: u32,
+) -> Result<Ended, Broken> {
     let mut given: u64 = 0;
+    let mut suspended = false;
     loop {
         let fed = match merger.step() {
             Ok(Step::Row(row)) => {
                 frame::put(&mut client.output, server::DATA_ROW, |out| out.extend_from_slice(&row));
                 given += 1;
+                if given == u64::from(most) {
+                    suspended = true;
+                    break;
+                }
                 if client.output.len() >= BUFFER_BYTES {
                     client.flush().await.map_err(Broken::Client)?;
                 }
@@ -99,7 +117,11 @@ async fn rows(client: &mut Channel, inputs: &mut [&mut Connection], merger: &mut
             return Ok(Ended::Failed(failure));
         }
     }
-    put_command_complete(&mut client.output, &format!("SELECT {given}"));
+    if suspended {
+        put_bare(&mut client.output, server::PORTAL_SUSPENDED);
+    } else {
+        put_command_complete(&mut client.output, &format!("SELECT {given}"));
+    }
     Ok(Ended::Done)
 }
 
@@ -135,7 +157,7 @@ async fn row(client: &mut Channel, input: &mut Connection) -> Result<Row, Broken
         let (kind, frame) = next(client, input).await?;
         match kind {
             server::DATA_ROW => return Ok(Row::One(frame.slice(Header::BYTES..))),
-            server::COMMAND_COMPLETE => return Ok(Row::End),
+            server::COMMAND_COMPLETE | server::PORTAL_SUSPENDED => return Ok(Row::End),
             server::ERROR => return Ok(Row::Failed(frame)),
             _ => {}
         }
@@ -157,12 +179,25 @@ pub(super) async fn drain(client: &mut Channel, input: &mut Connection) -> Resul
 /// The next frame that is an answer; notices go to the client on the way. Meanwhile the client is served too: what it
 /// has been sent is written, and its leaving is seen.
 pub(super) async fn next(client: &mut Channel, input: &mut Connection) -> Result<(u8, Bytes), Broken> {
+    next_reporting(client, input, &mut |_, _| {}).await
+}
+
+/// As [`next`]; `report` hears of ParameterStatus messages.
+pub(super) async fn next_reporting(
+    client: &mut Channel,
+    input: &mut Connection,
+    report: Report<'_>,
+) -> Result<(u8, Bytes), Broken> {
     let untrusted = |error| Broken::Server { error, midway: false };
     loop {
         while let Some((settled, header)) = input.settle_whole().map_err(untrusted)? {
             let frame: BytesMut = input.channel.input.split_to(header.length);
             match (settled.verdict, settled.event) {
-                (Verdict::Parameter | Verdict::Notification, _) => {}
+                (Verdict::Parameter, _) => {
+                    let (name, value) = read_parameter(&frame[Header::BYTES..]).map_err(untrusted)?;
+                    report(&name, &value);
+                }
+                (Verdict::Notification, _) => {}
                 (_, Event::Failed(_)) if crate::backend::is_fatal(&frame[Header::BYTES..]) => {
                     let error = fatal_of(input, &frame[Header::BYTES..]);
                     return Err(Broken::Server { error, midway: false });

@@ -16,6 +16,14 @@ use crate::wire::frame::{Header, server};
 use crate::wire::message::{put_bare, put_command_complete, put_query, put_warning};
 use crate::wire::{Channel, frame};
 
+/// A commit that the client has been told of must outlive a crash, whatever the session's `synchronous_commit` is.
+macro_rules! raise {
+    () => {
+        "SELECT set_config('synchronous_commit','on',true) \
+         WHERE current_setting('synchronous_commit') IN ('off','local','remote_write')"
+    };
+}
+
 /// How one write comes to its end.
 pub struct Decision<'a> {
     /// The name of its prepared transactions; `None`: each part commits by itself.
@@ -41,7 +49,7 @@ pub async fn spread(
         }
     }
     for (input, part) in inputs.iter_mut().zip(&plan.parts) {
-        request.put(input, part, 0);
+        request.put(input, part, 0, 0);
         send(client, input).await?;
     }
     let mut answers = Answers::default();
@@ -114,7 +122,7 @@ impl Answers {
     }
 
     fn give(self, client: &mut Channel, plan: &Spread, request: Request<'_>) {
-        if request.is_extended() {
+        if request.announces_bind() {
             put_bare(&mut client.output, server::BIND_COMPLETE);
         }
         match &self.columns {
@@ -126,13 +134,53 @@ impl Answers {
             }
             _ => {}
         }
-        let mut rows: Vec<_> = self.rows.into_iter().map(Vec::into_iter).collect();
-        for &part in &plan.row_order {
-            let row = rows.get_mut(usize::from(part)).and_then(Iterator::next);
-            row.iter().for_each(|row| client.output.extend_from_slice(row));
+        let tag = tag(&self.tags, plan.tag);
+        let rows = in_order(self.rows, &plan.row_order);
+        let most = usize::try_from(request.rows()).unwrap_or(usize::MAX);
+        if most > 0 && rows.len() >= most {
+            rows[..most].iter().for_each(|row| client.output.extend_from_slice(row));
+            put_bare(&mut client.output, server::PORTAL_SUSPENDED);
+        } else {
+            rows.iter().for_each(|row| client.output.extend_from_slice(row));
+            put_command_complete(&mut client.output, &tag);
         }
-        rows.into_iter().flatten().for_each(|row| client.output.extend_from_slice(&row));
-        put_command_complete(&mut client.output, &tag(&self.tags, plan.tag));
+    }
+}
+
+/// The parts' rows in the order of the statement.
+fn in_order(rows: Vec<Vec<Bytes>>, row_order: &[u16]) -> Vec<Bytes> {
+    let mut rows: Vec<_> = rows.into_iter().map(Vec::into_iter).collect();
+    let next = |&part: &u16| rows.get_mut(usize::from(part)).and_then(Iterator::next);
+    let mut ordered: Vec<Bytes> = row_order.iter().filter_map(next).collect();
+    ordered.extend(rows.into_iter().flatten());
+    ordered
+}
+
+/// Commits the blocks that are open on `inputs`, home first, all or none. Nothing is open there afterwards.
+pub async fn commit_blocks(client: &mut Channel, inputs: &mut [&mut Connection], gid: &str) -> Result<Ended, Broken> {
+    let failures = ask_all(client, inputs, RAISE).await?;
+    let failure = match failures.into_iter().flatten().next() {
+        None => commit(client, inputs, gid).await?,
+        Some(failure) => {
+            ask_all(client, inputs, "ROLLBACK").await?;
+            Some(Failure::Server(failure))
+        }
+    };
+    Ok(match failure {
+        None => Ended::Done,
+        Some(failure) => failure.tell(client),
+    })
+}
+
+impl Failure {
+    fn tell(self, client: &mut Channel) -> Ended {
+        match self {
+            Self::Proxy(error) => Ended::Refused(error),
+            Self::Server(frame) => {
+                client.output.extend_from_slice(&frame);
+                Ended::Failed(frame)
+            }
+        }
     }
 }
 
@@ -191,13 +239,7 @@ async fn give_up(
             ask(client, input, "ROLLBACK").await?;
         }
     }
-    Ok(match failure {
-        Failure::Proxy(error) => Ended::Refused(error),
-        Failure::Server(frame) => {
-            client.output.extend_from_slice(&frame);
-            Ended::Failed(frame)
-        }
-    })
+    Ok(failure.tell(client))
 }
 
 /// Runs a text of the proxy's own on each; gives each one's ErrorResponse frame.
@@ -256,9 +298,8 @@ fn tag(tags: &[String], how: Tag) -> String {
     }
 }
 
-/// A commit that the client has been told of must outlive a crash, whatever the session's `synchronous_commit` is.
-const BEGIN: &str = "BEGIN;SELECT set_config('synchronous_commit','on',true) \
-                     WHERE current_setting('synchronous_commit') IN ('off','local','remote_write')";
+const BEGIN: &str = concat!("BEGIN;", raise!());
+const RAISE: &str = raise!();
 
 #[cfg(test)]
 mod tests {

@@ -16,7 +16,7 @@ use super::transaction::Transaction;
 use super::unit::Frame;
 use super::{SESSION_MODE, Session};
 use crate::backend::settings::Settings;
-use crate::cache::{Answer, Cache, Entry, Fill, Found, KeyBytes, Lead, Origin, Reason, Space};
+use crate::cache::{Answer, Cache, Entry, Fill, Found, KeyBytes, Lead, Origin, Place, Reason};
 use crate::error::{Error, SqlState};
 use crate::figures::Route;
 use crate::plan::Template;
@@ -57,6 +57,9 @@ pub(super) struct Filling {
     sent: Instant,
     origins: SmallVec<[Origin; 1]>,
 }
+
+/// Where the tables are that a read reads.
+type Places = SmallVec<[Place; 1]>;
 
 /// The part of a key that changes with the session's state only.
 #[derive(Default)]
@@ -170,11 +173,7 @@ impl Session {
     }
 
     /// Whether the cache may be asked, as the session stands; how long an answer lives, and where its tables are.
-    fn ask_cache(
-        &self,
-        decided: &Decided,
-        question: &Question<'_>,
-    ) -> Result<(Duration, SmallVec<[Arc<Space>; 1]>), Reason> {
+    fn ask_cache(&self, decided: &Decided, question: &Question<'_>) -> Result<(Duration, Places), Reason> {
         let cacheable = question.template.cacheable(question.values)?;
         if self.client.pinned().is_some_and(|reason| reason != SESSION_MODE) {
             return Err(Reason::Pinned);
@@ -206,7 +205,7 @@ impl Session {
         match &self.transaction {
             Transaction::Idle => Ok(()),
             Transaction::Begun(begun) if default && begun.is_plain() => Ok(()),
-            Transaction::Open(open) if open.wrote => Err(Reason::Wrote),
+            Transaction::Open(open) if open.wrote_anywhere() => Err(Reason::Wrote),
             Transaction::Open(open) if default && open.reads_plainly => Ok(()),
             Transaction::Begun(_) | Transaction::Open(_) | Transaction::Failed(_) => Err(Reason::Isolation),
         }

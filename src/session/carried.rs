@@ -106,7 +106,11 @@ impl<'s> Carried<'s> {
             let message = "parameters longer than 16 MiB are not supported on a sharded database";
             return Step::Refused(Box::new(Error::new(SqlState::TOO_LARGE, message).with_hint(hint)));
         }
-        prepared.analysis.statements.iter().for_each(|statement| super::effects::of(statement, &mut self.effects));
+        prepared
+            .analysis
+            .statements
+            .iter()
+            .for_each(|statement| super::effects::of(statement, None, &mut self.effects));
         step
     }
 

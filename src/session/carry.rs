@@ -21,9 +21,10 @@ use crate::balance::Need;
 use crate::cache::Touched;
 use crate::control::Ticket;
 use crate::error::{Error, SqlState};
-use crate::executor::{Broken, Decision, Ended, Request, relay, scatter, spread};
+use crate::executor::{Broken, Decision, Ended, Request, relay, rows_of_each, scatter, spread};
 use crate::figures::Route;
 use crate::plan::{Access, Part, Scatter, Spread};
+use crate::statement::Isolation;
 use crate::topology::{Role, ShardId};
 use crate::wire::frame::{Header, server};
 use crate::wire::message::put_error;
@@ -34,6 +35,8 @@ pub(super) enum Stopped {
     Refused(Error),
     /// The body of a server's ErrorResponse to something the proxy asked in the unit's name.
     Server(Bytes),
+    /// The client has the error already.
+    Told,
 }
 
 /// How a unit ended that was carried to its end.
@@ -117,11 +120,11 @@ impl Session {
                 Ok(Ok(if failed { Carriage::Failed } else { Carriage::Done }))
             }
             Err(Broken::Client(cause)) => {
-                open.lent.abandon();
+                open.abandon();
                 Err(End::Gone(cause))
             }
             Err(Broken::Refused(error)) => {
-                open.lent.abandon();
+                open.abandon();
                 Err(End::Refused(error))
             }
             Err(Broken::Server { .. }) if leaves => Err(End::Left),
@@ -138,9 +141,9 @@ impl Session {
 
     /// The connection of the open block or the pinned one, else one from the pool, with the session's settings and
     /// whatever of the block waits.
-    async fn take_connection(&mut self, shard: ShardId, access: Access) -> Result<Box<Open>, Stopped> {
+    pub(super) async fn take_connection(&mut self, shard: ShardId, access: Access) -> Result<Box<Open>, Stopped> {
         match std::mem::replace(&mut self.transaction, Transaction::Idle) {
-            Transaction::Open(open) => Ok(open),
+            Transaction::Open(open) => self.reach(open, shard, access).await,
             Transaction::Idle => self.fresh(shard, access, None).await,
             Transaction::Begun(begun) => {
                 let opened = self.fresh(shard, access, Some(&begun)).await;
@@ -151,17 +154,7 @@ impl Session {
                 opened
             }
             // Whatever gets this far ends the block, or goes back to a savepoint of it.
-            Transaction::Failed(Some(mut open)) => {
-                // The proxy failed the block; its server, which would still commit, must as well.
-                if open.lent.connection.status == Status::InTransaction {
-                    let failed = open.lent.connection.run(FAILING).await;
-                    if let Err(error) = failed {
-                        self.lose(*open, true);
-                        return Err(error.into());
-                    }
-                }
-                Ok(open)
-            }
+            Transaction::Failed(Some(open)) => self.fail_on_servers(open).await,
             failed @ Transaction::Failed(None) => {
                 self.transaction = failed;
                 Err(block_has_failed().into())
@@ -170,9 +163,20 @@ impl Session {
     }
 
     async fn fresh(&mut self, shard: ShardId, access: Access, begun: Option<&Begun>) -> Result<Box<Open>, Stopped> {
+        let lent = self.lend_ready(shard, access, begun).await?;
+        Ok(Box::new(Open::new(lent, begun.cloned())))
+    }
+
+    /// A connection that has what the session and the block have set.
+    pub(super) async fn lend_ready(
+        &mut self,
+        shard: ShardId,
+        access: Access,
+        begun: Option<&Begun>,
+    ) -> Result<Lent, Stopped> {
         let access = match begun {
             // A block is whole on the primary unless it promised to write nothing. A standby has no serializable ones.
-            Some(begun) if !begun.read_only || begun.serializable => Access::Write,
+            Some(begun) if !begun.read_only || begun.isolation == Some(Isolation::Serializable) => Access::Write,
             _ => access,
         };
         let pinned = match self.pin.take() {
@@ -190,8 +194,7 @@ impl Session {
             lent.abandon();
             return Err(stopped);
         }
-        let reads_plainly = begun.is_some_and(Begun::is_plain);
-        Ok(Box::new(Open { lent, wrote: false, reads_plainly, changes: Vec::new(), heard: Vec::new(), forgot: false }))
+        Ok(lent)
     }
 
     async fn make_ready(&mut self, lent: &mut Lent, begun: Option<&Begun>) -> Result<(), Stopped> {
@@ -253,7 +256,7 @@ impl Session {
     }
 
     /// After the last reply of a unit.
-    fn settle(&mut self, mut open: Box<Open>, effects: &[Effect], failed: bool, was_in_block: bool) {
+    pub(super) fn settle(&mut self, mut open: Box<Open>, effects: &[Effect], failed: bool, was_in_block: bool) {
         let now = self.meter.answered();
         let shard = open.lent.shard;
         if open.lent.role == Role::Replica {
@@ -265,7 +268,7 @@ impl Session {
         let commits = effects.contains(&Effect::Commit);
         open.reads_plainly &= effects.is_empty() && !failed;
         match status {
-            Status::Idle => open.lent.writes.end(commits || !(failed || effects.contains(&Effect::Rollback))),
+            Status::Idle => open.lent.end_writes(commits || !(failed || effects.contains(&Effect::Rollback))),
             _ => open.lent.writes.go_on(commits),
         }
         let mut pin = None;
@@ -295,7 +298,7 @@ impl Session {
         }
     }
 
-    fn note_write(&mut self, shard: ShardId, now: Instant) {
+    pub(super) fn note_write(&mut self, shard: ShardId, now: Instant) {
         self.position.wrote(shard, now);
         // Probes look out for the replica that has it.
         if let Some(state) = self.snapshot.fleet.shard(&self.snapshot.name, shard) {
@@ -330,7 +333,7 @@ impl Session {
         }
     }
 
-    fn take_effect(&mut self, effect: &Effect, open: &mut Open, pin: &mut Option<&'static str>) {
+    pub(super) fn take_effect(&mut self, effect: &Effect, open: &mut Open, pin: &mut Option<&'static str>) {
         match effect {
             Effect::Setting(change) => {
                 self.settings.apply(change);
@@ -339,10 +342,20 @@ impl Session {
             Effect::Savepoint(name) => self.settings.savepoint(name),
             Effect::Release(name) => self.settings.release(name),
             Effect::RollbackTo(name) => self.settings.rollback_to(name),
-            Effect::Commit => self.settings.commit(),
+            Effect::Commit => {
+                self.settings.commit();
+                open.begin_anew();
+            }
             Effect::Rollback => {
                 self.settings.rollback();
                 open.changes.clear();
+                open.begin_anew();
+            }
+            Effect::Begin(begun) => open.begin(begun),
+            Effect::Replay(text) => {
+                if let Some(begun) = &mut open.begun {
+                    begun.texts.push(text.clone());
+                }
             }
             Effect::Pin(reason) => *pin = Some(reason),
             Effect::Discard => {
@@ -372,9 +385,9 @@ impl Session {
     }
 
     /// The server is gone: a block cannot go on.
-    fn lose(&mut self, open: Open, was_in_block: bool) {
+    pub(super) fn lose(&mut self, open: Open, was_in_block: bool) {
         self.snapshot.fleet.suspect(&open.lent.connection.server);
-        open.lent.abandon();
+        open.abandon();
         self.client.pin(None);
         if was_in_block {
             self.transaction = Transaction::Failed(None);
@@ -402,13 +415,16 @@ impl Session {
         request: Request<'_>,
     ) -> Result<Result<(), Stopped>, End> {
         self.meter.route = Route::Scatter;
+        if !matches!(self.transaction, Transaction::Idle) {
+            return self.scatter_in_block(client, plan, access, request).await;
+        }
         let mut lents = match self.lend_all(&plan.parts, access).await {
             Ok(lents) => lents,
             Err(stopped) => return Ok(Err(stopped)),
         };
         client.output.extend_from_slice(&self.news.split());
         for (lent, part) in lents.iter_mut().zip(&plan.parts) {
-            request.put(&mut lent.connection, part, plan.merge.hidden);
+            request.put(&mut lent.connection, part, plan.merge.hidden, rows_of_each(&plan.merge, request.rows()));
         }
         self.record(client, &lents);
         let limit = self.snapshot.topology.process.merge_limit;
@@ -426,6 +442,9 @@ impl Session {
         touched: &Touched,
     ) -> Result<Result<(), Stopped>, End> {
         self.meter.route = Route::Spread;
+        if !matches!(self.transaction, Transaction::Idle) {
+            return self.spread_in_block(client, plan, request, touched).await;
+        }
         let ticket = match self.name_write(plan).await {
             Ok(ticket) => ticket,
             Err(error) => return Ok(Err(Stopped::Refused(error))),
@@ -445,7 +464,7 @@ impl Session {
         let ended = spread(client, &mut inputs, plan, request, &decision).await;
         if gid.is_some() && matches!(ended, Ok(Ended::Failed(_) | Ended::Refused(_))) {
             // All was rolled back.
-            lents.iter_mut().for_each(|lent| lent.writes.end(false));
+            lents.iter_mut().for_each(|lent| lent.end_writes(false));
         }
         drop(ticket);
         let now = Instant::now();
@@ -489,7 +508,7 @@ impl Session {
             Ok(Ended::Done) => Ok(Ok(())),
             Ok(Ended::Failed(frame)) => {
                 self.meter.failed(&frame[Header::BYTES..]);
-                Ok(Ok(()))
+                Ok(Err(Stopped::Told))
             }
             Ok(Ended::Refused(error)) | Err(Broken::Server { error, midway: false }) => Ok(Err(error.into())),
             Err(Broken::Client(cause)) => Err(End::Gone(cause)),
@@ -502,6 +521,7 @@ impl Session {
         out.extend_from_slice(&self.news.split());
         match stopped {
             Stopped::Refused(error) => self.put_failure(out, error),
+            Stopped::Told => self.fail_transaction(),
             Stopped::Server(body) => {
                 self.fail_transaction();
                 self.meter.failed(body);
@@ -522,9 +542,6 @@ fn commit_nothing(effects: &mut [Effect]) {
         *end = Effect::Rollback;
     }
 }
-
-/// What fails any block.
-const FAILING: &str = "ROLLBACK TO SAVEPOINT \"pgweir refused a statement\"";
 
 fn need_of(access: Access) -> crate::balance::Access {
     match access {

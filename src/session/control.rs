@@ -7,9 +7,7 @@ use super::settings::Change;
 use super::transaction::{Begun, Transaction};
 use crate::error::{Error, SqlState};
 use crate::plan::explain;
-use crate::statement::{
-    Isolation, Kind, LiteralSpan, SettingControl, SettingValue, Statement, TransactionControl, Values,
-};
+use crate::statement::{Kind, LiteralSpan, SettingControl, SettingValue, Statement, TransactionControl, Values};
 use crate::wire::Status;
 
 /// What a statement that was answered here gives.
@@ -22,11 +20,11 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    fn tag(tag: &str) -> Self {
+    pub(super) fn tag(tag: &str) -> Self {
         Self { tag: tag.to_owned(), ..Self::default() }
     }
 
-    fn warned(tag: &str, sqlstate: SqlState, warning: &str) -> Self {
+    pub(super) fn warned(tag: &str, sqlstate: SqlState, warning: &str) -> Self {
         Self { warning: Some(Error::new(sqlstate, warning)), ..Self::tag(tag) }
     }
 }
@@ -82,19 +80,15 @@ impl Session {
                 let begun = Begun {
                     texts: vec![text.to_owned()],
                     read_only: read_only.unwrap_or(false),
-                    serializable: *isolation == Some(Isolation::Serializable),
+                    isolation: *isolation,
                 };
                 self.transaction = Transaction::Begun(begun);
                 Some(Answer::tag(begin_tag(text)))
             }
-            (Transaction::Begun(_), Control::Begin { .. }) => Some(Answer::warned(
-                begin_tag(text),
-                SqlState::ACTIVE_TRANSACTION,
-                "there is already a transaction in progress",
-            )),
+            (Transaction::Begun(_), Control::Begin { .. }) => Some(already_begun(text)),
             (Transaction::Begun(begun), Control::SetTransaction { read_only, isolation }) => {
                 begun.read_only = read_only.unwrap_or(begun.read_only);
-                begun.serializable |= *isolation == Some(Isolation::Serializable);
+                begun.isolation = isolation.or(begun.isolation);
                 begun.texts.push(text.to_owned());
                 Some(Answer::tag("SET"))
             }
@@ -187,10 +181,15 @@ fn explained(text: &str, literals: &[LiteralSpan], planned: &Planned) -> Vec<(St
 }
 
 /// `BEGIN` and `START TRANSACTION` are answered as they were written.
-fn begin_tag(text: &str) -> &'static str {
+pub(super) fn begin_tag(text: &str) -> &'static str {
     if text.trim_start().starts_with(['s', 'S']) { "START TRANSACTION" } else { "BEGIN" }
 }
 
-fn nothing_to_end(tag: &str) -> Answer {
+pub(super) fn already_begun(text: &str) -> Answer {
+    let warning = "there is already a transaction in progress";
+    Answer::warned(begin_tag(text), SqlState::ACTIVE_TRANSACTION, warning)
+}
+
+pub(super) fn nothing_to_end(tag: &str) -> Answer {
     Answer::warned(tag, SqlState("25P01"), "there is no transaction in progress")
 }

@@ -7,13 +7,13 @@ use super::digest::Step;
 use super::effects::{self, Effect};
 use super::planned::Planned;
 use super::prepared::Prepared;
-use super::transaction::Transaction;
+use super::transaction::{Begun, Open, Transaction};
 use super::unit::Frame;
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
 use crate::plan::{Access, Plan, Route, Scatter, Spread};
 use crate::statement::{Analysis, Kind, LiteralSpan, Parameters, Statement, Values};
-use crate::topology::ShardId;
+use crate::topology::{CrossShardWrites, ShardId};
 use crate::wire::{Bind, Status};
 
 /// Where a unit goes, and what it changes in the session if it succeeds.
@@ -57,6 +57,13 @@ impl Session {
         let values = Values { text, literals, parameters: None };
         let (mut wanted, mut effects) = (Wanted::default(), Vec::new());
         self.want_all(analysis, planned, &values, (&mut wanted, &mut effects))?;
+        self.conclude(wanted, effects.into())
+    }
+
+    /// Decides for one message of a pipeline.
+    pub(super) fn decide_one(&self, prepared: &Prepared, body: &[u8]) -> Result<Decided, Error> {
+        let (mut wanted, mut effects) = (Wanted::default(), Vec::new());
+        self.decide_bind(prepared, body, &mut wanted, &mut effects)?;
         self.conclude(wanted, effects.into())
     }
 
@@ -138,7 +145,8 @@ impl Session {
         (wanted, effects): (&mut Wanted, &mut Vec<Effect>),
     ) -> Result<(), Error> {
         for (statement, template) in analysis.statements.iter().zip(&planned.templates) {
-            effects::of(statement, effects);
+            effects::check(statement, values)?;
+            effects::of(statement, Some(values), effects);
             effects.extend(template.is_opaque().then_some(Effect::Unseen));
             wanted.touched.merge(&template.touches().what);
             let plan = template.plan(values)?;
@@ -150,30 +158,103 @@ impl Session {
     fn conclude(&self, wanted: Wanted, effects: SmallVec<[Effect; 2]>) -> Result<Decided, Error> {
         let home = self.snapshot.database.home;
         let touched = wanted.touched;
-        if let Some(way) = wanted.several {
-            return match &self.transaction {
-                Transaction::Idle if self.pin.is_none() => Ok(Decided { way, effects, touched }),
-                Transaction::Idle => Err(Error::unsupported(
-                    "a statement on several shards while the session is bound to one",
-                    "The session holds a temporary table, advisory lock, LISTEN or the like.",
-                )),
-                _ => Err(Error::unsupported(
-                    "a transaction block that reaches several shards",
-                    "Give every statement of the transaction the same shard key, or run this one outside of BEGIN.",
-                )),
-            };
-        }
         let access = wanted.access.unwrap_or(Access::Read);
+        if let Transaction::Open(open) = &self.transaction
+            && open.has_failed()
+        {
+            // Its server says so.
+            return Ok(Decided { way: Way::One { shard: open.lent.shard, access }, effects, touched });
+        }
+        if let Some(way) = wanted.several {
+            self.check_several(&way, &effects)?;
+            return Ok(Decided { way, effects, touched });
+        }
         let shard = match (&self.transaction, wanted.fixed) {
-            (Transaction::Open(open), Some(fixed)) if fixed != open.lent.shard => {
-                return Err(second_shard(open.lent.shard));
+            (Transaction::Open(open), Some(fixed)) if fixed != open.lent.shard || open.spans() => {
+                self.check_reach(open, fixed, access, &effects)?;
+                fixed
             }
-            (Transaction::Open(open), _) => open.lent.shard,
+            (Transaction::Open(open), _) => {
+                if open.spans() && effects.iter().any(ties) {
+                    return Err(tied());
+                }
+                open.lent.shard
+            }
             (_, Some(fixed)) => fixed,
             (_, None) => self.pin.as_ref().map_or_else(|| wanted.anywhere.unwrap_or(home), |pin| pin.lent.shard),
         };
         Ok(Decided { way: Way::One { shard, access }, effects, touched })
     }
+}
+
+/// Over how many shards a transaction may go.
+impl Session {
+    /// Of a statement on several shards at once.
+    fn check_several(&self, way: &Way, effects: &[Effect]) -> Result<(), Error> {
+        if let Way::Spread(_) = way {
+            self.check_two_phase()?;
+        }
+        match &self.transaction {
+            Transaction::Idle if self.pin.is_none() => Ok(()),
+            Transaction::Idle => Err(Error::unsupported(
+                "a statement on several shards while the session is bound to one",
+                "The session holds a temporary table, advisory lock, LISTEN or the like.",
+            )),
+            Transaction::Begun(begun) => self.check_block_of_several(begun, effects),
+            Transaction::Open(open) => match &open.begun {
+                Some(begun) => self.check_block_of_several(begun, effects),
+                None => Err(second_shard(open.lent.shard)),
+            },
+            Transaction::Failed(_) => Err(second_shard(self.snapshot.database.home)),
+        }
+    }
+
+    /// Of a statement on one shard, which need not be the first that the block reaches.
+    fn check_reach(&self, open: &Open, shard: ShardId, access: Access, effects: &[Effect]) -> Result<(), Error> {
+        let begun = open.begun.as_ref().ok_or_else(|| second_shard(open.lent.shard))?;
+        if access == Access::Write && open.wrote_elsewhere(shard) {
+            self.check_two_phase()?;
+        }
+        self.check_block_of_several(begun, effects)
+    }
+
+    fn check_block_of_several(&self, begun: &Begun, effects: &[Effect]) -> Result<(), Error> {
+        if self.pin.is_some() || self.client.pinned().is_some() || self.is_session_pooled() || effects.iter().any(ties)
+        {
+            return Err(tied());
+        }
+        let default = self.settings.value("default_transaction_isolation").unwrap_or("'read committed'");
+        let is_read_committed = begun.isolation.is_some() || default.trim_matches('\'').starts_with("read ");
+        if begun.has_one_snapshot() || !is_read_committed {
+            return Err(Error::unsupported(
+                "a transaction of isolation REPEATABLE READ or SERIALIZABLE that reaches several shards",
+                "Give every statement of the transaction the same shard key, or use READ COMMITTED.",
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_two_phase(&self) -> Result<(), Error> {
+        match self.snapshot.database.cross_shard_writes {
+            CrossShardWrites::TwoPhase => Ok(()),
+            CrossShardWrites::Refuse => Err(Error::unsupported(
+                "a write on several shards, by cross_shard_writes = \"refuse\",",
+                "Give every statement of the transaction the same shard key.",
+            )),
+        }
+    }
+}
+
+/// The server session would keep something that the other shards do not have.
+fn ties(effect: &Effect) -> bool {
+    matches!(effect, Effect::Pin(_) | Effect::Unseen | Effect::Discard)
+}
+
+fn tied() -> Error {
+    Error::unsupported(
+        "a transaction on several shards in a session that is bound to one",
+        "It holds or makes a temporary table, advisory lock, LISTEN or the like: do that outside of the transaction.",
+    )
 }
 
 impl Wanted {

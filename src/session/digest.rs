@@ -116,23 +116,6 @@ pub(super) fn only_prepares(steps: &[Step]) -> bool {
     matches!(steps.last(), Some(Step::Flush)) && steps.iter().all(prepares)
 }
 
-impl Step {
-    /// For the shape of a unit as a word.
-    pub(super) fn letter(&self) -> char {
-        match self {
-            Self::Parse { .. } => 'P',
-            Self::Bind { .. } => 'B',
-            Self::DescribeStatement { .. } => 'd',
-            Self::DescribePortal => 'D',
-            Self::CloseStatement | Self::ClosePortal => 'C',
-            Self::Execute => 'E',
-            Self::Sync => 'S',
-            Self::Flush => 'H',
-            Self::Refused(_) | Self::Taken(_) => '!',
-        }
-    }
-}
-
 impl Prepared {
     /// COMMIT or ROLLBACK: a block that has failed lets it pass.
     pub(super) fn ends_block(&self) -> bool {

@@ -1,7 +1,10 @@
 //! What a statement changes in the session, if it succeeds.
 
-use super::settings::{Change, is_silent};
-use crate::statement::{Call, Kind, SettingControl, Statement, TransactionControl};
+use super::settings::{Change, as_set_takes, check_readable, is_silent};
+use super::transaction::Begun;
+use crate::backend::settings::local;
+use crate::error::Error;
+use crate::statement::{Call, Given, Isolation, Kind, SettingControl, Statement, TransactionControl, Value, Values};
 
 /// In the order of the statements of a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,15 +25,19 @@ pub(super) enum Effect {
     Unseen,
     /// SET LOCAL of what the server's parser minds.
     Local,
+    /// A transaction block begins.
+    Begin(Begun),
+    /// A shard that the block reaches later must be told, too.
+    Replay(String),
     /// Catalogs may have changed.
     Ddl,
 }
 
-/// Appends what `statement` does.
-pub(super) fn of(statement: &Statement, effects: &mut Vec<Effect>) {
+/// Appends what `statement` does, executed with `values`, if they are known.
+pub(super) fn of(statement: &Statement, values: Option<&Values<'_>>, effects: &mut Vec<Effect>) {
     match &statement.kind {
-        Kind::Setting(control) => effects.extend(of_setting(control)),
-        Kind::Transaction(control) => effects.extend(of_transaction(control)),
+        Kind::Setting(control) => of_setting(control, effects),
+        Kind::Transaction(control) => of_transaction(control, effects),
         Kind::Ddl(ddl) => {
             effects.push(Effect::Ddl);
             if ddl.temporary {
@@ -47,7 +54,7 @@ pub(super) fn of(statement: &Statement, effects: &mut Vec<Effect>) {
         Kind::Update(_) if names(statement, "pg_settings") => effects.push(Effect::Pin("set_config")),
         _ => {}
     }
-    statement.calls.iter().filter_map(of_call).for_each(|effect| effects.push(effect));
+    statement.calls.iter().for_each(|call| of_call(call, values, effects));
 }
 
 fn names(statement: &Statement, table: &str) -> bool {
@@ -55,41 +62,132 @@ fn names(statement: &Statement, table: &str) -> bool {
     relations.filter_map(|relation| relation.table.as_ref()).any(|known| known.name == table)
 }
 
-fn of_setting(control: &SettingControl) -> Option<Effect> {
+fn of_setting(control: &SettingControl, effects: &mut Vec<Effect>) {
     match control {
-        SettingControl::Set { local: true, name, .. } => (!is_silent(name)).then_some(Effect::Local),
-        SettingControl::Show { .. } => None,
+        SettingControl::Set { local: true, name, value } => {
+            effects.extend((!is_silent(name)).then_some(Effect::Local));
+            let value = value.as_ref().map_or("DEFAULT", |value| &value.sql);
+            effects.push(Effect::Replay(local(name, value)));
+        }
+        SettingControl::Show { .. } => {}
         SettingControl::Set { name, value: Some(value), .. } => {
             let value = value.sql.clone();
-            Some(Effect::Setting(Change::Set { name: name.clone(), value }))
+            effects.push(Effect::Setting(Change::Set { name: name.clone(), value }));
         }
         SettingControl::Set { name, value: None, .. } | SettingControl::Reset { name } => {
-            Some(Effect::Setting(Change::Reset(name.clone())))
+            effects.push(Effect::Setting(Change::Reset(name.clone())));
         }
-        SettingControl::ResetAll => Some(Effect::Setting(Change::ResetAll)),
-        SettingControl::Discard { what } if what == "ALL" => Some(Effect::Discard),
-        SettingControl::Discard { .. } => None,
+        SettingControl::ResetAll => effects.push(Effect::Setting(Change::ResetAll)),
+        SettingControl::Discard { what } if what == "ALL" => effects.push(Effect::Discard),
+        SettingControl::Discard { .. } => {}
     }
 }
 
-fn of_transaction(control: &TransactionControl) -> Option<Effect> {
+fn of_transaction(control: &TransactionControl, effects: &mut Vec<Effect>) {
+    let named = |verb: &str, name: &str| Effect::Replay(format!("{verb} \"{}\"", name.replace('"', "\"\"")));
     match control {
-        TransactionControl::Commit { .. } | TransactionControl::TwoPhase => Some(Effect::Commit),
-        TransactionControl::Rollback { .. } => Some(Effect::Rollback),
-        TransactionControl::Savepoint { name } => Some(Effect::Savepoint(name.clone())),
-        TransactionControl::Release { name } => Some(Effect::Release(name.clone())),
-        TransactionControl::RollbackTo { name } => Some(Effect::RollbackTo(name.clone())),
-        TransactionControl::Begin { .. } | TransactionControl::SetTransaction { .. } => None,
+        TransactionControl::Commit { .. } | TransactionControl::TwoPhase => effects.push(Effect::Commit),
+        TransactionControl::Rollback { .. } => effects.push(Effect::Rollback),
+        TransactionControl::Savepoint { name } => {
+            effects.extend([Effect::Savepoint(name.clone()), named("SAVEPOINT", name)]);
+        }
+        TransactionControl::Release { name } => {
+            effects.extend([Effect::Release(name.clone()), named("RELEASE", name)]);
+        }
+        TransactionControl::RollbackTo { name } => {
+            effects.extend([Effect::RollbackTo(name.clone()), named("ROLLBACK TO", name)]);
+        }
+        TransactionControl::Begin { read_only, isolation, deferrable } => {
+            let mut text = format!("BEGIN{}", modes(*read_only, *isolation));
+            text.push_str(if *deferrable { " DEFERRABLE" } else { "" });
+            let begun = Begun { texts: vec![text], read_only: read_only.unwrap_or(false), isolation: *isolation };
+            effects.push(Effect::Begin(begun));
+        }
+        TransactionControl::SetTransaction { read_only, isolation } => {
+            effects.push(Effect::Replay(format!("SET TRANSACTION{}", modes(*read_only, *isolation))));
+        }
     }
 }
 
-fn of_call(call: &Call) -> Option<Effect> {
+/// As BEGIN and SET TRANSACTION take them.
+fn modes(read_only: Option<bool>, isolation: Option<Isolation>) -> String {
+    let level = isolation.map(|level| match level {
+        Isolation::ReadUncommitted => " ISOLATION LEVEL READ UNCOMMITTED",
+        Isolation::ReadCommitted => " ISOLATION LEVEL READ COMMITTED",
+        Isolation::RepeatableRead => " ISOLATION LEVEL REPEATABLE READ",
+        Isolation::Serializable => " ISOLATION LEVEL SERIALIZABLE",
+    });
+    let access = read_only.map(|read_only| if read_only { " READ ONLY" } else { " READ WRITE" });
+    [level, access].into_iter().flatten().collect()
+}
+
+fn of_call(call: &Call, values: Option<&Values<'_>>, effects: &mut Vec<Effect>) {
     match call.name.name.as_str() {
         "pg_advisory_lock" | "pg_advisory_lock_shared" | "pg_try_advisory_lock" | "pg_try_advisory_lock_shared" => {
-            Some(Effect::Pin("advisory lock"))
+            effects.push(Effect::Pin("advisory lock"));
         }
-        // Whether it is local to the transaction is known at execution only.
-        "set_config" => Some(Effect::Pin("set_config")),
-        _ => None,
+        "set_config" => match values.filter(|_| call.once).and_then(|values| configured(call, values)) {
+            Some(Configured { name, value, local: true }) => {
+                effects.extend((!is_silent(&name)).then_some(Effect::Local));
+                let value = value.map_or_else(|| "DEFAULT".to_owned(), |value| as_set_takes(&name, &value));
+                effects.push(Effect::Replay(local(&name, &value)));
+            }
+            Some(Configured { name, value: Some(value), local: false }) => {
+                let value = as_set_takes(&name, &value);
+                effects.push(Effect::Setting(Change::Set { name, value }));
+            }
+            Some(Configured { name, value: None, local: false }) => {
+                effects.push(Effect::Setting(Change::Reset(name)));
+            }
+            // What it sets, and until when, is known at execution only.
+            None => effects.push(Effect::Pin("set_config")),
+        },
+        _ => {}
     }
+}
+
+/// What a call of `set_config` sets; `None`: the default.
+struct Configured {
+    name: String,
+    value: Option<String>,
+    local: bool,
+}
+
+fn configured(call: &Call, values: &Values<'_>) -> Option<Configured> {
+    let [name, value, local] = call.arguments.as_slice() else { return None };
+    let local = match local {
+        Value::Boolean(local) => *local,
+        // A parameter, in either format.
+        other => match text(other, values)??.as_str() {
+            "t" | "true" | "on" | "1" | "\u{1}" => true,
+            "f" | "false" | "off" | "0" | "\0" => false,
+            _ => return None,
+        },
+    };
+    Some(Configured { name: text(name, values)??.to_ascii_lowercase(), value: text(value, values)?, local })
+}
+
+/// A value as text; `Some(None)` for NULL.
+fn text(value: &Value, values: &Values<'_>) -> Option<Option<String>> {
+    let given = match value {
+        Value::Null => Given::Null,
+        Value::Literal { index, negated: false, .. } => values.literal(*index),
+        Value::Parameter { index, .. } => values.parameter(*index),
+        _ => Given::Missing,
+    };
+    match given {
+        Given::Null => Some(None),
+        Given::Text(text) => Some(Some(text.into_owned())),
+        Given::Binary { bytes, .. } => std::str::from_utf8(bytes).ok().map(|text| Some(text.to_owned())),
+        Given::Missing => None,
+    }
+}
+
+/// Refuses a setting under which texts could not be read any more, however it is set.
+pub(super) fn check(statement: &Statement, values: &Values<'_>) -> Result<(), Error> {
+    let calls = statement.calls.iter().filter(|call| call.name.name == "set_config");
+    calls.filter_map(|call| configured(call, values)).try_for_each(|configured| match configured.value {
+        Some(value) => check_readable(&configured.name, &value),
+        None => Ok(()),
+    })
 }

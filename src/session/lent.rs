@@ -42,11 +42,16 @@ impl Lent {
         if let Some(in_flight) = self.in_flight.take() {
             in_flight.finish();
         }
-        // What was announced and not ended otherwise. A server that did not do as it was told may do it yet.
-        if !self.connection.is_tainted() {
-            self.writes.end(true);
-        }
+        // What was announced and not ended otherwise.
+        self.end_writes(true);
         self.pool.take_back(self.connection);
+    }
+
+    /// The transaction is over. A server that did not do as it was told may do it yet: then the control plane finds out.
+    pub(super) fn end_writes(&mut self, committed: bool) {
+        if !self.connection.is_tainted() {
+            self.writes.end(committed);
+        }
     }
 
     /// See [`Pool::hear`].

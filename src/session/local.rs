@@ -109,7 +109,7 @@ impl Session {
         Ok(())
     }
 
-    fn execute_here(&mut self, prepared: &Prepared, out: &mut BytesMut) -> Result<(), Error> {
+    pub(super) fn execute_here(&mut self, prepared: &Prepared, out: &mut BytesMut) -> Result<(), Error> {
         let text = prepared.readable().unwrap_or_default();
         let Some(statement) = prepared.analysis.statements.first() else {
             put_bare(out, server::EMPTY_QUERY);
@@ -153,7 +153,7 @@ fn too_many_parameters(bind: &Bind<'_>) -> Error {
 }
 
 /// What a statement would give, were it executed.
-fn put_columns(out: &mut BytesMut, prepared: &Prepared) {
+pub(super) fn put_columns(out: &mut BytesMut, prepared: &Prepared) {
     match prepared.analysis.statements.first().map(|statement| &statement.kind) {
         Some(Kind::ExplainRoute { .. }) => put_text_columns(out, &["property", "value"]),
         Some(Kind::Setting(SettingControl::Show { .. })) => put_text_columns(out, &["setting"]),
@@ -161,7 +161,7 @@ fn put_columns(out: &mut BytesMut, prepared: &Prepared) {
     }
 }
 
-fn put_answer(out: &mut BytesMut, answer: &Answer, with_columns: bool) {
+pub(super) fn put_answer(out: &mut BytesMut, answer: &Answer, with_columns: bool) {
     if let Some(warning) = &answer.warning {
         put_warning(out, warning);
     }

@@ -3,6 +3,7 @@
 //! Knows what the client sent and where it goes; nothing of how a client is accepted or authenticated. Names down, rows
 //! up: plans go to `executor`, replies to the client's output.
 
+mod block;
 mod cached;
 mod carried;
 mod carry;
@@ -10,11 +11,14 @@ mod control;
 mod decide;
 mod digest;
 mod effects;
+mod extended;
 mod lent;
 mod local;
 mod meter;
 mod names;
+mod pipeline;
 mod planned;
+mod portals;
 mod position;
 mod prepared;
 mod registry;

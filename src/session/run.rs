@@ -10,24 +10,24 @@ use smallvec::SmallVec;
 use tokio::time::timeout;
 use tracing::{Instrument, Span};
 
-use super::cached::{Looked, put_bound_entry, put_entry};
-use super::carry::{Carriage, Halted, Stopped};
+use super::block::concerns_all;
+use super::cached::{Looked, put_entry};
+use super::carry::Stopped;
 use super::decide::{Decided, Way, check_failed};
-use super::digest::{Step, Steps, only_prepares};
-use super::names::Done;
-use super::prepared::Prepared;
+use super::digest::Steps;
+use super::local::{put_answer, slice};
 use super::transaction::Transaction;
-use super::unit::{self, Extended, STATEMENT_BYTES, Unit};
+use super::unit::{self, STATEMENT_BYTES, Unit};
 use super::{Client, Session, State};
 use crate::backend::{Event, Verdict};
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
 use crate::executor::Request;
 use crate::plan::Access;
-use crate::statement::Values;
+use crate::statement::{Kind, Values};
 use crate::wire::frame::{Header, malformed};
-use crate::wire::message::{put_bare, put_ready};
-use crate::wire::{Bind, Channel, frame};
+use crate::wire::message::{error_field, put_bare, put_ready};
+use crate::wire::{Channel, frame};
 
 /// How a session ends.
 #[derive(Debug)]
@@ -128,10 +128,11 @@ impl Session {
                     return Ok(());
                 }
                 let planned = entry.extra.get(&entry.analysis, &self.snapshot, &self.search_path);
-                let decided = match self.check_block(&entry.analysis) {
-                    Ok(()) => self.decide_query(text, &entry.analysis, literals, &planned),
-                    Err(error) => Err(error),
-                };
+                let checked = self.check_block(&entry.analysis).and_then(|()| self.check_neighbours(&entry.analysis));
+                if checked.is_ok() && self.spans() && concerns_all_of(&entry.analysis) {
+                    return self.serve_control(client, header, &entry.analysis).await;
+                }
+                let decided = checked.and_then(|()| self.decide_query(text, &entry.analysis, literals, &planned));
                 let values = Values { text, literals, parameters: None };
                 match self.look_up_query(decided, &planned, &values).await {
                     Ok(Looked::Hit(entry)) => {
@@ -148,8 +149,11 @@ impl Session {
         };
         match decided {
             Err(error) => {
-                client.input.advance(header.length);
-                self.tell(client, &Stopped::Refused(error));
+                let frame = client.input.split_to(header.length).freeze();
+                let text = std::str::from_utf8(&frame[Header::BYTES..header.length - 1]).unwrap_or_default();
+                let analysis = Arc::clone(&self.station.resolve(text).0.analysis);
+                let stopped = self.reason_of(error, text, &analysis).await;
+                self.tell(client, &stopped);
                 Ok(())
             }
             Ok(decided @ Decided { way: Way::One { .. }, .. }) => self.relay_or_tell(client, decided, header).await,
@@ -176,11 +180,44 @@ impl Session {
     }
 
     /// In a block that the proxy has failed, only its end may pass.
-    fn check_block(&self, analysis: &crate::statement::Analysis) -> Result<(), Error> {
+    pub(super) fn check_block(&self, analysis: &crate::statement::Analysis) -> Result<(), Error> {
         match self.transaction {
             Transaction::Failed(_) => check_failed(analysis),
             _ => Ok(()),
         }
+    }
+
+    /// Where a block is on several shards, what concerns them all comes by itself.
+    fn check_neighbours(&self, analysis: &crate::statement::Analysis) -> Result<(), Error> {
+        let several = analysis.statements.len() > 1;
+        if several && self.spans() && analysis.statements.iter().any(|statement| concerns_all(&statement.kind)) {
+            return Err(Error::unsupported(
+                "a text of several statements that ends or changes a transaction",
+                "Send the statements one by one.",
+            ));
+        }
+        Ok(())
+    }
+
+    /// COMMIT, SAVEPOINT, SET and the like in a block on several shards.
+    async fn serve_control(
+        &mut self,
+        client: &mut Channel,
+        header: Header,
+        analysis: &crate::statement::Analysis,
+    ) -> Result<(), End> {
+        let frame = client.input.split_to(header.length).freeze();
+        let text = std::str::from_utf8(&frame[Header::BYTES..header.length - 1]).unwrap_or_default();
+        let Some(statement) = analysis.statements.first() else { return Ok(()) };
+        match self.control_block(client, statement, slice(text, statement.tokens)).await? {
+            Ok(answer) => {
+                client.output.extend_from_slice(&self.news.split());
+                put_answer(&mut client.output, &answer, true);
+                put_ready(&mut client.output, self.transaction.status());
+            }
+            Err(stopped) => self.tell(client, &stopped),
+        }
+        Ok(())
     }
 
     fn decide_unreadable(&self) -> Result<Decided, Error> {
@@ -189,6 +226,37 @@ impl Session {
             return Err(Error::unsupported("a text that is not UTF-8", hint));
         }
         Ok(self.unread())
+    }
+
+    /// What was refused because it was not understood may be an error of the client's: the server says so better.
+    pub(super) async fn reason_of(
+        &mut self,
+        error: Error,
+        text: &str,
+        analysis: &crate::statement::Analysis,
+    ) -> Stopped {
+        let unknown = matches!(analysis.statements.as_slice(), [only] if matches!(only.kind, Kind::Unknown { .. }));
+        if !unknown || error.sqlstate != SqlState::UNSUPPORTED {
+            return error.into();
+        }
+        let said = if let Transaction::Open(open) = &mut self.transaction {
+            open.lent.connection.check(text).await
+        } else {
+            let Ok(mut lent) = self.lend_ready(self.snapshot.database.home, Access::PrimaryRead, None).await else {
+                return error.into();
+            };
+            let said = lent.connection.check(text).await;
+            if said.is_ok() {
+                lent.give_back()
+            } else {
+                lent.abandon()
+            }
+            said
+        };
+        match said {
+            Ok(Err(body)) if error_field(&body, b'C') == Some(SqlState::SYNTAX.0) => Stopped::Server(body),
+            _ => error.into(),
+        }
     }
 
     /// What was not understood goes to home's primary.
@@ -205,88 +273,6 @@ impl Session {
             return Err(End::Refused(Error::new(SqlState::TOO_LARGE, message)));
         }
         self.relay_or_tell(client, self.unread(), header).await
-    }
-
-    async fn serve_extended(&mut self, client: &mut Channel, unit: Extended) -> Result<(), End> {
-        let mut steps = Steps::new();
-        for frame in &unit.frames {
-            steps.push(self.digest(frame.kind, frame.body(&client.input)));
-        }
-        let end = unit.frames.last().map_or(0, |frame| frame.end);
-        if unit.complete && self.needs_no_server(&steps) {
-            let input = client.input.split_to(end);
-            self.answer_steps(steps, (&unit.frames, &input), &mut client.output);
-            return Ok(());
-        }
-        let prepares = only_prepares(&steps);
-        let decided = self
-            .check_block_of(&steps)
-            .and_then(|()| self.decide_steps(&steps, &unit.frames, &client.input, unit.complete || prepares));
-        let decided = match self.look_up_steps(decided, &steps, &unit.frames, &client.input).await {
-            Ok(Looked::Hit(entry)) => {
-                client.input.advance(end);
-                self.names.settle(Done::All);
-                put_bound_entry(&mut client.output, &entry, &steps);
-                put_ready(&mut client.output, self.transaction.status());
-                return Ok(());
-            }
-            Ok(Looked::Not(decided)) => Ok(decided),
-            Err(error) => Err(error),
-        };
-        match decided {
-            Err(error) => {
-                self.names.settle(Done::Some(0));
-                let halted = Halted { why: Stopped::Refused(error), taken: false, left: 0 };
-                self.tell_extended(client, halted).await
-            }
-            Ok(decided @ Decided { way: Way::One { .. }, .. }) => match self.carry_one(client, decided, steps).await? {
-                Ok(Carriage::Failed) if prepares => {
-                    skip_to_sync(client).await?;
-                    put_ready(&mut client.output, self.transaction.status());
-                    Ok(())
-                }
-                Ok(_) => Ok(()),
-                Err(halted) => self.tell_extended(client, halted).await,
-            },
-            Ok(decided) => {
-                let input = client.input.split_to(end).freeze();
-                self.serve_several_extended(client, decided, &steps, (&unit, &input)).await
-            }
-        }
-    }
-
-    /// Nothing in it is for a server, as the session stands.
-    fn needs_no_server(&self, steps: &[Step]) -> bool {
-        let bound = steps.iter().filter(|step| matches!(step, Step::Bind { .. })).count();
-        let no_server = !matches!(self.transaction, Transaction::Open(_) | Transaction::Failed(Some(_)));
-        steps.iter().all(|step| match step {
-            Step::Parse { prepared, .. } | Step::DescribeStatement { prepared, .. } => prepared.is_control(),
-            Step::Bind { prepared, .. } => bound == 1 && prepared.is_control() && self.would_answer(prepared),
-            Step::Execute | Step::DescribePortal | Step::ClosePortal => bound == 1 || no_server,
-            Step::CloseStatement | Step::Sync | Step::Flush => true,
-            Step::Refused(_) => no_server && bound == 0,
-            Step::Taken(_) => false,
-        })
-    }
-
-    fn check_block_of(&self, steps: &[Step]) -> Result<(), Error> {
-        let first = steps.iter().find_map(|step| match step {
-            Step::Bind { prepared, .. } => Some(prepared),
-            _ => None,
-        });
-        first.map_or(Ok(()), |prepared| self.check_block(&prepared.analysis))
-    }
-
-    /// An error: the client hears of it; up to its Sync nothing else happens.
-    async fn tell_extended(&mut self, client: &mut Channel, halted: Halted) -> Result<(), End> {
-        // At once: a client that sent a Flush waits for it before it sends its Sync.
-        self.put_stopped(&mut client.output, &halted.why);
-        skip(client, halted.left).await?;
-        if !halted.taken {
-            skip_to_sync(client).await?;
-        }
-        put_ready(&mut client.output, self.transaction.status());
-        Ok(())
     }
 
     /// Relays the Query or FunctionCall at the front of the input.
@@ -316,31 +302,6 @@ impl Session {
             Err(stopped) => self.tell(client, &stopped),
         }
         Ok(())
-    }
-
-    /// Of the extended protocol, one statement bound and executed once can go to several shards.
-    async fn serve_several_extended(
-        &mut self,
-        client: &mut Channel,
-        decided: Decided,
-        steps: &[Step],
-        (unit, input): (&Extended, &[u8]),
-    ) -> Result<(), End> {
-        let several = match Several::new(steps, unit, input) {
-            Ok(several) => several,
-            Err(error) => {
-                self.names.settle(Done::Some(0));
-                let halted = Halted { why: Stopped::Refused(error), taken: unit.complete, left: 0 };
-                return self.tell_extended(client, halted).await;
-            }
-        };
-        if several.parsed {
-            put_bare(&mut client.output, frame::server::PARSE_COMPLETE);
-        }
-        self.names.settle(Done::All);
-        let Several { prepared, bind, described, .. } = &several;
-        let request = Request::Extended { text: &prepared.text, types: &prepared.types, bind, described: *described };
-        self.serve_several(client, decided, request).await
     }
 
     /// Of a Query or what stands for one.
@@ -418,7 +379,7 @@ impl Session {
     /// The session is over: a block is rolled back by closing its connection, a clean pinned one is not kept either.
     pub fn close(mut self) {
         match std::mem::replace(&mut self.transaction, Transaction::Idle) {
-            Transaction::Open(open) | Transaction::Failed(Some(open)) => open.lent.abandon(),
+            Transaction::Open(open) | Transaction::Failed(Some(open)) => open.abandon(),
             Transaction::Idle | Transaction::Begun(_) | Transaction::Failed(None) => {}
         }
         if let Some(mut pin) = self.pin.take() {
@@ -435,44 +396,17 @@ enum Heard {
     End,
 }
 
-/// One statement, bound and executed once: what an extended unit must be to go to several shards.
-struct Several<'a> {
-    prepared: Arc<Prepared>,
-    bind: Bind<'a>,
-    parsed: bool,
-    described: bool,
-}
-
-impl<'a> Several<'a> {
-    fn new(steps: &[Step], unit: &Extended, input: &'a [u8]) -> Result<Self, Error> {
-        let frames = &unit.frames;
-        let shape: String = steps.iter().map(Step::letter).collect();
-        let bound = steps.iter().zip(frames).find_map(|(step, frame)| match step {
-            Step::Bind { prepared, .. } => Some((Arc::clone(prepared), frame.body(input))),
-            _ => None,
-        });
-        let plain = matches!(shape.trim_end_matches(['S', 'C']), "PBE" | "PBDE" | "BE" | "BDE");
-        let (prepared, body) = bound.filter(|_| plain && unit.complete).ok_or_else(|| {
-            let hint = "Send Parse, Bind, Describe, Execute and Sync for it alone.";
-            Error::unsupported("a statement on several shards within a longer pipeline", hint)
-        })?;
-        let bind = Bind::read(body)?;
-        let mut executes = steps.iter().zip(frames).filter(|(step, _)| matches!(step, Step::Execute));
-        if !bind.portal.is_empty() || !executes.all(|(_, frame)| frame.body(input).ends_with(&[0; 4])) {
-            let hint = "Execute it without a row limit, on the unnamed portal.";
-            return Err(Error::unsupported("a portal that is read in parts", hint));
-        }
-        Ok(Self { prepared, bind, parsed: shape.starts_with('P'), described: shape.contains('D') })
-    }
+fn concerns_all_of(analysis: &crate::statement::Analysis) -> bool {
+    matches!(analysis.statements.as_slice(), [only] if concerns_all(&only.kind))
 }
 
 /// Drops so many bytes, which may still have to come.
-async fn skip(client: &mut Channel, length: usize) -> Result<(), End> {
+pub(super) async fn skip(client: &mut Channel, length: usize) -> Result<(), End> {
     drop_frame(client, Header { kind: 0, length }).await
 }
 
 /// Drops the frame at the front of the input, of which some may still have to come.
-async fn drop_frame(client: &mut Channel, header: Header) -> Result<(), End> {
+pub(super) async fn drop_frame(client: &mut Channel, header: Header) -> Result<(), End> {
     let mut left = header.length;
     loop {
         let now = left.min(client.input.len());
@@ -486,7 +420,7 @@ async fn drop_frame(client: &mut Channel, header: Header) -> Result<(), End> {
 }
 
 /// Drops everything up to the client's Sync, that too.
-async fn skip_to_sync(client: &mut Channel) -> Result<(), End> {
+pub(super) async fn skip_to_sync(client: &mut Channel) -> Result<(), End> {
     client.flush().await.map_err(End::Gone)?;
     loop {
         match Header::read(&client.input).map_err(End::Refused)? {
@@ -503,7 +437,7 @@ async fn skip_to_sync(client: &mut Channel) -> Result<(), End> {
     }
 }
 
-async fn fill(client: &mut Channel) -> Result<(), End> {
+pub(super) async fn fill(client: &mut Channel) -> Result<(), End> {
     match client.fill().await {
         Ok(0) => Err(End::Gone(std::io::ErrorKind::UnexpectedEof.into())),
         Ok(_) => Ok(()),

@@ -143,7 +143,7 @@ pub fn from_startup(parameters: &[(String, String)]) -> Result<Settings, Error> 
 }
 
 /// SET takes one text for one name: a list of names becomes a list of texts.
-fn as_set_takes(name: &str, value: &str) -> String {
+pub(super) fn as_set_takes(name: &str, value: &str) -> String {
     if !LISTS_OF_NAMES.contains(&name) {
         return quoted(value);
     }
@@ -172,7 +172,7 @@ const LISTS_OF_NAMES: [&str; 4] =
     ["search_path", "temp_tablespaces", "session_preload_libraries", "local_preload_libraries"];
 
 /// Settings that say nothing about what a text means. The server itself follows changes of `search_path` and `role`.
-const SILENT: [&str; 18] = [
+const SILENT: [&str; 19] = [
     "application_name",
     "client_encoding",
     "client_min_messages",
@@ -182,6 +182,7 @@ const SILENT: [&str; 18] = [
     "geqo",
     "idle_in_transaction_session_timeout",
     "idle_session_timeout",
+    "jit",
     "lock_timeout",
     "maintenance_work_mem",
     "role",

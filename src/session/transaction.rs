@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 
 use super::lent::Lent;
 use super::settings::Change;
+use crate::backend::Connection;
+use crate::statement::Isolation;
+use crate::topology::ShardId;
+use crate::wire::Status;
 
 /// A transaction block, as the client sees it.
 pub(super) enum Transaction {
@@ -11,40 +15,147 @@ pub(super) enum Transaction {
     /// BEGIN was answered here; no server is chosen before a statement needs one.
     Begun(Begun),
     Open(Box<Open>),
-    /// Only the end of the block may pass. No connection if there was none or it was lost; else its server does not
+    /// Only the end of the block may pass. No connection if there was none or it was lost; else its servers may not
     /// know yet that the block has failed.
     Failed(Option<Box<Open>>),
 }
 
-/// Statements that wait for a server.
-#[derive(Clone, Debug, Default)]
+/// How a block was begun.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Begun {
-    /// BEGIN, and what was answered here since: SET TRANSACTION, SET LOCAL, SAVEPOINT.
+    /// What a server is told: BEGIN, and since then SET TRANSACTION, SET LOCAL and everything about savepoints.
     pub texts: Vec<String>,
     pub read_only: bool,
-    pub serializable: bool,
+    pub isolation: Option<Isolation>,
 }
 
 impl Begun {
-    /// A BEGIN of which each statement reads what is current, and nothing since.
+    /// All statements see one state of the database.
+    pub(super) fn has_one_snapshot(&self) -> bool {
+        matches!(self.isolation, Some(Isolation::RepeatableRead | Isolation::Serializable))
+    }
+
+    /// A BEGIN that says nothing of isolation, and nothing since.
     pub(super) fn is_plain(&self) -> bool {
-        let text = self.texts.first().map(|text| text.to_ascii_lowercase());
-        self.texts.len() == 1 && text.is_some_and(|text| !text.contains("isolation"))
+        self.texts.len() == 1 && self.isolation.is_none()
     }
 }
 
 pub(super) struct Open {
+    /// Where the last statement ran.
     pub lent: Lent,
-    /// Something ran that is not a proven read.
+    /// Something ran there that is not a proven read.
     pub wrote: bool,
     /// Nothing ran but reads, each of what was current.
     pub reads_plainly: bool,
-    /// Settings changed inside the block, for the connection's own account when it commits.
+    /// The block's connections to other shards, each in a transaction of its own.
+    pub others: Vec<Member>,
+    /// For shards that the block reaches later. `None` outside of blocks.
+    pub begun: Option<Begun>,
+    /// Settings changed inside the block, for the connections' own account when it commits.
     pub changes: Vec<Change>,
     /// The connection knows already that the unit made its server forget all prepared statements.
     pub forgot: bool,
     /// ParameterStatus messages since the block began.
     pub heard: Vec<(String, String)>,
+}
+
+/// A shard's part of a block.
+pub(super) struct Member {
+    pub lent: Lent,
+    pub wrote: bool,
+}
+
+impl Open {
+    pub(super) fn new(lent: Lent, begun: Option<Begun>) -> Self {
+        let reads_plainly = begun.as_ref().is_some_and(Begun::is_plain);
+        let (others, changes, heard) = (Vec::new(), Vec::new(), Vec::new());
+        Self { lent, wrote: false, reads_plainly, others, begun, changes, forgot: false, heard }
+    }
+
+    /// Makes a part of the block the current one; `false`: that shard has none.
+    pub(super) fn switch(&mut self, shard: ShardId) -> bool {
+        if self.lent.shard == shard {
+            return true;
+        }
+        let Some(other) = self.others.iter_mut().find(|other| other.lent.shard == shard) else { return false };
+        std::mem::swap(&mut self.lent, &mut other.lent);
+        std::mem::swap(&mut self.wrote, &mut other.wrote);
+        true
+    }
+
+    /// One more part, which becomes the current one.
+    pub(super) fn join(&mut self, lent: Lent) {
+        let lent = std::mem::replace(&mut self.lent, lent);
+        let wrote = std::mem::replace(&mut self.wrote, false);
+        self.others.push(Member { lent, wrote });
+    }
+
+    /// The connections of all parts.
+    pub(super) fn lents(&mut self) -> impl Iterator<Item = &mut Lent> {
+        std::iter::once(&mut self.lent).chain(self.others.iter_mut().map(|other| &mut other.lent))
+    }
+
+    /// Something ran on some shard that is not a proven read.
+    pub(super) fn wrote_anywhere(&self) -> bool {
+        self.wrote || self.others.iter().any(|other| other.wrote)
+    }
+
+    /// All parts: connection, shard, and whether it wrote.
+    pub(super) fn parts(&mut self) -> impl Iterator<Item = (&mut Connection, ShardId, bool)> {
+        let current = (&mut *self.lent.connection, self.lent.shard, self.wrote);
+        let others = self.others.iter_mut();
+        std::iter::once(current).chain(others.map(|other| (&mut *other.lent.connection, other.lent.shard, other.wrote)))
+    }
+
+    /// The connections to these shards, in their order.
+    pub(super) fn connections(&mut self, shards: &[ShardId]) -> Vec<&mut Connection> {
+        let place = |shard: ShardId| shards.iter().position(|&wanted| wanted == shard);
+        let mut placed: Vec<_> =
+            self.parts().filter_map(|(connection, shard, _)| Some((place(shard)?, connection))).collect();
+        placed.sort_by_key(|(place, _)| *place);
+        placed.into_iter().map(|(_, connection)| connection).collect()
+    }
+
+    /// Something ran on this shard that is not a proven read.
+    pub(super) fn note_write(&mut self, shard: ShardId) {
+        if self.lent.shard == shard {
+            self.wrote = true;
+        }
+        self.others.iter_mut().filter(|other| other.lent.shard == shard).for_each(|other| other.wrote = true);
+    }
+
+    pub(super) fn wrote_elsewhere(&self, shard: ShardId) -> bool {
+        (self.wrote && self.lent.shard != shard)
+            || self.others.iter().any(|other| other.wrote && other.lent.shard != shard)
+    }
+
+    /// A block begins, unless one is under way.
+    pub(super) fn begin(&mut self, begun: &Begun) {
+        if self.begun.as_ref().is_none_or(|known| known.texts.len() <= 1) {
+            self.begun = Some(begun.clone());
+        }
+    }
+
+    /// The block has ended; one that is chained to it begins as it did.
+    pub(super) fn begin_anew(&mut self) {
+        self.begun.iter_mut().for_each(|begun| begun.texts.truncate(1));
+    }
+
+    pub(super) fn spans(&self) -> bool {
+        !self.others.is_empty()
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        let failed = |lent: &Lent| lent.connection.status == Status::Failed;
+        failed(&self.lent) || self.others.iter().any(|other| failed(&other.lent))
+    }
+
+    /// Ends what runs, and the connections.
+    pub(super) fn abandon(self) {
+        self.lent.abandon();
+        self.others.into_iter().for_each(|other| other.lent.abandon());
+    }
 }
 
 /// Values of ParameterStatus that a client was told, shared while they are the log-in's.

@@ -49,7 +49,7 @@ impl<'t> Walker<'t> {
 
     /// A statement that is a query.
     pub(super) fn outermost(&mut self, query: &ast::Query) -> Kind {
-        self.collect_calls(query);
+        self.collect_calls_knowing(query, &made_once(query));
         self.query(query, None, BlockRole::Outermost);
         self.outermost = Some(query.clone());
         match (self.modifies, self.into) {
@@ -362,12 +362,12 @@ impl<'t> Walker<'t> {
                 self.push_table(block, name, alias, written);
             }
             TableFactor::Table { name, alias, args: Some(args), .. } => {
-                self.calls.push(Call { name: object(name), arguments: Vec::new() });
+                self.calls.push(Call { name: object(name), arguments: Vec::new(), once: false });
                 args.args.iter().for_each(|argument| self.argument(block, argument));
                 self.push_computed(block, alias.as_ref().map_or_else(|| last_part(name), |alias| ident(&alias.name)));
             }
             TableFactor::Function { name, args, alias, .. } => {
-                self.calls.push(Call { name: object(name), arguments: Vec::new() });
+                self.calls.push(Call { name: object(name), arguments: Vec::new(), once: false });
                 args.iter().for_each(|argument| self.argument(block, argument));
                 self.push_computed(block, alias.as_ref().map_or_else(|| last_part(name), |alias| ident(&alias.name)));
             }
@@ -427,7 +427,12 @@ impl<'t> Walker<'t> {
     }
 
     fn collect_calls(&mut self, tree: &impl Visit) {
-        let mut calls = Calls { walker: self, found: Vec::new() };
+        self.collect_calls_knowing(tree, &[]);
+    }
+
+    /// `once`: which of them are made once (see [`Call::once`]).
+    fn collect_calls_knowing(&mut self, tree: &impl Visit, once: &[*const Expr]) {
+        let mut calls = Calls { walker: self, once, found: Vec::new() };
         // It never breaks off.
         let _ = tree.visit(&mut calls);
         let found = calls.found;
@@ -435,9 +440,29 @@ impl<'t> Walker<'t> {
     }
 }
 
+/// The items of a SELECT of settings alone: it gives one row, whatever there is in the database.
+fn made_once(query: &ast::Query) -> Vec<*const Expr> {
+    let SetExpr::Select(select) = &*query.body else { return Vec::new() };
+    let no_keys = matches!(&select.group_by, ast::GroupByExpr::Expressions(keys, _) if keys.is_empty());
+    let bare = query.with.is_none() && query.limit_clause.is_none() && query.fetch.is_none() && no_keys;
+    let bare = bare && select.from.is_empty() && select.selection.is_none() && select.having.is_none();
+    let item = |item: &ast::SelectItem| match item {
+        ast::SelectItem::UnnamedExpr(expr) | ast::SelectItem::ExprWithAlias { expr, .. } => match expr {
+            Expr::Function(function) => {
+                let name = last_part(&function.name);
+                matches!(name.as_str(), "set_config" | "current_setting").then_some(std::ptr::from_ref(expr))
+            }
+            _ => None,
+        },
+        _ => None,
+    };
+    if bare { select.projection.iter().map(item).collect::<Option<_>>().unwrap_or_default() } else { Vec::new() }
+}
+
 /// Finds every function that is called, however deep.
 struct Calls<'w, 't> {
     walker: &'w Walker<'t>,
+    once: &'w [*const Expr],
     found: Vec<Call>,
 }
 
@@ -452,7 +477,8 @@ impl Visitor for Calls<'_, '_> {
                     ast::FunctionArguments::List(list) => list.args.iter().map(|arg| self.value(arg)).collect(),
                     _ => Vec::new(),
                 };
-                self.found.push(Call { name, arguments });
+                let once = self.once.iter().any(|&known| std::ptr::eq(known, expr));
+                self.found.push(Call { name, arguments, once });
             }
         }
         ControlFlow::Continue(())

@@ -103,7 +103,7 @@ impl Walker<'_> {
 
     fn compare(&self, block: usize, column: ColumnRef, comparison: Comparison, value: &Expr) -> Predicate {
         match self.value(block, value) {
-            Value::Unknown | Value::Default | Value::Column(_) => Predicate::True,
+            Value::Unknown | Value::Boolean(_) | Value::Default | Value::Column(_) => Predicate::True,
             // A comparison with NULL is never true.
             Value::Null => Predicate::False,
             value => Predicate::Compare { column, comparison, value },
@@ -112,7 +112,9 @@ impl Walker<'_> {
 
     fn in_list(&self, block: usize, column: ColumnRef, list: &[Expr]) -> Predicate {
         let values: Vec<Value> = list.iter().map(|item| self.value(block, item)).collect();
-        if values.iter().any(|value| matches!(value, Value::Unknown | Value::Default | Value::Column(_))) {
+        let known =
+            |value: &Value| !matches!(value, Value::Unknown | Value::Boolean(_) | Value::Default | Value::Column(_));
+        if !values.iter().all(known) {
             return Predicate::True;
         }
         Predicate::In { column, values, tokens: Tokens::default(), items: Vec::new() }
@@ -254,7 +256,7 @@ impl Walker<'_> {
                 Some(number @ 1..) => Value::Parameter { index: number - 1, cast: None },
                 _ => Value::Unknown,
             },
-            ast::Value::Boolean(_) => Value::Unknown,
+            ast::Value::Boolean(value) => Value::Boolean(*value),
             _ => self.literal(value.span).unwrap_or(Value::Unknown),
         }
     }

@@ -329,6 +329,8 @@ pub struct Call {
     pub name: ObjectName,
     /// The arguments, where each is a plain value.
     pub arguments: Vec<Value>,
+    /// Whenever the statement succeeds, the call was made once: nothing is around it but the statement.
+    pub once: bool,
 }
 
 /// A column as a block sees it.
@@ -349,6 +351,8 @@ pub struct RelationRef {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     Null,
+    /// The keyword.
+    Boolean(bool),
     /// `negated` for a unary minus in front. `cast` is the type in `'…'::type`, `type '…'` or CAST, lower case.
     Literal {
         index: LiteralIndex,

@@ -51,9 +51,9 @@ pub(super) fn cache(shared: &Shared) -> Table {
     cache_table(&cache_figures(shared))
 }
 
-/// Sessions do not use a cache yet.
-pub(in crate::admin) fn cache_figures(_: &Shared) -> CacheFigures {
-    CacheFigures::default()
+/// All zero where there is no cache.
+pub(in crate::admin) fn cache_figures(shared: &Shared) -> CacheFigures {
+    shared.cache().map(|cache| cache.figures()).unwrap_or_default()
 }
 
 /// One row, and the reasons of misses in a column of their own: `absent 3, stale 1`.

@@ -1,0 +1,87 @@
+//! One statement of a pipeline on one shard: its answer as it comes.
+
+use super::relay::{BUFFER_BYTES, Broken};
+use super::request::Request;
+use super::scatter::{Ended, drain, next_reporting, send};
+use crate::backend::{Cause, Connection, Payee};
+use crate::error::Error;
+use crate::wire::Channel;
+use crate::wire::frame::{client, server};
+use crate::wire::message::{put_bare, put_named, put_parse};
+
+/// Who hears of ParameterStatus messages: name and value.
+pub(super) type Report<'a> = &'a mut (dyn FnMut(&str, &str) + Send);
+
+/// Gives the client the answer of `input`, which has been sent the statement.
+pub async fn single(
+    client: &mut Channel,
+    input: &mut Connection,
+    request: Request<'_>,
+    report: Report<'_>,
+) -> Result<Ended, Broken> {
+    send(client, input).await?;
+    let mut ended = Ended::Done;
+    while !input.owed.is_empty() {
+        let (kind, frame) = next_reporting(client, input, report).await?;
+        let for_client = match kind {
+            server::PARSE_COMPLETE | server::READY => false,
+            server::BIND_COMPLETE => request.announces_bind(),
+            server::ROW_DESCRIPTION | server::NO_DATA => request.wants_columns(),
+            server::COPY_IN | server::COPY_OUT => {
+                let hint = "Send it by itself, or by the simple protocol.";
+                let error = Error::unsupported("COPY within a pipeline", hint);
+                return Err(Broken::Server { error, midway: false });
+            }
+            server::ERROR => {
+                ended = Ended::Failed(frame.clone());
+                true
+            }
+            _ => true,
+        };
+        if for_client {
+            client.output.extend_from_slice(&frame);
+        }
+        if client.output.len() >= BUFFER_BYTES {
+            client.flush().await.map_err(Broken::Client)?;
+        }
+    }
+    Ok(ended)
+}
+
+/// What a statement's parameters and columns are; `quiet`: the client wants to know what is wrong with it, if anything.
+pub async fn describe(
+    client: &mut Channel,
+    input: &mut Connection,
+    (text, types): (&[u8], &[u32]),
+    quiet: bool,
+) -> Result<Ended, Broken> {
+    let out = &mut input.channel.output;
+    put_parse(out, "", text, types);
+    put_named(out, client::DESCRIBE, b'S', "");
+    put_bare(out, client::SYNC);
+    [Cause::Parse(None), Cause::DescribeStatement, Cause::Sync]
+        .into_iter()
+        .for_each(|cause| input.owed.push(cause, Payee::Client));
+    send(client, input).await?;
+    let mut ended = Ended::Done;
+    while !input.owed.is_empty() {
+        let (kind, frame) = next_reporting(client, input, &mut |_, _| {}).await?;
+        match kind {
+            server::PARSE_COMPLETE | server::READY => continue,
+            server::ERROR => ended = Ended::Failed(frame.clone()),
+            _ if quiet => continue,
+            _ => {}
+        }
+        client.output.extend_from_slice(&frame);
+    }
+    Ok(ended)
+}
+
+/// Reads away what a statement that has failed left on the connections it ran on.
+pub async fn drain_all(client: &mut Channel, inputs: &mut [&mut Connection]) -> Result<(), Broken> {
+    for input in inputs.iter_mut() {
+        // The client has its error already.
+        drain(client, input).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,381 @@
+//! A transaction block that reaches several shards: a transaction on each, which end together.
+
+use super::Session;
+use super::carry::Stopped;
+use super::control::{Answer, already_begun};
+use super::effects::{self, Effect};
+use super::run::End;
+use super::settings::Tracked;
+use super::transaction::{Begun, Open, Transaction};
+use crate::cache::Touched;
+use crate::error::{Error, SqlState};
+use crate::executor::{Broken, Decision, Ended, Request, commit_blocks, drain_all, rows_of_each, scatter, spread};
+use crate::plan::{Access, Part, Scatter, Spread};
+use crate::statement::{Kind, SettingControl, Statement, TransactionControl};
+use crate::topology::{Role, ShardId};
+use crate::wire::frame::Header;
+use crate::wire::{Channel, Status};
+
+/// What a statement came to: the client's own errors are in it, those of its connection end the session.
+pub(super) type Came<T> = Result<Result<T, Stopped>, End>;
+
+impl Session {
+    /// The block is on more than one shard.
+    pub(super) fn spans(&self) -> bool {
+        match &self.transaction {
+            Transaction::Open(open) | Transaction::Failed(Some(open)) => open.spans(),
+            _ => false,
+        }
+    }
+
+    /// Makes `shard` the one where the block goes on; it joins if it is new.
+    pub(super) async fn reach(
+        &mut self,
+        mut open: Box<Open>,
+        shard: ShardId,
+        access: Access,
+    ) -> Result<Box<Open>, Stopped> {
+        if open.switch(shard) {
+            return Ok(open);
+        }
+        match self.lend_ready(shard, access, open.begun.clone().as_ref()).await {
+            Ok(lent) => {
+                open.join(lent);
+                Ok(open)
+            }
+            Err(stopped) => {
+                self.transaction = Transaction::Failed(Some(open));
+                Err(stopped)
+            }
+        }
+    }
+
+    /// What the proxy refused must fail the block on its servers, too: they then do what PostgreSQL does in one.
+    pub(super) async fn fail_on_servers(&mut self, mut open: Box<Open>) -> Result<Box<Open>, Stopped> {
+        let mut lost = None;
+        for (connection, ..) in open.parts() {
+            if connection.status == Status::InTransaction
+                && let Err(error) = connection.run(FAIL).await
+            {
+                lost.get_or_insert(error);
+            }
+        }
+        match lost {
+            None => Ok(open),
+            Some(error) => {
+                self.lose(*open, true);
+                Err(error.into())
+            }
+        }
+    }
+
+    pub(super) async fn scatter_in_block(
+        &mut self,
+        client: &mut Channel,
+        plan: &Scatter,
+        access: Access,
+        request: Request<'_>,
+    ) -> Came<()> {
+        let (mut open, shards) = match self.reach_all(&plan.parts, access).await {
+            Ok(reached) => reached,
+            Err(stopped) => return Ok(Err(stopped)),
+        };
+        client.output.extend_from_slice(&self.news.split());
+        let limit = self.snapshot.topology.process.merge_limit;
+        let rows = rows_of_each(&plan.merge, request.rows());
+        let mut inputs = open.connections(&shards);
+        for (input, part) in inputs.iter_mut().zip(&plan.parts) {
+            request.put(input, part, plan.merge.hidden, rows);
+        }
+        let ended = scatter(client, &mut inputs, &plan.merge, request, limit).await;
+        if access == Access::Write {
+            shards.iter().for_each(|&shard| open.note_write(shard));
+        }
+        self.go_on(client, open, &shards, ended).await
+    }
+
+    pub(super) async fn spread_in_block(
+        &mut self,
+        client: &mut Channel,
+        plan: &Spread,
+        request: Request<'_>,
+        touched: &Touched,
+    ) -> Came<()> {
+        let (mut open, shards) = match self.reach_all(&plan.parts, Access::Write).await {
+            Ok(reached) => reached,
+            Err(stopped) => return Ok(Err(stopped)),
+        };
+        client.output.extend_from_slice(&self.news.split());
+        let reached = open.lents().filter(|lent| shards.contains(&lent.shard));
+        reached.for_each(|lent| self.touch(lent, touched, false));
+        let decision = Decision { gid: None, limit_bytes: self.snapshot.topology.process.merge_limit };
+        let ended = spread(client, &mut open.connections(&shards), plan, request, &decision).await;
+        shards.iter().for_each(|&shard| open.note_write(shard));
+        self.go_on(client, open, &shards, ended).await
+    }
+
+    async fn reach_all(&mut self, parts: &[Part], access: Access) -> Result<(Box<Open>, Vec<ShardId>), Stopped> {
+        let shards: Vec<ShardId> = parts.iter().map(|part| part.shard).collect();
+        let (&first, others) = shards.split_first().expect("a statement on several shards has parts");
+        let mut open = self.take_connection(first, access).await?;
+        for &shard in others {
+            open = self.reach(open, shard, access).await?;
+        }
+        Ok((open, shards))
+    }
+
+    /// After a statement on several shards of the block.
+    async fn go_on(
+        &mut self,
+        client: &mut Channel,
+        mut open: Box<Open>,
+        shards: &[ShardId],
+        ended: Result<Ended, Broken>,
+    ) -> Came<()> {
+        let ended = match ended {
+            Ok(Ended::Done) => Ok(Ok(())),
+            Ok(Ended::Failed(frame)) => {
+                self.meter.failed(&frame[Header::BYTES..]);
+                Ok(Err(Stopped::Told))
+            }
+            Ok(Ended::Refused(error)) => Ok(Err(error.into())),
+            Err(broken) => Err(broken),
+        };
+        let ended = match ended {
+            Ok(Err(stopped)) => drain_all(client, &mut open.connections(shards)).await.map(|()| Err(stopped)),
+            other => other,
+        };
+        match ended {
+            Ok(came) => {
+                self.transaction = match came {
+                    Ok(()) => Transaction::Open(open),
+                    Err(_) => Transaction::Failed(Some(open)),
+                };
+                Ok(came)
+            }
+            Err(broken) => self.break_off(*open, broken),
+        }
+    }
+
+    /// The block's connections are of no use any more.
+    pub(super) fn break_off<T>(&mut self, open: Open, broken: Broken) -> Came<T> {
+        match broken {
+            Broken::Server { error, midway: false } => {
+                self.lose(open, true);
+                Ok(Err(error.into()))
+            }
+            Broken::Server { error, .. } | Broken::Refused(error) => {
+                open.abandon();
+                Err(End::Refused(error))
+            }
+            Broken::Client(cause) => {
+                open.abandon();
+                Err(End::Gone(cause))
+            }
+        }
+    }
+
+    /// Carries out what concerns all shards of an open block: its end, savepoints, settings.
+    pub(super) async fn control_block(
+        &mut self,
+        client: &mut Channel,
+        statement: &Statement,
+        text: &str,
+    ) -> Came<Answer> {
+        let open = match std::mem::replace(&mut self.transaction, Transaction::Idle) {
+            Transaction::Open(open) => open,
+            Transaction::Failed(Some(open)) => match self.fail_on_servers(open).await {
+                Ok(open) => open,
+                Err(stopped) => return Ok(Err(stopped)),
+            },
+            other => {
+                self.transaction = other;
+                return Ok(Err(Error::new(SqlState::INTERNAL, "no block is open").into()));
+            }
+        };
+        use TransactionControl as Control;
+        match &statement.kind {
+            Kind::Transaction(Control::Commit { chain }) => self.end_block_of_all(client, open, true, *chain).await,
+            Kind::Transaction(Control::Rollback { chain }) => self.end_block_of_all(client, open, false, *chain).await,
+            Kind::Transaction(Control::Begin { .. }) if !open.has_failed() => {
+                self.transaction = Transaction::Open(open);
+                Ok(Ok(already_begun(text)))
+            }
+            Kind::Transaction(Control::TwoPhase) => {
+                self.transaction = Transaction::Open(open);
+                let hint = "COMMIT is all or none on all shards.";
+                Ok(Err(Error::unsupported("PREPARE TRANSACTION of a block on several shards", hint).into()))
+            }
+            kind => {
+                let tag = tag_of(kind);
+                Ok(self.tell_all(open, statement, text).await.map(|()| Answer::tag(tag)))
+            }
+        }
+    }
+
+    /// Runs a text on every shard of the block.
+    async fn tell_all(&mut self, mut open: Box<Open>, statement: &Statement, text: &str) -> Result<(), Stopped> {
+        open.reads_plainly = false;
+        let mut news = Vec::new();
+        let mut outcome = Ok(Ok(()));
+        for (connection, ..) in open.parts() {
+            let mut report = |name: &str, value: &str| news.push((name.to_owned(), value.to_owned()));
+            outcome = connection.run_all(&[text], &mut report).await;
+            if !matches!(outcome, Ok(Ok(()))) {
+                break;
+            }
+        }
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(body)) => {
+                self.transaction = Transaction::Failed(Some(open));
+                return Err(Stopped::Server(body));
+            }
+            Err(error) => {
+                self.lose(*open, true);
+                return Err(error.into());
+            }
+        }
+        news.iter().for_each(|(name, value)| self.hear_and_tell(name, value));
+        let mut effects = Vec::new();
+        effects::of(statement, None, &mut effects);
+        effects.iter().for_each(|effect| self.take_effect(effect, &mut open, &mut None));
+        self.transaction = Transaction::Open(open);
+        Ok(())
+    }
+
+    /// COMMIT or ROLLBACK on every shard of the block.
+    pub(super) async fn end_block_of_all(
+        &mut self,
+        client: &mut Channel,
+        mut open: Box<Open>,
+        commit: bool,
+        chain: bool,
+    ) -> Came<Answer> {
+        let commit = commit && !open.has_failed();
+        let first = open.begun.clone().filter(|_| chain);
+        let outcome = if commit { self.commit_all(client, &mut open).await } else { roll_back(&mut open).await };
+        let committed = commit && matches!(outcome, Ok(Ok(())));
+        match outcome {
+            Ok(came) => {
+                self.release(open, committed);
+                if let (Some(mut begun), Ok(())) = (first, &came) {
+                    begun.texts.truncate(1);
+                    self.transaction = Transaction::Begun(begun);
+                }
+                Ok(came.map(|()| Answer::tag(if commit { "COMMIT" } else { "ROLLBACK" })))
+            }
+            Err(broken) => {
+                let came = self.break_off(*open, broken);
+                // Whatever has become of it, the block is over.
+                self.transaction = Transaction::Idle;
+                came
+            }
+        }
+    }
+
+    /// Read parts first: only what wrote must commit together.
+    async fn commit_all(&self, client: &mut Channel, open: &mut Open) -> Result<Result<(), Stopped>, Broken> {
+        let mut failure = None;
+        for (connection, ..) in open.parts().filter(|part| !part.2) {
+            failure = failure.or(connection.run("COMMIT").await.map_err(lost)?.err());
+        }
+        if let Some(body) = failure {
+            return roll_back(open).await.map(|_| Err(Stopped::Server(body)));
+        }
+        let mut shards: Vec<ShardId> = open.parts().filter(|part| part.2).map(|(_, shard, _)| shard).collect();
+        shards.sort();
+        let home = match shards.as_slice() {
+            [] => return Ok(Ok(())),
+            [_] => {
+                open.lents().for_each(|lent| self.announce(lent, None));
+                let committed = open.connections(&shards)[0].run("COMMIT").await.map_err(unknown_outcome)?;
+                return Ok(committed.map_err(Stopped::Server));
+            }
+            [home, ..] => *home,
+        };
+        let ticket = match self.station.shared.begin_two_phase(&self.snapshot.database.name, home).await {
+            Ok(ticket) => ticket,
+            Err(error) => return roll_back(open).await.map(|_| Err(error.into())),
+        };
+        open.lents().for_each(|lent| self.announce(lent, Some(ticket.gid())));
+        let mut inputs = open.connections(&shards);
+        Ok(match commit_blocks(client, &mut inputs, ticket.gid()).await? {
+            Ended::Done => Ok(()),
+            Ended::Failed(_) => Err(Stopped::Told),
+            Ended::Refused(error) => Err(error.into()),
+        })
+    }
+
+    /// The block is over: its connections go back.
+    fn release(&mut self, mut open: Box<Open>, committed: bool) {
+        let now = self.meter.answered();
+        let changes = open.changes.clone();
+        for mut member in std::mem::take(&mut open.others) {
+            if member.lent.role == Role::Replica {
+                self.position.read_replica(member.lent.shard, member.lent.server, now);
+            } else if member.wrote {
+                self.note_write(member.lent.shard, now);
+            }
+            for change in changes.iter().filter(|_| committed) {
+                member.lent.connection.applied = Tracked::on_server(&member.lent.connection.applied, change);
+            }
+            member.lent.end_writes(committed);
+            if member.lent.connection.status == Status::Idle { member.lent.give_back() } else { member.lent.abandon() }
+        }
+        let end = if committed { Effect::Commit } else { Effect::Rollback };
+        if open.lent.connection.status == Status::Idle {
+            self.settle(open, &[end], false, true);
+        } else {
+            self.lose(*open, false);
+        }
+    }
+}
+
+impl Begun {
+    /// The block that PostgreSQL makes of a pipeline.
+    pub(super) fn implicit() -> Self {
+        Self { texts: vec!["BEGIN".to_owned()], ..Self::default() }
+    }
+}
+
+/// What a block on several shards must do on all of them.
+pub(super) fn concerns_all(kind: &Kind) -> bool {
+    match kind {
+        Kind::Transaction(_) => true,
+        Kind::Setting(control) => !matches!(control, SettingControl::Show { .. }),
+        _ => false,
+    }
+}
+
+fn tag_of(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::Transaction(TransactionControl::Savepoint { .. }) => "SAVEPOINT",
+        Kind::Transaction(TransactionControl::Release { .. }) => "RELEASE",
+        Kind::Transaction(TransactionControl::RollbackTo { .. }) => "ROLLBACK",
+        Kind::Setting(SettingControl::Reset { .. } | SettingControl::ResetAll) => "RESET",
+        _ => "SET",
+    }
+}
+
+async fn roll_back(open: &mut Open) -> Result<Result<(), Stopped>, Broken> {
+    for (connection, ..) in open.parts() {
+        if connection.status != Status::Idle {
+            // A server that cannot even do this is not used again.
+            let _ = connection.run("ROLLBACK").await.map_err(lost)?;
+        }
+    }
+    Ok(Ok(()))
+}
+
+fn lost(error: Error) -> Broken {
+    Broken::Server { error, midway: false }
+}
+
+fn unknown_outcome(error: Error) -> Broken {
+    let message = "the server was lost while committing; whether the write happened is not known";
+    lost(Error::new(SqlState::OUTCOME_UNKNOWN, message).with_detail(error.to_string()))
+}
+
+/// Fails in every transaction, and leaves nothing else behind.
+const FAIL: &str = "ROLLBACK TO SAVEPOINT \"pgweir refused a statement\"";

@@ -1,0 +1,410 @@
+//! A unit of the extended protocol whose statements do not all go to one shard: carried out message by message.
+//!
+//! PostgreSQL makes one transaction of it. So does this: one statement commits by itself; several are a block that
+//! ends at the Sync, on as many shards as they need.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes};
+
+use super::Session;
+use super::block::{Came, concerns_all};
+use super::carry::Stopped;
+use super::control::nothing_to_end;
+use super::decide::{Decided, Way};
+use super::digest::{Step, Steps};
+use super::effects::Effect;
+use super::local::{put_answer, put_columns, slice};
+use super::names::Done;
+use super::portals::{Pipeline, Portal, execute_of, portal_of};
+use super::prepared::Prepared;
+use super::run::{End, drop_frame, fill};
+use super::transaction::{Begun, Transaction};
+use super::unit::{Frame, STATEMENT_BYTES};
+use crate::cache::Touched;
+use crate::error::{Error, SqlState};
+use crate::executor::{BUFFER_BYTES, Broken, Ended, Request, describe, single};
+use crate::figures::Route;
+use crate::plan::{Access, Part};
+use crate::statement::{Kind, TransactionControl};
+use crate::topology::ShardId;
+use crate::wire::frame::{Header, client, malformed, put, server};
+use crate::wire::message::{put_bare, put_command_complete, put_ready, put_warning};
+use crate::wire::{Bind, Channel, Status};
+
+impl Session {
+    /// `frames` of `input` are the unit as far as it is there; the rest is read up to its Sync.
+    pub(super) async fn serve_steps(
+        &mut self,
+        client: &mut Channel,
+        steps: Steps,
+        frames: &[Frame],
+        input: &Bytes,
+    ) -> Result<(), End> {
+        let body = |frame: &Frame| input.slice(frame.start + Header::BYTES..frame.end);
+        let mut pipeline = Pipeline {
+            steps: steps.into_iter().zip(frames.iter().map(body)).collect(),
+            portals: HashMap::new(),
+            implicit: false,
+            named: 0,
+            proven: 0,
+            skipping: false,
+        };
+        loop {
+            let Some((step, body)) = pipeline.steps.pop_front() else {
+                self.read_step(client, &mut pipeline).await?;
+                continue;
+            };
+            if pipeline.skipping && !matches!(step, Step::Sync) {
+                continue;
+            }
+            let is_end = matches!(step, Step::Sync);
+            let is_rest = matches!(step, Step::Flush) && pipeline.has_only_prepared();
+            if let Err(stopped) = self.take_step(client, &mut pipeline, step, body).await? {
+                self.put_stopped(&mut client.output, &stopped);
+                self.names.settle(Done::Some(pipeline.proven));
+                pipeline.skipping = true;
+            }
+            if is_end {
+                self.names.settle(Done::All);
+                client.output.extend_from_slice(&self.news.split());
+                put_ready(&mut client.output, self.transaction.status());
+                return Ok(());
+            }
+            if is_rest {
+                // What follows need not go the same way.
+                self.names.settle(Done::All);
+                return Ok(());
+            }
+            if client.output.len() >= BUFFER_BYTES {
+                client.flush().await.map_err(End::Gone)?;
+            }
+        }
+    }
+
+    /// Sends what is due and waits for the next message.
+    async fn read_step(&mut self, client: &mut Channel, pipeline: &mut Pipeline) -> Result<(), End> {
+        client.flush().await.map_err(End::Gone)?;
+        let header = loop {
+            match Header::read(&client.input).map_err(End::Refused)? {
+                Some(header) if header.length <= client.input.len() || header.length > STATEMENT_BYTES => break header,
+                _ => fill(client).await?,
+            }
+        };
+        let skipped = pipeline.skipping && header.kind != client::SYNC;
+        match header.kind {
+            client::TERMINATE => return Err(End::Left),
+            client::QUERY | client::FUNCTION_CALL => {
+                return Err(End::Refused(malformed("a Query before the Sync of what precedes it")));
+            }
+            _ if skipped => return drop_frame(client, header).await,
+            client::COPY_DATA | client::COPY_DONE | client::COPY_FAIL => return drop_frame(client, header).await,
+            _ => {}
+        }
+        if header.length > client.input.len() {
+            drop_frame(client, header).await?;
+            let message =
+                format!("a message longer than {STATEMENT_BYTES} bytes is not supported on a sharded database");
+            let hint = "Send the long value in a statement of its own, by COPY or in parts.";
+            let error = Error::new(SqlState::TOO_LARGE, message).with_hint(hint);
+            pipeline.steps.push_back((Step::Refused(Box::new(error)), Bytes::new()));
+            return Ok(());
+        }
+        let body = client.input.split_to(header.length).freeze().slice(Header::BYTES..);
+        let step = self.digest(header.kind, &body);
+        pipeline.steps.push_back((step, body));
+        Ok(())
+    }
+
+    async fn take_step(&mut self, client: &mut Channel, pipeline: &mut Pipeline, step: Step, body: Bytes) -> Came<()> {
+        let out = &mut client.output;
+        match step {
+            Step::Parse { prepared, .. } => {
+                // Whoever comes next finds out what is wrong with it.
+                let used =
+                    matches!(pipeline.steps.front(), Some((Step::Bind { .. } | Step::DescribeStatement { .. }, _)));
+                if !used && !prepared.is_control() {
+                    let came = self.describe_step(client, &prepared, true).await?;
+                    if came.is_err() {
+                        return Ok(came);
+                    }
+                    pipeline.proven = pipeline.named + 1;
+                }
+                pipeline.named += 1;
+                put_bare(&mut client.output, server::PARSE_COMPLETE);
+            }
+            Step::Bind { prepared, .. } => {
+                if let Err(error) = pipeline.bind(prepared, body, out) {
+                    return Ok(Err(error.into()));
+                }
+            }
+            Step::DescribeStatement { prepared, .. } => {
+                let came = self.describe_step(client, &prepared, false).await?;
+                pipeline.prove(&came);
+                return Ok(came);
+            }
+            Step::DescribePortal => return Ok(pipeline.describe(&body, out).map_err(Stopped::from)),
+            Step::Execute => {
+                let came = self.execute_step(client, pipeline, &body).await?;
+                pipeline.prove(&came);
+                return Ok(came);
+            }
+            Step::CloseStatement => {
+                pipeline.proven += usize::from(pipeline.proven == pipeline.named);
+                pipeline.named += 1;
+                put_bare(out, server::CLOSE_COMPLETE);
+            }
+            Step::ClosePortal => {
+                pipeline.portals.remove(portal_of(&body[1..]).unwrap_or_default());
+                put_bare(out, server::CLOSE_COMPLETE);
+            }
+            Step::Flush => client.flush().await.map_err(End::Gone)?,
+            Step::Sync => return self.end_pipeline(client, pipeline).await,
+            Step::Refused(error) | Step::Taken(error) => return Ok(Err((*error).into())),
+        }
+        Ok(Ok(()))
+    }
+
+    /// The Sync: PostgreSQL's own block ends.
+    async fn end_pipeline(&mut self, client: &mut Channel, pipeline: &Pipeline) -> Came<()> {
+        if !pipeline.implicit {
+            return Ok(Ok(()));
+        }
+        match std::mem::replace(&mut self.transaction, Transaction::Idle) {
+            Transaction::Open(open) => Ok(self.end_block_of_all(client, open, true, false).await?.map(|_| ())),
+            Transaction::Failed(Some(open)) => Ok(self.end_block_of_all(client, open, false, false).await?.map(|_| ())),
+            Transaction::Idle | Transaction::Begun(_) | Transaction::Failed(None) => {
+                self.settings.rollback();
+                Ok(Ok(()))
+            }
+        }
+    }
+
+    /// Any shard knows what a statement's parameters and columns are.
+    async fn describe_step(&mut self, client: &mut Channel, prepared: &Arc<Prepared>, quiet: bool) -> Came<()> {
+        if let Transaction::Failed(_) = self.transaction {
+            return Ok(self.check_block(&prepared.analysis).map_err(Stopped::from));
+        }
+        if prepared.is_control() {
+            put(&mut client.output, server::PARAMETER_DESCRIPTION, |body| body.put_u16(0));
+            put_columns(&mut client.output, prepared);
+            return Ok(Ok(()));
+        }
+        let statement = (&*prepared.text, &*prepared.types);
+        let described = if let Transaction::Open(open) = &mut self.transaction {
+            describe(client, &mut open.lent.connection, statement, quiet).await
+        } else {
+            let mut lent = match self.lend_ready(self.snapshot.database.home, Access::PrimaryRead, None).await {
+                Ok(lent) => lent,
+                Err(stopped) => return Ok(Err(stopped)),
+            };
+            let described = describe(client, &mut lent.connection, statement, quiet).await;
+            if described.is_ok() {
+                lent.give_back()
+            } else {
+                lent.abandon()
+            }
+            described
+        };
+        match described {
+            Ok(Ended::Done) => Ok(Ok(())),
+            Ok(Ended::Failed(frame)) => {
+                self.meter.failed(&frame[Header::BYTES..]);
+                Ok(Err(Stopped::Told))
+            }
+            Ok(Ended::Refused(error)) => Ok(Err(error.into())),
+            Err(broken) => match std::mem::replace(&mut self.transaction, Transaction::Idle) {
+                Transaction::Open(open) => self.break_off(*open, broken),
+                other => {
+                    self.transaction = other;
+                    end_of(broken)
+                }
+            },
+        }
+    }
+
+    async fn execute_step(&mut self, client: &mut Channel, pipeline: &mut Pipeline, body: &[u8]) -> Came<()> {
+        let (name, rows) = match execute_of(body) {
+            Ok(execute) => execute,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        let Some(portal) = pipeline.portals.get(name).cloned() else {
+            let message = format!("portal \"{name}\" does not exist");
+            return Ok(Err(Error::new(SqlState::UNKNOWN_PORTAL, message).into()));
+        };
+        let kind = portal.prepared.analysis.statements.first().map(|statement| &statement.kind);
+        if let Err(error) = self.check_block(&portal.prepared.analysis) {
+            return Ok(Err(error.into()));
+        }
+        if let Some(Kind::Transaction(control)) = kind {
+            self.execute_control(client, pipeline, &portal, control).await
+        } else if self.is_answered_here(&portal.prepared) {
+            Ok(self.execute_here(&portal.prepared, &mut client.output).map_err(Stopped::from))
+        } else if kind.is_some_and(concerns_all) && self.has_open_block() {
+            self.execute_in_all(client, &portal).await
+        } else {
+            self.execute_routed(client, pipeline, &portal, rows).await
+        }
+    }
+
+    fn has_open_block(&self) -> bool {
+        matches!(self.transaction, Transaction::Open(_) | Transaction::Failed(Some(_)))
+    }
+
+    /// BEGIN, COMMIT and their kin.
+    async fn execute_control(
+        &mut self,
+        client: &mut Channel,
+        pipeline: &mut Pipeline,
+        portal: &Portal,
+        control: &TransactionControl,
+    ) -> Came<()> {
+        use TransactionControl as Control;
+        let implicit = pipeline.implicit && !matches!(self.transaction, Transaction::Failed(_));
+        if implicit && matches!(control, Control::Begin { .. }) {
+            // What ran before belongs to the block that begins.
+            pipeline.implicit = false;
+            if self.has_open_block() {
+                put_command_complete(&mut client.output, "BEGIN");
+                return Ok(Ok(()));
+            }
+            self.transaction = Transaction::Idle;
+        }
+        if implicit && matches!(control, Control::Commit { .. } | Control::Rollback { .. }) {
+            pipeline.implicit = false;
+            let warning = nothing_to_end("").warning;
+            warning.iter().for_each(|warning| put_warning(&mut client.output, warning));
+            if !self.has_open_block() {
+                self.transaction = Transaction::Begun(Begun::implicit());
+            }
+        }
+        if self.has_open_block() {
+            return self.execute_in_all(client, portal).await;
+        }
+        Ok(self.execute_here(&portal.prepared, &mut client.output).map_err(Stopped::from))
+    }
+
+    async fn execute_in_all(&mut self, client: &mut Channel, portal: &Portal) -> Came<()> {
+        let text = portal.prepared.readable().unwrap_or_default();
+        let Some(statement) = portal.prepared.analysis.statements.first() else { return Ok(Ok(())) };
+        let came = self.control_block(client, statement, slice(text, statement.tokens)).await?;
+        client.output.extend_from_slice(&self.news.split());
+        Ok(came.map(|answer| put_answer(&mut client.output, &answer, false)))
+    }
+
+    /// The proxy's own statements, and what needs no server as the session stands.
+    fn is_answered_here(&self, prepared: &Prepared) -> bool {
+        match prepared.analysis.statements.first() {
+            None => true,
+            Some(_) => prepared.is_control() && self.would_answer(prepared),
+        }
+    }
+
+    /// On its shard, or its shards.
+    async fn execute_routed(
+        &mut self,
+        client: &mut Channel,
+        pipeline: &mut Pipeline,
+        portal: &Portal,
+        rows: u32,
+    ) -> Came<()> {
+        let prepared = &portal.prepared;
+        if matches!(self.transaction, Transaction::Idle) && !pipeline.ends_now() {
+            self.transaction = Transaction::Begun(Begun::implicit());
+            pipeline.implicit = true;
+        }
+        let statement = prepared.analysis.statements.first();
+        if statement.is_some_and(|statement| matches!(statement.kind, Kind::Copy(_))) {
+            let hint = "Send it by itself, or by the simple protocol.";
+            return Ok(Err(Error::unsupported("COPY within a pipeline", hint).into()));
+        }
+        let bound = Bind::read(&portal.body);
+        let (decided, bind) = match self.decide_one(prepared, &portal.body).and_then(|decided| Ok((decided, bound?))) {
+            Ok(decided) => decided,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        let request = Request::Extended {
+            text: &prepared.text,
+            types: &prepared.types,
+            bind: &bind,
+            described: portal.described,
+            bound: portal.announced,
+            rows,
+        };
+        let ddl = decided.effects.contains(&Effect::Ddl);
+        let Decided { way, effects, touched } = decided;
+        let came = match way {
+            Way::One { shard, access } => {
+                self.carry_single(client, (shard, access), (&effects, &touched), request).await?
+            }
+            Way::Scatter(plan, access) => self.carry_scatter(client, &plan, access, request).await?,
+            Way::Spread(plan) => self.carry_spread(client, &plan, request, &touched).await?,
+        };
+        if ddl {
+            self.station.shared.catalog_changed(&self.snapshot.name).await;
+            self.meter.answered();
+        }
+        Ok(came)
+    }
+
+    /// A statement on one shard.
+    async fn carry_single(
+        &mut self,
+        client: &mut Channel,
+        (shard, access): (ShardId, Access),
+        (effects, touched): (&[Effect], &Touched),
+        request: Request<'_>,
+    ) -> Came<()> {
+        let mut open = match self.take_connection(shard, access).await {
+            Ok(open) => open,
+            Err(stopped) => return Ok(Err(stopped)),
+        };
+        self.meter.route = Route::One(open.lent.shard, open.lent.role);
+        client.output.extend_from_slice(&self.news.split());
+        let was_in_block = open.lent.connection.status != Status::Idle;
+        open.wrote |= access == Access::Write;
+        self.touch(&mut open.lent, touched, !was_in_block);
+        self.record(client, [&open.lent]);
+        let part = Part { shard, text: None, parameters: None };
+        request.put(&mut open.lent.connection, &part, 0, request.rows());
+        let mut heard = Vec::new();
+        let mut report = |name: &str, value: &str| heard.push((name.to_owned(), value.to_owned()));
+        let ended = single(client, &mut open.lent.connection, request, &mut report).await;
+        heard.iter().for_each(|(name, value)| self.hear_and_tell(name, value));
+        open.heard.append(&mut heard);
+        match ended {
+            Ok(Ended::Done) => {
+                self.settle(open, effects, false, was_in_block);
+                Ok(Ok(()))
+            }
+            Ok(Ended::Failed(frame)) => {
+                self.meter.failed(&frame[Header::BYTES..]);
+                self.settle(open, effects, true, was_in_block);
+                Ok(Err(Stopped::Told))
+            }
+            Ok(Ended::Refused(error)) => {
+                self.settle(open, effects, true, was_in_block);
+                Ok(Err(error.into()))
+            }
+            Err(broken) if was_in_block => self.break_off(*open, broken),
+            Err(Broken::Server { error, midway: false }) => {
+                self.lose(*open, false);
+                Ok(Err(error.into()))
+            }
+            Err(broken) => {
+                open.abandon();
+                end_of(broken)
+            }
+        }
+    }
+}
+
+/// Of a connection that was outside of a block.
+fn end_of(broken: Broken) -> Came<()> {
+    match broken {
+        Broken::Server { error, midway: false } => Ok(Err(error.into())),
+        Broken::Server { error, .. } | Broken::Refused(error) => Err(End::Refused(error)),
+        Broken::Client(cause) => Err(End::Gone(cause)),
+    }
+}
