@@ -160,6 +160,7 @@ impl Cluster {
 
     fn settings(&self, server: &Server, primary: Option<&Server>, purpose: Purpose) -> String {
         let mut text = format!("cluster_name = 'shard{}_{}'\n{SETTINGS}", server.shard, server.role);
+        text += &format!("max_connections = {}\n", self.state.max_connections);
         text += if purpose == Purpose::Test { TEST_SETTINGS } else { "" };
         if let Some(primary) = primary {
             let password = self.state.superuser_password.replace('\\', "\\\\").replace('\'', "\\'");
@@ -255,7 +256,6 @@ listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
 wal_level = logical
 max_prepared_transactions = 100
-max_connections = 200
 max_wal_senders = 20
 max_replication_slots = 20
 hot_standby = on

@@ -33,6 +33,9 @@ pub struct Options {
     /// Users of the shop in all, with their orders, posts, carts and follows [default: 20000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub rows: Option<u64>,
+    /// Connections that each server allows [default: 200]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(20..=10_000))]
+    pub max_connections: Option<u16>,
     /// TCP port of the proxy, 0: any that is free [default: 6432 or, if it is taken, any]
     #[arg(long, value_name = "N")]
     pub port: Option<u16>,
@@ -217,10 +220,13 @@ fn state(folder: &Folder, options: &Options) -> Result<State, Error> {
         differs("shards", state.shards.into(), options.shards.map(u64::from))?;
         differs("replicas", state.replicas.into(), options.replicas.map(u64::from))?;
         differs("rows", state.rows, options.rows)?;
+        differs("max-connections", state.max_connections.into(), options.max_connections.map(u64::from))?;
         return Ok(state);
     }
     folder.erase()?;
-    let state = State::new(options.shards.unwrap_or(2), options.replicas.unwrap_or(2), options.rows.unwrap_or(20_000));
+    let (shards, replicas) = (options.shards.unwrap_or(2), options.replicas.unwrap_or(2));
+    let mut state = State::new(shards, replicas, options.rows.unwrap_or(20_000));
+    state.max_connections = options.max_connections.unwrap_or(state.max_connections);
     if state.rows < state.shards.into() {
         return Err(Error::OutOfRange { option: "rows", range: "at least one for each shard" });
     }

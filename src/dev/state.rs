@@ -16,6 +16,9 @@ pub struct State {
     pub replicas: u16,
     /// Users in all, and the last key of the ranges' even split.
     pub rows: u64,
+    /// Of each server.
+    #[serde(default = "usual_connections")]
+    pub max_connections: u16,
     /// Of role `postgres`.
     pub superuser_password: String,
     /// Of role `app`.
@@ -36,6 +39,7 @@ impl State {
             shards,
             replicas,
             rows,
+            max_connections: usual_connections(),
             superuser_password: password(),
             app_password: password(),
             made: false,
@@ -63,6 +67,10 @@ impl State {
         write_private(&draft, &text)?;
         fs::rename(&draft, &file).map_err(Error::io(&file))
     }
+}
+
+fn usual_connections() -> u16 {
+    200
 }
 
 /// A file with secrets in it: readable by its owner alone from its first moment on.
