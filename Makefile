@@ -1,4 +1,4 @@
-.PHONY: dev test fmt lint postgresql drivers
+.PHONY: dev test bench compose-test fmt lint postgresql poolers drivers
 
 # A sharded, replicated PostgreSQL with the shop in it, behind the proxy: make dev ARGS="--rows 1000 --fresh"
 dev: postgresql
@@ -9,6 +9,15 @@ test: postgresql drivers
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo test
+
+# What the proxy costs, beside PgBouncer and Pgpool-II: make bench ARGS="--rounds 5 --html /tmp/bench.html"
+bench: postgresql poolers
+	cargo build --release
+	python3 benches/run.py $(ARGS)
+
+# The containers of docker-compose.yml: needs docker, compose and psql.
+compose-test:
+	python3 tests/compose.py
 
 fmt:
 	cargo fmt
@@ -25,6 +34,16 @@ postgresql:
 	  || $(MAKE) --no-print-directory install PACKAGES="postgresql postgresql-client"
 	@command -v psql >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/psql >/dev/null 2>&1 \
 	  || $(MAKE) --no-print-directory install PACKAGES=postgresql-client
+
+# The two that pgweir is compared with. The bench starts its own: what their packages start is stopped again.
+poolers:
+	@for pair in pgbouncer:pgbouncer pgpool:pgpool2; do \
+	  program=$${pair%:*}; package=$${pair#*:}; \
+	  if ! command -v $$program >/dev/null 2>&1 && ! [ -x /usr/sbin/$$program ]; then \
+	    $(MAKE) --no-print-directory install PACKAGES=$$package || exit 1; \
+	    $(SUDO) service $$package stop >/dev/null 2>&1 || true; \
+	  fi; \
+	done
 
 # What the trials through drivers need: .drivers/venv with psycopg and asyncpg, .drivers/node_modules with pg.
 DRIVERS_PYTHON = psycopg[binary,pool]>=3.2 asyncpg>=0.30

@@ -1,215 +1,145 @@
 #!/usr/bin/env python3
-"""What a proxy costs: point reads and idle clients, direct, through PgBouncer and through pgweir, in turns.
+"""What a proxy costs: the same work direct, through yardsticks, PgBouncer, Pgpool-II and pgweir, in turns.
 
-Starts everything itself, on free ports, in a temporary folder. Figures are CPU of the proxy per query (the kernel's
-accounting of its threads, user and system) and resident memory per idle client; medians over the rounds, with their
-ratio to PgBouncer. Nothing is judged here.
+Starts everything itself, on free ports, in a temporary folder. In every round of a case each target has one run, each
+round begins with another target; figures are medians over the rounds. Nothing is judged here.
+
+relay and echo are the yardsticks (yardstick.rs): bytes copied, and replies from memory, by one thread of the runtime
+that pgweir uses. PgBouncer runs in transaction mode, for prepared statements in session mode: before its version 1.21
+it has no other way. "pgweir split" has a replica for its reads.
 """
 
 import argparse
-import base64
 import contextlib
-import hashlib
-import hmac
-import json
-import os
+import dataclasses
+import functools
 import pathlib
-import re
-import secrets
-import shutil
-import signal
-import socket
+import resource
 import statistics
-import struct
-import subprocess
-import tempfile
 import time
 
-HERE = pathlib.Path(__file__).resolve().parent
-PGWEIR = HERE.parent / "target/release/pgweir"
-SCRIPT = "\\set id random(1, 4999)\nSELECT handle FROM users WHERE id = :id;\n"
+import client
+import report
+from measure import Figures, address, copy, pgbench, resident, spoken
+from targets import ROOT, Targets
+
+ALL = ["direct", "relay", "echo", "PgBouncer", "Pgpool-II", "pgweir", "pgweir split"]
+# Echo repeats itself, whatever it is asked: reads by key are all that it can stand in for.
+WITHOUT_ECHO = [name for name in ALL if name != "echo"]
+ONE_SERVER = [name for name in WITHOUT_ECHO if name != "pgweir split"]
+
+LARGE = 100_000
+COPIES = 4
+
+
+@dataclasses.dataclass
+class Case:
+    name: str
+    # Of what the rate is a number, and the cost a share.
+    unit: str
+    targets: list[str]
+    # A target to its figures.
+    run: callable
+    session_mode: bool = False
 
 
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--seconds", type=int, default=4, help="of each run")
-    arguments.add_argument("--clients", type=int, nargs="+", default=[1, 16, 64])
-    arguments.add_argument("--modes", nargs="+", default=["simple", "prepared"])
-    arguments.add_argument("--idle", type=int, default=1000, help="idle clients, 0: none")
-    options = arguments.parse_args()
-    with Bench() as bench:
-        point_reads(bench, options)
-        if options.idle:
-            idle_clients(bench, options.idle)
+    options = parse()
+    limit_of_files()
+    began = time.monotonic()
+    with Targets() as targets:
+        dump = make_tables(targets, options.scale)
+        results = [(case, rounds(targets, case, options.rounds)) for case in cases(targets, options, dump)]
+        memory = idle_clients(targets, options.idle) if options.idle else {}
+    options.html.parent.mkdir(parents=True, exist_ok=True)
+    options.html.write_text(report.html(results, memory, options))
+    print(f"\n{options.html}: the same as charts. {time.monotonic() - began:.0f} s in all.")
 
 
-def point_reads(bench, options):
-    print(f"{'mode':>9} {'clients':>7} {'target':<14} {'tps':>8} {'latency ms':>10} {'CPU µs/query':>12} {'to PgBouncer':>12}")
-    for mode in options.modes:
-        for clients in options.clients:
-            runs = {target: [] for target in bench.targets}
-            for _ in range(options.rounds):
-                for target in bench.targets:
-                    runs[target].append(bench.pgbench(target, mode, clients, options.seconds))
-            yardstick = statistics.median(cpu for _, _, cpu in runs["PgBouncer"])
-            for target, results in runs.items():
-                tps, latency, cpu = (statistics.median(figures) for figures in zip(*results))
-                ratio = f"{cpu / yardstick:.2f}" if cpu else ""
-                print(f"{mode:>9} {clients:>7} {target:<14} {tps:8.0f} {latency:10.3f} {cpu:12.1f} {ratio:>12}", flush=True)
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=2, help="of each run of pgbench (default 2)")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 16, 64])
+    parser.add_argument("--protocols", nargs="+", default=["simple", "extended", "prepared"])
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--scale", type=int, default=10, help="of pgbench's tables: 100,000 accounts each (default 10)")
+    parser.add_argument("--idle", type=int, default=5000, help="idle clients, 0: none (default 5000)")
+    parser.add_argument("--html", type=pathlib.Path, default=ROOT / "target/bench.html")
+    return parser.parse_args()
 
 
-def idle_clients(bench, count):
-    for target in ["PgBouncer", "pgweir"]:
-        port, process = bench.targets[target]
+def cases(targets, options, dump):
+    run = functools.partial(pgbench, servers=targets.servers, login=targets.login, seconds=options.seconds)
+    run = functools.partial(run, folder=targets.folder)
+    work = lambda *arguments: lambda target: run(target, arguments=arguments)
+    large = targets.folder / "large.sql"
+    large.write_text(f"SELECT * FROM pgbench_accounts LIMIT {LARGE};\n")
+    every = [
+        Case(f"select-only, {protocol}, {clients} clients", "query", ALL,
+             work("-S", "-M", protocol, "-c", str(clients)), session_mode=protocol == "prepared")
+        for protocol in options.protocols for clients in options.clients
+    ]  # fmt: skip
+    every += [
+        Case("tpcb-like, 16 clients", "transaction", WITHOUT_ECHO, work("-c", "16")),
+        Case("a connection per transaction, 4 clients", "transaction", ONE_SERVER, work("-S", "-C", "-c", "4")),
+        Case(f"a result of {LARGE:,} rows, 1 client", "query", ONE_SERVER, work("-f", str(large), "-c", "1")),
+        copies(targets, "COPY out", "MB", dump, "\\copy pgbench_accounts TO /dev/null"),
+        copies(targets, "COPY in", "MB", dump, f"\\copy copied FROM {dump}"),
+    ]
+    return [case for case in every if options.only in case.name]
+
+
+def copies(targets, name, unit, dump, command):
+    megabytes = COPIES * dump.stat().st_size / 1e6
+    commands = ["TRUNCATE copied", *[command] * COPIES]
+    return Case(name, unit, ONE_SERVER, lambda target: copy(target, targets.servers, targets.login, commands, megabytes))
+
+
+def make_tables(targets, scale):
+    """Made past the proxies: pgbench's tables, and one to copy into. The path of the accounts as COPY writes them."""
+    dump, where = targets.folder / "accounts.copy", address(targets.of("direct"), targets.login)
+    spoken(["pgbench", "-i", "-q", "-s", str(scale), *where], targets.login)
+    for command in ("CREATE UNLOGGED TABLE copied (LIKE pgbench_accounts)", f"\\copy pgbench_accounts TO {dump}"):
+        spoken(["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", command, *where], targets.login)
+    return dump
+
+
+def rounds(targets, case, count):
+    runs = {name: [] for name in case.targets}
+    for number in range(count):
+        first = number % len(case.targets)
+        for name in case.targets[first:] + case.targets[:first]:
+            runs[name].append(case.run(targets.of(name, case.session_mode)))
+    medians = {name: median(runs[name]) for name in case.targets}
+    print(report.text(case, medians), flush=True)
+    return medians
+
+
+def median(runs):
+    figures = zip(*runs)
+    return Figures(*(None if None in values else statistics.median(values) for values in figures))
+
+
+def idle_clients(targets, count):
+    """Bytes of memory per client, of those that have asked once and wait."""
+    memory = {}
+    for name in ["PgBouncer", "pgweir"]:
+        target = targets.of(name)
         with contextlib.ExitStack() as stack:
-            stack.enter_context(log_in(port, bench.ready))
-            before = resident(process)
+            stack.enter_context(client.idle(target.port, targets.login))
+            before = resident(target.process)
             for _ in range(count):
-                stack.enter_context(log_in(port, bench.ready))
-            print(f"{target}: {(resident(process) - before) / count / 1024:.1f} KiB RSS per idle client ({count})")
+                stack.enter_context(client.idle(target.port, targets.login))
+            memory[name] = (resident(target.process) - before) / count
+    print(report.memory_text(memory, count), flush=True)
+    return memory
 
 
-class Bench:
-    """The servers, and each target as (port, pid of its proxy or None)."""
-
-    def __enter__(self):
-        self.stack = contextlib.ExitStack()
-        self.folder = pathlib.Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
-        self.folder.chmod(0o755)
-        ready = self.folder / "ready.json"
-        cluster = [PGWEIR, "dev", "--dir", self.folder / "cluster", "--rows", "10000", "--port", "0", "--ready-file", ready]
-        self.start([*cluster, "--replicas", "1"])
-        self.wait_until(ready.exists, 120)
-        self.ready = json.loads(ready.read_text())
-        shard = {server["role"]: server["port"] for server in self.ready["servers"] if server["shard"] == 0}
-        (self.folder / "script.sql").write_text(SCRIPT)
-        direct = shard["primary"]
-        self.targets = {
-            "direct": (direct, None),
-            "PgBouncer": self.pgbouncer(direct),
-            "pgweir": self.pgweir("one", self.database(direct)),
-            "pgweir split": self.pgweir("split", self.database(direct) + self.database(shard["replica"], "replica")),
-        }
-        return self
-
-    def __exit__(self, *_):
-        self.stack.close()
-
-    def start(self, command, **options):
-        with (self.folder / "log.txt").open("a") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, **options)
-        self.stack.callback(stop, process)
-        return process
-
-    def wait_until(self, condition, seconds):
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > deadline:
-                raise SystemExit("what was started does not serve:\n" + (self.folder / "log.txt").read_text()[-2000:])
-            time.sleep(0.05)
-
-    def pgbouncer(self, server):
-        port = free_port()
-        user, password = self.ready["user"], self.ready["password"]
-        (self.folder / "users.txt").write_text(f'"{user}" "{password}"\n')
-        configuration = self.folder / "pgbouncer.ini"
-        # Before 1.21 prepared statements work in session mode only: with a server for each client, that is the same work.
-        configuration.write_text(
-            f"[databases]\nshop = host=127.0.0.1 port={server}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
-            f"listen_port = {port}\nunix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {self.folder}/users.txt\n"
-            "pool_mode = session\ndefault_pool_size = 64\nmax_client_conn = 20000\n"
-        )
-        user = {"user": "postgres"} if os.geteuid() == 0 else {}
-        process = self.start([shutil.which("pgbouncer") or "/usr/sbin/pgbouncer", configuration], **user)
-        self.wait_until(lambda: accepts(port), 20)
-        return port, process.pid
-
-    def database(self, port, role="primary"):
-        return f'[[databases]]\nname = "shop"\nrole = "{role}"\nhost = "127.0.0.1"\nport = {port}\n'
-
-    def pgweir(self, name, databases):
-        port = free_port()
-        configuration = self.folder / f"{name}.toml"
-        user, password = self.ready["user"], self.ready["password"]
-        general = f'[general]\nhost = "127.0.0.1"\nport = {port}\ndefault_pool_size = 64\nmax_client_conn = 20000\n'
-        configuration.write_text(f'{general}{databases}[[users]]\nname = "{user}"\npassword = "{password}"\n')
-        process = self.start([PGWEIR, "serve", "--config", configuration])
-        self.wait_until(lambda: accepts(port), 20)
-        return port, process.pid
-
-    def pgbench(self, target, mode, clients, seconds):
-        """Queries per second, mean latency in ms, CPU of the proxy in µs per query."""
-        port, proxy = self.targets[target]
-        before = cpu_seconds(proxy)
-        command = ["pgbench", "-n", "-f", self.folder / "script.sql", "-M", mode, "-c", str(clients), "-j", "1"]
-        login = ["-T", str(seconds), "-h", "127.0.0.1", "-p", str(port), "-U", self.ready["user"], self.ready["database"]]
-        environment = os.environ | {"PGPASSWORD": self.ready["password"]}
-        said = subprocess.run([*command, *login], env=environment, capture_output=True, text=True)
-        done = re.search(r"transactions actually processed: (\d+)", said.stdout)
-        if said.returncode or not done:
-            raise SystemExit(f"pgbench on {target}: {said.stderr}")
-        cpu = (cpu_seconds(proxy) - before) / int(done[1]) * 1e6
-        figure = lambda pattern: float(re.search(pattern, said.stdout)[1])
-        return figure(r"tps = ([\d.]+)"), figure(r"latency average = ([\d.]+)"), cpu
-
-
-def cpu_seconds(pid):
-    if pid is None:
-        return 0.0
-    threads = pathlib.Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
-
-
-def resident(pid):
-    """In bytes."""
-    return int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-
-
-def log_in(port, ready):
-    """A client that has logged in by SCRAM-SHA-256 and does nothing."""
-    client = socket.create_connection(("127.0.0.1", port))
-    text = lambda **fields: b"".join(f"{name}\0{value}\0".encode() for name, value in fields.items()) + b"\0"
-    body = struct.pack("!i", 196608) + text(user=ready["user"], database=ready["database"])
-    client.sendall(struct.pack("!i", len(body) + 4) + body)
-    send = lambda body: client.sendall(b"p" + struct.pack("!i", len(body) + 4) + body)
-    receive(client)
-    first = f"n=,r={secrets.token_hex(12)}"
-    send(b"SCRAM-SHA-256\0" + struct.pack("!i", len(first) + 3) + b"n,," + first.encode())
-    challenge = receive(client)[4:].decode()
-    nonce, salt, rounds = (part[2:] for part in challenge.split(","))
-    salted = hashlib.pbkdf2_hmac("sha256", ready["password"].encode(), base64.b64decode(salt), int(rounds))
-    mac = lambda key, what: hmac.new(key, what, "sha256").digest()
-    key = mac(salted, b"Client Key")
-    final = f"c=biws,r={nonce}"
-    proof = mac(hashlib.sha256(key).digest(), f"{first},{challenge},{final}".encode())
-    send(f"{final},p={base64.b64encode(bytes(a ^ b for a, b in zip(key, proof))).decode()}".encode())
-    while receive(client) not in (b"I",):
-        pass
-    return client
-
-
-def receive(client):
-    header = client.recv(5, socket.MSG_WAITALL)
-    if header[:1] in (b"E", b""):
-        raise SystemExit(f"log-in: {client.recv(1000)}")
-    return client.recv(struct.unpack("!i", header[1:])[0] - 4, socket.MSG_WAITALL)
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
-def accepts(port):
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-        return True
-    return False
-
-
-def stop(process):
-    process.send_signal(signal.SIGTERM)
-    process.wait(60)
+def limit_of_files():
+    """An idle client is a file here and one there; what is started inherits the limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

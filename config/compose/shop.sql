@@ -58,4 +58,4 @@ FROM users, generate_series(1, id % 4) AS n
 ON CONFLICT DO NOTHING;
 
 COMMIT;
-ANALYZE;
+ANALYZE categories, products, users, orders, order_items, carts, posts, follows;
