@@ -32,12 +32,17 @@ def pgbench(target, servers, login, arguments, seconds, folder):
 
 
 def copy(target, servers, login, commands, megabytes):
-    """Commands of psql in one session that move so many megabytes in all."""
-    options = [word for command in commands for word in ("-c", command)]
+    """Commands of psql in one session that move so many megabytes in all, between two moments of rest."""
+    options = [word for command in (REST, *commands, REST) for word in ("-c", command)]
     with Watch(target.process, servers) as watch:
-        spoken(["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", *options, *address(target, login)], login)
-    begin, end = watch.samples[0], watch.samples[-1]
-    return Figures(megabytes / (end.time - begin.time), None, None, *costs(begin, end, megabytes))
+        said = spoken(["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", *options, *address(target, login)], login)
+    began, ended = map(float, said.split())
+    begin, end = watch.after(began), watch.after(ended)
+    return Figures(megabytes / (ended - began - RESTS), None, None, *costs(begin, end, megabytes))
+
+
+RESTS = 0.3
+REST = f"\\! date +%s.%N; sleep {RESTS}"
 
 
 def spoken(command, login):
@@ -99,6 +104,9 @@ class Watch:
         proxy = cpu_seconds(self.proxy) if self.proxy else 0.0
         servers = sum(map(cpu_seconds, self.servers))
         self.samples.append(Sample(time.time(), proxy, servers))
+
+    def after(self, moment):
+        return next((sample for sample in self.samples if sample.time >= moment), self.samples[-1])
 
     def around(self, first, last):
         """The samples that enclose most of what happened from `first` to `last`, nothing else."""

@@ -10,6 +10,7 @@ it has no other way. "pgweir split" has a replica for its reads.
 """
 
 import argparse
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -29,7 +30,8 @@ WITHOUT_ECHO = [name for name in ALL if name != "echo"]
 ONE_SERVER = [name for name in WITHOUT_ECHO if name != "pgweir split"]
 
 LARGE = 100_000
-COPIES = 4
+LARGE_QUERY = f"SELECT * FROM pgbench_accounts LIMIT {LARGE}"
+COPIES = 10
 
 
 @dataclasses.dataclass
@@ -48,8 +50,8 @@ def main():
     limit_of_files()
     began = time.monotonic()
     with Targets() as targets:
-        dump = make_tables(targets, options.scale)
-        results = [(case, rounds(targets, case, options.rounds)) for case in cases(targets, options, dump)]
+        files = prepare(targets, options.scale)
+        results = [(case, rounds(targets, case, options.rounds)) for case in cases(targets, files, options)]
         memory = idle_clients(targets, options.idle) if options.idle else {}
     options.html.parent.mkdir(parents=True, exist_ok=True)
     options.html.write_text(report.html(results, memory, options))
@@ -69,40 +71,48 @@ def parse():
     return parser.parse_args()
 
 
-def cases(targets, options, dump):
-    run = functools.partial(pgbench, servers=targets.servers, login=targets.login, seconds=options.seconds)
-    run = functools.partial(run, folder=targets.folder)
-    work = lambda *arguments: lambda target: run(target, arguments=arguments)
-    large = targets.folder / "large.sql"
-    large.write_text(f"SELECT * FROM pgbench_accounts LIMIT {LARGE};\n")
+def cases(targets, files, options):
+    common = {"servers": targets.servers, "login": targets.login}
+    runs = lambda *arguments: functools.partial(
+        pgbench, arguments=arguments, seconds=options.seconds, folder=targets.folder, **common
+    )
+    copies = lambda *commands: functools.partial(
+        copy, commands=commands, megabytes=COPIES * files.dump.stat().st_size / 1e6, **common
+    )
     every = [
-        Case(f"select-only, {protocol}, {clients} clients", "query", ALL,
-             work("-S", "-M", protocol, "-c", str(clients)), session_mode=protocol == "prepared")
+        Case(f"select-only, {protocol}, {clients} client{'s'[:clients > 1]}", "query", ALL,
+             runs("-f", files.point, "-M", protocol, "-c", str(clients)), session_mode=protocol == "prepared")
         for protocol in options.protocols for clients in options.clients
     ]  # fmt: skip
     every += [
-        Case("tpcb-like, 16 clients", "transaction", WITHOUT_ECHO, work("-c", "16")),
-        Case("a connection per transaction, 4 clients", "transaction", ONE_SERVER, work("-S", "-C", "-c", "4")),
-        Case(f"a result of {LARGE:,} rows, 1 client", "query", ONE_SERVER, work("-f", str(large), "-c", "1")),
-        copies(targets, "COPY out", "MB", dump, "\\copy pgbench_accounts TO /dev/null"),
-        copies(targets, "COPY in", "MB", dump, f"\\copy copied FROM {dump}"),
+        Case("tpcb-like, 16 clients", "transaction", WITHOUT_ECHO, runs("-c", "16")),
+        Case("a connection per transaction, 4 clients", "transaction", ONE_SERVER, runs("-f", files.point, "-C", "-c", "4")),
+        Case(f"a result of {LARGE:,} rows, 1 client", "query", ONE_SERVER, runs("-f", files.large, "-c", "1")),
+        Case("COPY out", "MB", ONE_SERVER, copies(*[f"\\copy ({LARGE_QUERY}) TO /dev/null"] * COPIES)),
+        Case("COPY in", "MB", ONE_SERVER, copies("TRUNCATE copied", *[f"\\copy copied FROM {files.dump}"] * COPIES)),
     ]
     return [case for case in every if options.only in case.name]
 
 
-def copies(targets, name, unit, dump, command):
-    megabytes = COPIES * dump.stat().st_size / 1e6
-    commands = ["TRUNCATE copied", *[command] * COPIES]
-    return Case(name, unit, ONE_SERVER, lambda target: copy(target, targets.servers, targets.login, commands, megabytes))
+# Scripts of pgbench, and the large result as COPY writes it.
+Files = collections.namedtuple("Files", "point large dump")
 
 
-def make_tables(targets, scale):
-    """Made past the proxies: pgbench's tables, and one to copy into. The path of the accounts as COPY writes them."""
-    dump, where = targets.folder / "accounts.copy", address(targets.of("direct"), targets.login)
-    spoken(["pgbench", "-i", "-q", "-s", str(scale), *where], targets.login)
-    for command in ("CREATE UNLOGGED TABLE copied (LIKE pgbench_accounts)", f"\\copy pgbench_accounts TO {dump}"):
-        spoken(["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", command, *where], targets.login)
-    return dump
+def prepare(targets, scale):
+    """Tables, made past the proxies, and files; then each proxy once so that its pool is full."""
+    files = Files(*(targets.folder / name for name in ("point.sql", "large.sql", "large.copy")))
+    # As pgbench --select-only has it. By that name pgbench would first ask about its tables, which echo cannot answer.
+    accounts = 100_000 * scale
+    files.point.write_text(f"\\set aid random(1, {accounts})\nSELECT abalance FROM pgbench_accounts WHERE aid = :aid;\n")
+    files.large.write_text(f"{LARGE_QUERY};\n")
+    direct = address(targets.of("direct"), targets.login)
+    spoken(["pgbench", "-i", "-q", "-s", str(scale), *direct], targets.login)
+    for command in ("CREATE UNLOGGED TABLE copied (LIKE pgbench_accounts)", f"\\copy ({LARGE_QUERY}) TO {files.dump}"):
+        spoken(["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", command, *direct], targets.login)
+    for target in targets.all.values():
+        work = ["pgbench", "-n", "-f", files.point, "-c", "64", "-t", "100"]
+        spoken([*work, *address(target, targets.login)], targets.login)
+    return files
 
 
 def rounds(targets, case, count):

@@ -47,7 +47,7 @@ class Targets:
         self.cluster()
         direct = self.port("primary")
         split = database(direct) + database(self.port("replica"), "replica")
-        self.targets = {
+        self.all = {
             "direct": Target("direct", direct),
             "relay": self.yardstick("relay", direct),
             "echo": self.yardstick("echo", direct),
@@ -60,7 +60,7 @@ class Targets:
         }
 
     def of(self, name, session_mode=False):
-        return self.targets.get(f"{name}, session mode" if session_mode else name, self.targets[name])
+        return (self.all.get(f"{name}, session mode") if session_mode else None) or self.all[name]
 
     def cluster(self):
         """One primary and one replica, with the shop's rows."""

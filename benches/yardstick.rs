@@ -2,12 +2,11 @@
 //!
 //! `yardstick relay PORT SERVER` accepts on PORT of 127.0.0.1, connects to PostgreSQL on port SERVER, copies both ways.
 //! `yardstick echo PORT SERVER` does so until a client has logged in; from then on it answers each request with the
-//! bytes that PostgreSQL answered to the first request of the same kind. One thread; ends by a signal.
+//! bytes that PostgreSQL answered to the connection's first one of the same kind. One thread; ends by a signal.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{Error, ErrorKind, Result};
-use std::rc::Rc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -43,44 +42,39 @@ async fn relay(mut client: TcpStream, server: u16) -> Result<()> {
     Ok(())
 }
 
-/// Replies by the tags of the messages that asked for them.
-type Replies = Rc<RefCell<HashMap<Vec<u8>, Rc<[u8]>>>>;
-
 async fn serve_echo(port: u16, server: u16) -> Result<()> {
     let listener = TcpListener::bind((HOST, port)).await?;
-    let replies = Replies::default();
     loop {
         let client = listener.accept().await?.0;
-        spawn_local(echo(client, server, Rc::clone(&replies)));
+        spawn_local(echo(client, server));
     }
 }
 
-async fn echo(mut client: TcpStream, server: u16, replies: Replies) -> Result<()> {
+async fn echo(mut client: TcpStream, server: u16) -> Result<()> {
     client.set_nodelay(true)?;
     let mut server = connect(server).await?;
     log_in(&mut client, &mut server).await?;
+    let mut replies = HashMap::new();
     let mut request = Vec::with_capacity(BUFFER);
-    loop {
-        request.clear();
-        let kind = loop {
-            if client.read_buf(&mut request).await? == 0 {
-                return Ok(());
-            }
-            if let Some(kind) = kind(&request) {
-                break kind;
-            }
+    while let Some(kind) = read_request(&mut client, &mut request).await? {
+        let reply = match replies.entry(kind) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(ask(&mut server, &request).await?),
         };
-        let known = replies.borrow().get(&kind).cloned();
-        let reply = match known {
-            Some(reply) => reply,
-            None => {
-                let reply = ask(&mut server, &request).await?;
-                replies.borrow_mut().insert(kind, Rc::clone(&reply));
-                reply
-            }
-        };
-        client.write_all(&reply).await?;
+        client.write_all(reply).await?;
     }
+    Ok(())
+}
+
+/// The kind of a whole request; `None` when the client has gone.
+async fn read_request(client: &mut TcpStream, request: &mut Vec<u8>) -> Result<Option<Vec<u8>>> {
+    request.clear();
+    while client.read_buf(request).await? > 0 {
+        if let Some(kind) = kind(request) {
+            return Ok(Some(kind));
+        }
+    }
+    Ok(None)
 }
 
 /// Copies until the server is ready for the client's first request.
@@ -102,13 +96,13 @@ async fn log_in(client: &mut TcpStream, server: &mut TcpStream) -> Result<()> {
     Ok(())
 }
 
-async fn ask(server: &mut TcpStream, request: &[u8]) -> Result<Rc<[u8]>> {
+async fn ask(server: &mut TcpStream, request: &[u8]) -> Result<Vec<u8>> {
     server.write_all(request).await?;
     let mut reply = Vec::new();
     while !reply.ends_with(READY) {
         not_closed(server.read_buf(&mut reply).await?)?;
     }
-    Ok(reply.into())
+    Ok(reply)
 }
 
 /// The tags of the messages, once the last of them asks for an answer: Query or Sync.
