@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import json
 import os
 import pathlib
@@ -14,7 +13,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PGWEIR = ROOT / "target/release/pgweir"
+PGWEIR, YARDSTICK = (ROOT / "target/release" / name for name in ("pgweir", "yardstick"))
 POOL = 70
 # Pools of 70 for two PgBouncers, Pgpool-II, two pgweirs, and as many direct, through the relay and through the echo.
 MAX_CONNECTIONS = 700
@@ -77,7 +76,7 @@ class Targets:
 
     def yardstick(self, what, server):
         port = free_port()
-        return self.serving(what, port, [made_yardstick(), what, str(port), str(server)])
+        return self.serving(what, port, [YARDSTICK, what, str(port), str(server)])
 
     def pgbouncer(self, mode, server):
         port, file = free_port(), self.folder / f"pgbouncer-{mode}.ini"
@@ -141,14 +140,6 @@ class Targets:
 
 def database(port, role="primary"):
     return f'[[databases]]\nname = "shop"\nrole = "{role}"\nhost = "127.0.0.1"\nport = {port}\n'
-
-
-@functools.cache
-def made_yardstick():
-    command = ["cargo", "build", "--release", "--quiet", "--bench", "yardstick", "--message-format", "json"]
-    said = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
-    made = [json.loads(line) for line in said.splitlines()]
-    return next(item["executable"] for item in made if item.get("target", {}).get("name") == "yardstick")
 
 
 def program(name):
