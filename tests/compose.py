@@ -10,6 +10,7 @@ import datetime
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import time
@@ -21,6 +22,7 @@ OVERRIDES = {"COMPOSE_PROJECT_NAME": PROJECT, "PGWEIR_PORT": "0", "PGWEIR_HTTP_P
 ENVIRONMENT = os.environ | OVERRIDES | {"PGPASSWORD": OVERRIDES["APP_PASSWORD"]}
 REPLICA = "shard0-replica1"
 SHARDS = ["shard0-primary", "shard1-primary"]
+REPLICAS = [f"shard{shard}-replica{number}" for shard in (0, 1) for number in (1, 2)]
 
 
 def main():
@@ -29,7 +31,7 @@ def main():
         reads_are_those_of_the_servers(proxy)
         a_write_reaches_its_shard(proxy)
         a_write_over_both_shards_is_decided_once(proxy)
-        its_health_is_served(proxy)
+        a_replica_that_waits_lags(proxy)
         a_killed_replica_is_seen_and_comes_back(proxy)
     nothing_is_left()
     print("compose: all as it should be")
@@ -67,22 +69,31 @@ def a_write_over_both_shards_is_decided_once(proxy):
     equal(prepared, ["0", "0"], "nothing is left prepared")
 
 
-def its_health_is_served(proxy):
-    equal(proxy.http("/readyz")[0], 200, "/readyz")
+def a_replica_that_waits_lags(proxy):
+    """Replay is paused: the lag grows, and goes when it goes on."""
+    equal(proxy.states(), {name: "up" for name in REPLICAS}, "SHOW LAG names all replicas, up")
+    direct(REPLICA, "SELECT pg_wal_replay_pause()")
+    equal(proxy.sql("UPDATE users SET full_name = 'Late' WHERE id = 1"), "UPDATE 1", "a write that the replica lacks")
+    eventually(lambda: proxy.lag(REPLICA) > (0.5, 0), 10, "SHOW LAG shows seconds and bytes")
+    direct(REPLICA, "SELECT pg_wal_replay_resume()")
+    eventually(lambda: proxy.lag(REPLICA) == (0, 0), 10, "and none once replay goes on")
 
 
 def a_killed_replica_is_seen_and_comes_back(proxy):
-    equal(proxy.replicas(), {name: "up" for name in replicas()}, "SHOW LAG names all replicas, up")
     killer = kill(REPLICA)
-    seen = eventually(lambda: proxy.replicas().get(REPLICA) == "down" and time.time(), 30, "SHOW LAG says down")
+    seen = moments(30, {
+        "SHOW LAG": lambda: proxy.states().get(REPLICA) == "down",
+        "/metrics": lambda: re.search(rf'^pgweir_server_up{{.*"{REPLICA}:5432".*}} 0$', proxy.http("/metrics"), re.M),
+    })  # fmt: skip
     equal(killer.wait(), 0, "the kill")
     equal(proxy.sql("UPDATE users SET full_name = 'Meanwhile' WHERE id = 1"), "UPDATE 1", "writes go on")
     equal(proxy.sql("SELECT full_name FROM users WHERE id = 1"), "Meanwhile", "reads go on")
-    eventually(lambda: proxy.replicas().get(REPLICA) == "up", 60, "SHOW LAG says up again, by itself")
-    state = inspect(REPLICA)
-    check(state["RestartCount"] >= 1, "the engine started the container again")
-    late = seen - timestamp(state["State"]["FinishedAt"])
-    check(late < 2, f"the loss was in SHOW LAG within 2 s ({late:.2f} s)")
+    eventually(lambda: proxy.states().get(REPLICA) == "up", 60, "SHOW LAG says up again, by itself")
+    container = inspect(REPLICA)
+    check(container["RestartCount"] >= 1, "the engine started the container again")
+    ended = timestamp(container["State"]["FinishedAt"])
+    for where, moment in seen.items():
+        check(moment - ended < 2, f"the loss was in {where} within 2 s ({moment - ended:.2f} s)")
     caught_up = lambda: direct(REPLICA, "SELECT full_name FROM users WHERE id = 1") == "Meanwhile"
     eventually(caught_up, 30, "the replica has what was written without it")
 
@@ -116,23 +127,26 @@ class Proxy:
         where = ["-h", "127.0.0.1", "-p", self.sql_port, "-U", "app", database]
         return run(["psql", "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", text, *where])
 
+    def states(self):
+        return {replica: state for replica, state, *_ in self.replicas()}
+
+    def lag(self, name):
+        """Seconds and bytes."""
+        [behind] = [figures for replica, _, *figures in self.replicas() if replica == name]
+        return tuple(float(figure or 0) for figure in behind)
+
     def replicas(self):
-        """Each replica's state."""
         rows = [row.split("|") for row in self.sql("SHOW LAG", "pgweir").splitlines()]
-        return {replica.split(":")[0]: state for _, _, replica, state, *_ in rows}
+        return [(replica.split(":")[0], state, *behind[:2]) for _, _, replica, state, *behind in rows]
 
     def http(self, path):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=10) as answer:
-            return answer.status, answer.read().decode()
+            return answer.read().decode()
 
 
 def direct(service, sql):
     """Past the proxy: asked inside the server's own container."""
     return run(["docker", "exec", container(service), "psql", "-X", "-A", "-t", "-c", sql, "shop"])
-
-
-def replicas():
-    return [f"shard{shard}-replica{number}" for shard in (0, 1) for number in (1, 2)]
 
 
 def kill(service):
@@ -183,6 +197,17 @@ def eventually(condition, seconds, what):
             return found
         time.sleep(0.02)
     raise SystemExit(f"not within {seconds} s: {what}")
+
+
+def moments(seconds, conditions):
+    """When each came to be true, looked at in turns."""
+    seen = {}
+    deadline = time.monotonic() + seconds
+    while len(seen) < len(conditions):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"not within {seconds} s: {', '.join(conditions.keys() - seen.keys())}")
+        seen |= {what: time.time() for what in conditions.keys() - seen.keys() if conditions[what]()}
+    return seen
 
 
 def equal(found, expected, what):
