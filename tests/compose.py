@@ -6,7 +6,6 @@ asked of the servers themselves, past the proxy. Ends with 0 only if all was as 
 """
 
 import contextlib
-import datetime
 import json
 import os
 import pathlib
@@ -85,15 +84,13 @@ def a_killed_replica_is_seen_and_comes_back(proxy):
         "SHOW LAG": lambda: proxy.states().get(REPLICA) == "down",
         "/metrics": lambda: re.search(rf'^pgweir_server_up{{.*"{REPLICA}:5432".*}} 0$', proxy.http("/metrics"), re.M),
     })  # fmt: skip
-    equal(killer.wait(), 0, "the kill")
+    killed = float(killer.communicate()[0])
     equal(proxy.sql("UPDATE users SET full_name = 'Meanwhile' WHERE id = 1"), "UPDATE 1", "writes go on")
     equal(proxy.sql("SELECT full_name FROM users WHERE id = 1"), "Meanwhile", "reads go on")
     eventually(lambda: proxy.states().get(REPLICA) == "up", 60, "SHOW LAG says up again, by itself")
-    container = inspect(REPLICA)
-    check(container["RestartCount"] >= 1, "the engine started the container again")
-    ended = timestamp(container["State"]["FinishedAt"])
+    check(inspect(REPLICA)["RestartCount"] >= 1, "the engine started the container again")
     for where, moment in seen.items():
-        check(moment - ended < 2, f"the loss was in {where} within 2 s ({moment - ended:.2f} s)")
+        check(0 < moment - killed < 2, f"the loss was in {where} within 2 s ({moment - killed:.2f} s)")
     caught_up = lambda: direct(REPLICA, "SELECT full_name FROM users WHERE id = 1") == "Meanwhile"
     eventually(caught_up, 30, "the replica has what was written without it")
 
@@ -150,10 +147,11 @@ def direct(service, sql):
 
 
 def kill(service):
-    """SIGKILL out of the blue, to the container's first process. After `docker kill` the engine would not start it again."""
+    """SIGKILL out of the blue, to the container's first process; says when. After `docker kill` it would stay away."""
     process = inspect(service)["State"]["Pid"]
     helper = ["docker", "run", "--rm", "--pid", "host", "--user", "0", "--entrypoint", "bash", "pgweir-postgresql"]
-    return subprocess.Popen([*helper, "-c", f"kill -KILL {process}"])
+    blow = [*helper, "-c", f"date +%s.%N; kill -KILL {process}"]
+    return subprocess.Popen(blow, stdout=subprocess.PIPE, text=True)
 
 
 def inspect(service):
@@ -166,11 +164,6 @@ def container(service):
 
 def published(port):
     return run([*COMPOSE, "port", "pgweir", str(port)]).rpartition(":")[2]
-
-
-def timestamp(text):
-    """Seconds of what the engine writes with nanoseconds."""
-    return datetime.datetime.fromisoformat(text[:26].rstrip("Z") + "+00:00").timestamp()
 
 
 def compose():
