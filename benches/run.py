@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import pathlib
 import resource
+import signal
 import statistics
 import time
 
@@ -47,6 +48,7 @@ class Case:
 
 def main():
     options = parse()
+    signal.signal(signal.SIGTERM, lambda *_: exit("ended from outside"))
     limit_of_files()
     began = time.monotonic()
     with Targets() as targets:
