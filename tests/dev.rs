@@ -100,7 +100,7 @@ async fn a_folder_is_used_again_until_told_otherwise() {
     let first = first.await;
 
     let second = start(folder.path(), false, |primaries| {
-        assert_eq!(support::sql(&primaries[1], "show max_connections").unwrap(), "77", "as it was asked for");
+        assert_eq!(support::sql(&primaries[1], "show max_connections").unwrap(), "123", "as it was asked for");
         let seen = support::sql(&primaries[0], "select handle from users where id = 1").unwrap();
         kill_all_servers(&folder.path().join("cluster/servers"));
         seen
@@ -163,7 +163,7 @@ fn options(folder: &Path, ready_file: &Path) -> dev::Options {
         shards: Some(2),
         replicas: Some(1),
         rows: Some(21),
-        max_connections: Some(77),
+        max_connections: Some(123),
         port: Some(0),
         ready_file: Some(ready_file.to_owned()),
     }

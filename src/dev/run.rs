@@ -33,8 +33,9 @@ pub struct Options {
     /// Users of the shop in all, with their orders, posts, carts and follows [default: 20000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub rows: Option<u64>,
-    /// Connections that each server allows [default: 200]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(20..=10_000))]
+    /// Connections that each server allows, 100 or more [default: 200]
+    // Servers are made with 100, and a replica must not have less than its primary ever had.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(100..=10_000))]
     pub max_connections: Option<u16>,
     /// TCP port of the proxy, 0: any that is free [default: 6432 or, if it is taken, any]
     #[arg(long, value_name = "N")]
