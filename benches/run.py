@@ -52,7 +52,7 @@ def main():
     limit_of_files()
     began = time.monotonic()
     with Targets() as targets:
-        files = prepare(targets, options.scale)
+        files = prepare(targets, options)
         results = [(case, rounds(targets, case, options.rounds)) for case in cases(targets, files, options)]
         memory = idle_clients(targets, options.idle) if options.idle else {}
     options.html.parent.mkdir(parents=True, exist_ok=True)
@@ -100,19 +100,19 @@ def cases(targets, files, options):
 Files = collections.namedtuple("Files", "point large dump")
 
 
-def prepare(targets, scale):
+def prepare(targets, options):
     """Tables, made past the proxies, and files; then each proxy once so that its pool is full."""
     files = Files(*(targets.folder / name for name in ("point.sql", "large.sql", "large.copy")))
     # As pgbench --select-only has it. By that name pgbench would first ask about its tables, which echo cannot answer.
-    accounts = 100_000 * scale
+    accounts = 100_000 * options.scale
     files.point.write_text(f"\\set aid random(1, {accounts})\nSELECT abalance FROM pgbench_accounts WHERE aid = :aid;\n")
     files.large.write_text(f"{LARGE_QUERY};\n")
     direct = address(targets.of("direct"), targets.login)
-    spoken(["pgbench", "-i", "-q", "-s", str(scale), *direct], targets.login)
+    spoken(["pgbench", "-i", "-q", "-s", str(options.scale), *direct], targets.login)
     for command in ("CREATE UNLOGGED TABLE copied (LIKE pgbench_accounts)", f"\\copy ({LARGE_QUERY}) TO {files.dump}"):
         spoken(["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", command, *direct], targets.login)
     for target in targets.all.values():
-        work = ["pgbench", "-n", "-f", files.point, "-c", "64", "-t", "100"]
+        work = ["pgbench", "-n", "-f", files.point, "-c", str(max(options.clients)), "-t", "100"]
         spoken([*work, *address(target, targets.login)], targets.login)
     return files
 
