@@ -16,6 +16,7 @@ use super::run::End;
 use super::settings::Tracked;
 use super::station::Borrower;
 use super::transaction::{Begun, Open, Transaction};
+use super::wishes::Wishes;
 use super::{Pin, Session, State};
 use crate::balance::Need;
 use crate::control::Ticket;
@@ -214,7 +215,7 @@ impl Session {
 
     /// A connection to a server that may serve; a cancel request ends the wait.
     pub(super) async fn lend(&mut self, shard: ShardId, access: Access) -> Result<Lent, Error> {
-        let consistency = self.wishes.consistency.or(self.user.consistency);
+        let consistency = self.wishes.consistency().or(self.user.consistency);
         let floor = self.position.floor(shard);
         let need = Need {
             database: &self.snapshot.database,
@@ -308,6 +309,7 @@ impl Session {
         } else {
             self.settings.rollback();
         }
+        self.wishes.end(committed);
         self.local_variant = 0;
         for change in open.changes.drain(..) {
             if committed {
@@ -322,19 +324,27 @@ impl Session {
     fn take_effect(&mut self, effect: &Effect, open: &mut Open, pin: &mut Option<&'static str>) {
         match effect {
             Effect::Setting(change) => {
+                if *change == super::settings::Change::ResetAll {
+                    self.wishes = Wishes::default();
+                }
                 self.settings.apply(change);
                 open.changes.push(change.clone());
             }
             Effect::Savepoint(name) => self.settings.savepoint(name),
             Effect::Release(name) => self.settings.release(name),
             Effect::RollbackTo(name) => self.settings.rollback_to(name),
-            Effect::Commit => self.settings.commit(),
+            Effect::Commit => {
+                self.settings.commit();
+                self.wishes.end(true);
+            }
             Effect::Rollback => {
                 self.settings.rollback();
+                self.wishes.end(false);
                 open.changes.clear();
             }
             Effect::Pin(reason) => *pin = Some(reason),
             Effect::Discard => {
+                self.wishes = Wishes::default();
                 self.names.deallocate_marked();
                 if !open.forgot {
                     self.names.forget_unnamed();
@@ -370,6 +380,7 @@ impl Session {
         }
         self.local_variant = 0;
         self.settings.rollback();
+        self.wishes.end(false);
     }
 
     /// An error of the proxy's own fails the block, as an error of the server would.

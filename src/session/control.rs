@@ -5,6 +5,7 @@ use super::planned::Planned;
 use super::prepared::Prepared;
 use super::settings::Change;
 use super::transaction::{Begun, Transaction};
+use super::wishes;
 use crate::error::{Error, SqlState};
 use crate::plan::explain;
 use crate::statement::{
@@ -111,6 +112,7 @@ impl Session {
             (Transaction::Failed(None), Control::Commit { .. } | Control::Rollback { .. }) => {
                 self.transaction = Transaction::Idle;
                 self.settings.rollback();
+                self.wishes.end(false);
                 Some(Answer::tag("ROLLBACK"))
             }
             _ => None,
@@ -124,6 +126,7 @@ impl Session {
         } else {
             self.settings.rollback();
         }
+        self.wishes.end(commit);
         let ended = std::mem::replace(&mut self.transaction, Transaction::Idle);
         if let (true, Transaction::Begun(mut begun)) = (chain, ended) {
             begun.texts.truncate(1);
@@ -135,12 +138,27 @@ impl Session {
     fn answer_setting(&mut self, control: &SettingControl, text: &str) -> Option<Result<Answer, Error>> {
         let is_ours = |name: &str| name.starts_with("pgweir.");
         match control {
-            SettingControl::Set { name, value, .. } if is_ours(name) => {
+            SettingControl::Set { name, value, local } if is_ours(name) => {
                 let value = value.as_ref().map(|value| value.plain.as_str());
-                Some(self.wishes.set(name, value, &self.snapshot.database).map(|()| Answer::tag("SET")))
+                let in_block = !matches!(self.transaction, Transaction::Idle);
+                let setting = wishes::Setting { name, value, local: *local };
+                let set = self.wishes.set(&setting, in_block, &self.snapshot.database);
+                Some(set.map(|()| match *local && !in_block {
+                    true => Answer::warned("SET", SqlState("25P01"), LOCAL_OUTSIDE),
+                    false => Answer::tag("SET"),
+                }))
             }
             SettingControl::Reset { name } if is_ours(name) => {
-                Some(self.wishes.set(name, None, &self.snapshot.database).map(|()| Answer::tag("RESET")))
+                let in_block = !matches!(self.transaction, Transaction::Idle);
+                let setting = wishes::Setting { name, value: None, local: false };
+                Some(self.wishes.set(&setting, in_block, &self.snapshot.database).map(|()| Answer::tag("RESET")))
+            }
+            // Every table would be looked for where the session's own path leads (see `plan`).
+            SettingControl::Set { name, local: true, .. }
+                if name == "search_path" && self.snapshot.database.is_sharded() =>
+            {
+                let hint = "Use SET, and RESET when the transaction has ended.";
+                Some(Err(Error::unsupported("SET LOCAL search_path", hint)))
             }
             SettingControl::Show { name } if is_ours(name) => Some(Ok(Answer {
                 columns: Some(vec!["setting"]),
@@ -190,6 +208,7 @@ fn explained(text: &str, literals: &[LiteralSpan], planned: &Planned) -> Vec<(St
 fn begin_tag(text: &str) -> &'static str {
     if text.trim_start().starts_with(['s', 'S']) { "START TRANSACTION" } else { "BEGIN" }
 }
+const LOCAL_OUTSIDE: &str = "SET LOCAL can only be used in transaction blocks";
 
 fn nothing_to_end(tag: &str) -> Answer {
     Answer::warned(tag, SqlState("25P01"), "there is no transaction in progress")
