@@ -305,6 +305,43 @@ fn check_and_serve_refuse_the_same() {
     assert_eq!(usage.status.code(), Some(2), "the file is not named");
 }
 
+/// As the README has it: only the file is needed.
+#[test]
+fn route_says_where_a_statement_goes_without_any_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shop.toml");
+    let text = include_str!("config/design.toml");
+    let tables = &text[text.find("[[sharded_tables]]").unwrap()..text.find("[cache]").unwrap()];
+    let servers =
+        "[[databases]]\nname = \"shop\"\nhost = \"a\"\n[[databases]]\nname = \"shop\"\nhost = \"b\"\nshard = 1\n";
+    fs::write(&file, format!("{servers}[[users]]\nname = \"app\"\npassword = \"x\"\n{tables}")).unwrap();
+    let route = |sql: &str| {
+        let command =
+            Command::new(env!("CARGO_BIN_EXE_pgweir")).args(["route", "-c"]).arg(&file).arg(sql).output().unwrap();
+        assert_eq!(command.status.code(), Some(0), "{sql}: {}", String::from_utf8_lossy(&command.stderr));
+        String::from_utf8(command.stdout).unwrap()
+    };
+    let told = route("SELECT * FROM orders WHERE user_id = 1000007");
+    for line in [
+        "kind       query: a read",
+        "table      orders (sharded by user_id)",
+        "key        orders: user_id = 1000007: shards 1",
+        "route      one shard (1)",
+        "server     replica, else primary",
+        "assumed    orders is a table with column user_id",
+    ] {
+        assert!(told.contains(line), "{line}:\n{told}");
+    }
+    let told = route("select count(*) from orders");
+    assert!(
+        told.contains("route      scatter over shards (0, 1)") && told.contains("merge      combine (count)"),
+        "{told}"
+    );
+    assert!(route("update products set price = 1").contains("write on shards (0, 1), all or none"));
+    assert!(route("select nextval('s')").contains("function nextval may write"));
+    assert!(route("select a from orders union select b from orders").contains("refused"));
+}
+
 fn cluster() -> &'static Cluster {
     Cluster::shared()
 }

@@ -212,6 +212,7 @@ fn catalog() -> Catalog {
         ("categories", "id name~ parent_id slug~"),
         ("tenants", "slug! plan~"),
         ("jobs", "id name~ run_at"),
+        ("nicknames", "user_id nickname?"),
         ("drafts", "id body~"),
         ("big_orders", "user_id id total"),
         ("catalogue", "id name~ price"),
@@ -233,15 +234,16 @@ fn catalog() -> Catalog {
     catalog
 }
 
-/// `~` after a column: text in a collation that is not by bytes, `!`: in one that is; `*`: its default is `now()`.
+/// `~` after a column: text in a collation that is not by bytes, `?`: by which other bytes may be equal, `!`: by bytes;
+/// `*`: its default is `now()`.
 fn relation(name: &str, columns: &str) -> Relation {
     let column = |written: &str| Column {
-        name: written.trim_end_matches(['~', '!', '*']).to_owned(),
-        type_oid: if written.ends_with(['~', '!']) { 25 } else { 20 },
+        name: written.trim_end_matches(['~', '!', '?', '*']).to_owned(),
+        type_oid: if written.ends_with(['~', '!', '?']) { 25 } else { 20 },
         not_null: false,
         is_serial: false,
-        collation_is_bytes: !written.ends_with('~'),
-        is_nondeterministic: false,
+        collation_is_bytes: !written.ends_with(['~', '?']),
+        is_nondeterministic: written.ends_with('?'),
         varying_default: written.ends_with('*'),
     };
     let reads = match name {

@@ -157,6 +157,38 @@ async fn a_transaction_stays_on_its_shard() {
     assert_eq!(rows(&client, "select body from notes where user_id = 1050").await, ["c"]);
 }
 
+#[tokio::test]
+async fn explain_route_says_all_that_decides() {
+    let client = client().await;
+    let told =
+        rows(&client, "explain route select * from notes where user_id in (1, 1001) order by body limit 3").await;
+    let has = |line: &str| assert!(told.iter().any(|row| row.starts_with(line)), "{line}: {told:?}");
+    has("kind|query: a read");
+    has("table|notes (sharded by user_id)");
+    has("key|notes: user_id in (1, 1001): shards 0, 1");
+    has("route|scatter over shards (0, 1)");
+    has("shard 1|select * , (body) from notes where user_id in (1, 1001) order by body LIMIT 3");
+    has("merge|order by hidden 1, limit 3");
+    has("server|replica, else primary");
+    has("cache|");
+    for shard in 0..2 {
+        let of_shard = format!("candidate|shard {shard}: ");
+        let servers: Vec<_> = told.iter().filter_map(|row| row.strip_prefix(of_shard.as_str())).collect();
+        assert_eq!(servers.len(), 3, "{told:?}");
+        let primary = shop().1.primary(shard).port();
+        assert!(servers.iter().any(|row| row.starts_with(&format!("primary 127.0.0.1:{primary}, "))
+            || row.starts_with(&format!("primary 127.0.0.1:{primary},"))));
+        assert!(
+            servers.iter().any(|row| row.starts_with("replica ") && row.contains(", lag ") && row.contains(", score ")),
+            "{servers:?}"
+        );
+    }
+    client.batch_execute("set pgweir.shard = 1").await.unwrap();
+    let told = rows(&client, "explain route select * from notes").await;
+    assert!(told.iter().any(|row| row.starts_with("session|") && row.contains("one shard (1)")), "{told:?}");
+    assert!(told.iter().filter(|row| row.starts_with("candidate|")).all(|row| row.contains("shard 1")), "{told:?}");
+}
+
 /// Where a text without tables runs: on which server's port.
 async fn shard(client: &Client) -> String {
     let port = rows(client, "select current_setting('port')").await.remove(0);

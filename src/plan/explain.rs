@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::{Access, Part, Plan, Route, Template, caching};
 use crate::merge::{Final, HIDDEN, Merge};
 use crate::statement::{Kind, Values};
+use crate::topology::ShardId;
 
 /// Property and value, one a row.
 pub fn explain(template: &Template, values: &Values<'_>) -> Vec<(String, String)> {
@@ -36,6 +37,16 @@ impl Plan {
     /// A few lines: what [`explain`] says of the plan itself.
     pub fn render(&self) -> String {
         self.rows().into_iter().map(|(name, value)| format!("{name}  {value}")).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Every shard that takes part.
+    pub fn shards(&self) -> Vec<ShardId> {
+        let of = |parts: &[Part]| parts.iter().map(|part| part.shard).collect();
+        match &self.route {
+            Route::One(shard) => vec![*shard],
+            Route::Scatter(scatter) => of(&scatter.parts),
+            Route::Spread(spread) => of(&spread.parts),
+        }
     }
 
     fn rows(&self) -> Vec<(String, String)> {

@@ -76,6 +76,10 @@ impl Scattering {
         check_blocks(statement, resolved, keyed, &refuse_step)?;
         check_aggregated(statement, resolved, &refuse_step)?;
         let key_grouped = is_grouped_by_key(shape, keyed);
+        let makes_one = shape.distinct == Distinct::All || (!shape.group_by.is_empty() && !key_grouped);
+        if makes_one && resolved.iter().any(has_loose_text) {
+            return refuse("DISTINCT or GROUP BY with a nondeterministic collation");
+        }
         let mut scattering = Self {
             root,
             statement: Arc::clone(statement),
@@ -364,6 +368,11 @@ fn plain(output: &Output) -> Option<&ColumnRef> {
         Output::Column(column) => Some(column),
         _ => None,
     }
+}
+
+/// Texts of it may be equal that differ in bytes.
+fn has_loose_text(relation: &Resolved) -> bool {
+    relation.catalog.iter().flat_map(|table| &table.columns).any(|column| column.is_nondeterministic)
 }
 
 /// Which texts the servers compare by bytes.

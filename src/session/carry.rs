@@ -12,6 +12,7 @@ use super::digest::{Steps, only_prepares};
 use super::effects::Effect;
 use super::lent::Lent;
 use super::names::Done;
+use super::position::Position;
 use super::run::End;
 use super::settings::Tracked;
 use super::station::Borrower;
@@ -24,7 +25,7 @@ use crate::error::{Error, SqlState};
 use crate::executor::{Broken, Decision, Ended, Request, relay, scatter, spread};
 use crate::figures::Route;
 use crate::plan::{Access, Part, Scatter, Spread};
-use crate::topology::{Role, ShardId};
+use crate::topology::{Database, Role, ShardId, User};
 use crate::wire::frame::{Header, server};
 use crate::wire::message::put_error;
 use crate::wire::{Channel, Severity, Status};
@@ -215,17 +216,7 @@ impl Session {
 
     /// A connection to a server that may serve; a cancel request ends the wait.
     pub(super) async fn lend(&mut self, shard: ShardId, access: Access) -> Result<Lent, Error> {
-        let consistency = self.wishes.consistency().or(self.user.consistency);
-        let floor = self.position.floor(shard);
-        let need = Need {
-            database: &self.snapshot.database,
-            shard,
-            access: need_of(access),
-            consistency: consistency.unwrap_or(self.snapshot.database.consistency),
-            wrote: floor.write,
-            read: floor.replica_read.map(|(read, _)| read),
-            last: floor.replica_read.map(|(_, server)| server),
-        };
+        let need = need(&self.wishes, &self.user, &self.position, (&self.snapshot.database, shard, access));
         let shared = &self.station.shared;
         let (figures, begun) = (&*self.meter.figures, self.meter.lately());
         let (snapshot, worker) = (&self.snapshot, self.station.worker);
@@ -515,6 +506,25 @@ fn commit_nothing(effects: &mut [Effect]) {
 
 /// What fails any block.
 const FAILING: &str = "ROLLBACK TO SAVEPOINT \"pgweir refused a statement\"";
+
+/// What a statement of this session needs of its server.
+pub(super) fn need<'a>(
+    wishes: &Wishes,
+    user: &User,
+    position: &Position,
+    (database, shard, access): (&'a Database, ShardId, Access),
+) -> Need<'a> {
+    let floor = position.floor(shard);
+    Need {
+        database,
+        shard,
+        access: need_of(access),
+        consistency: wishes.consistency().or(user.consistency).unwrap_or(database.consistency),
+        wrote: floor.write,
+        read: floor.replica_read.map(|(read, _)| read),
+        last: floor.replica_read.map(|(_, server)| server),
+    }
+}
 
 fn need_of(access: Access) -> crate::balance::Access {
     match access {

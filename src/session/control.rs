@@ -1,16 +1,18 @@
 //! Statements that are answered here, without a server: the ends of blocks that never got one, and the proxy's own.
 
+use tokio::time::Instant;
+
 use super::Session;
-use super::planned::Planned;
+use super::carry;
 use super::prepared::Prepared;
 use super::settings::Change;
 use super::transaction::{Begun, Transaction};
 use super::wishes;
+use crate::balance::Candidate;
 use crate::error::{Error, SqlState};
-use crate::plan::explain;
-use crate::statement::{
-    Isolation, Kind, LiteralSpan, SettingControl, SettingValue, Statement, TransactionControl, Values,
-};
+use crate::plan::{Plan, explain};
+use crate::statement::{Isolation, Kind, SettingControl, SettingValue, Statement, TransactionControl, Values};
+use crate::topology::Role;
 use crate::wire::Status;
 
 /// What a statement that was answered here gives.
@@ -189,7 +191,18 @@ impl Session {
     pub(super) fn explain_route(&self, text: &str) -> Result<Answer, Error> {
         let (entry, literals) = self.station.resolve(text);
         let planned = entry.extra.get(&entry.analysis, &self.snapshot, &self.search_path);
-        let rows = explained(text, &literals, &planned);
+        let mut rows = Vec::new();
+        let values = Values { text, literals: &literals, parameters: None };
+        for (statement, template) in entry.analysis.statements.iter().zip(&planned.templates) {
+            rows.extend(explain::explain(template, &values));
+            if let Ok(plan) = template.plan(&values) {
+                let wished = self.wishes.apply(plan.clone(), statement);
+                if wished != plan {
+                    rows.push(("session".to_owned(), wished.render().replace('\n', ", ")));
+                }
+                self.candidates(&wished, &mut rows);
+            }
+        }
         Ok(Answer {
             columns: Some(vec!["property", "value"]),
             rows: rows.into_iter().map(|(name, value)| vec![Some(name), Some(value)]).collect(),
@@ -197,11 +210,22 @@ impl Session {
             warning: None,
         })
     }
-}
 
-fn explained(text: &str, literals: &[LiteralSpan], planned: &Planned) -> Vec<(String, String)> {
-    let values = Values { text, literals, parameters: None };
-    planned.templates.iter().flat_map(|template| explain::explain(template, &values)).collect()
+    /// The servers of each shard, as they are now and for this session.
+    fn candidates(&self, plan: &Plan, rows: &mut Vec<(String, String)>) {
+        let (fleet, now) = (self.station.shared.control.fleet(), Instant::now());
+        for shard in plan.shards() {
+            let place = (&*self.snapshot.database, shard, plan.access);
+            let need = carry::need(&self.wishes, &self.user, &self.position, place);
+            for Candidate { address, role, lag, score, unfit } in fleet.candidates(&need, now) {
+                let role = role.map_or("unknown", |role| if role == Role::Primary { "primary" } else { "replica" });
+                let lag = lag.map(|lag| format!(", lag {} ms", lag.as_millis())).unwrap_or_default();
+                let fit = unfit.unwrap_or("fit");
+                let told = format!("shard {}: {role} {address}{lag}, score {score}: {fit}", shard.0);
+                rows.push(("candidate".to_owned(), told));
+            }
+        }
+    }
 }
 
 /// `BEGIN` and `START TRANSACTION` are answered as they were written.
