@@ -44,17 +44,10 @@ impl Pools {
     pub fn pool(&self, server: &Arc<Server>, user: &User, process: &Process) -> Arc<Pool> {
         let key = Key::new(server, user);
         let All { pools, paused } = &mut *self.lock();
-        let (login, limits) = (login_of(user), limits_of(user, process));
-        let fits = |pool: &Arc<Pool>| {
-            pool.login == login
-                && *pool.limits() == limits
-                && pool.server.tls == server.tls
-                && pool.server.tls_ca == server.tls_ca
-        };
-        if let Some(pool) = pools.get(&key).filter(|pool| fits(pool)) {
+        if let Some(pool) = pools.get(&key).filter(|pool| fits(pool, server, user, process)) {
             return Arc::clone(pool);
         }
-        let pool = Pool::new(Arc::clone(server), &user.name, login, limits);
+        let pool = Pool::new(Arc::clone(server), &user.name, login_of(user), limits_of(server, user, process));
         if paused.contains(&server.database) {
             pool.pause();
         }
@@ -93,15 +86,14 @@ impl Pools {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes pools of servers and users that a new topology does not have.
+    /// Closes pools of servers and users that a new topology does not have, or has in another way.
     pub fn retain(&self, topology: &Topology) {
-        let mut wanted = std::collections::HashSet::new();
+        let mut wanted = HashMap::new();
         for server in &topology.servers {
-            let users = topology.users.iter().filter(|user| user.may_use(&server.database));
-            wanted.extend(users.map(|user| Key::new(server, user)));
+            wanted.extend(topology.users_of(&server.database).map(|user| (Key::new(server, user), (server, user))));
         }
         self.lock().pools.retain(|key, pool| {
-            let stays = wanted.contains(key);
+            let stays = wanted.get(key).is_some_and(|(server, user)| fits(pool, server, user, &topology.process));
             if !stays {
                 pool.close();
             }
@@ -128,6 +120,14 @@ impl Key {
     }
 }
 
+/// Whether a pool is as this server and user want it.
+fn fits(pool: &Pool, server: &Server, user: &User, process: &Process) -> bool {
+    pool.login == login_of(user)
+        && *pool.limits() == limits_of(server, user, process)
+        && pool.server.tls == server.tls
+        && pool.server.tls_ca == server.tls_ca
+}
+
 fn login_of(user: &User) -> Login {
     let password = match &user.password {
         crate::topology::Credential::Password(password) => Some(password.clone()),
@@ -139,10 +139,11 @@ fn login_of(user: &User) -> Login {
     }
 }
 
-fn limits_of(user: &User, process: &Process) -> Limits {
+fn limits_of(server: &Server, user: &User, process: &Process) -> Limits {
+    let size = user.pool_size_at(server, process);
     Limits {
-        size: user.pool_size,
-        min_size: user.min_pool_size,
+        size,
+        min_size: user.min_pool_size.min(size),
         lifetime: process.server_lifetime,
         idle_timeout: process.server_idle_timeout,
         wait_timeout: process.query_wait_timeout,

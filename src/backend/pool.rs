@@ -273,11 +273,14 @@ impl Pool {
         }
     }
 
-    /// Lends nothing to waiters any more and closes what is idle; lent connections are closed when they come back.
+    /// Closes what is idle; what is lent still goes to those who wait, and is closed when nobody does.
     pub fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        state.waiters.clear();
+        if state.paused {
+            // Nobody resumes a pool that is gone.
+            state.waiters.clear();
+        }
         for connection in std::mem::take(&mut state.idle) {
             state.forget(connection);
         }

@@ -96,6 +96,52 @@ impl Fleet {
     }
 }
 
+/// A server as a choice sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    pub address: String,
+    pub role: Option<Role>,
+    pub lag: Option<std::time::Duration>,
+    /// Less is better.
+    pub score: u128,
+    /// Why it may not serve; `None`: it may.
+    pub unfit: Option<&'static str>,
+}
+
+impl Fleet {
+    /// Every server of a shard, for EXPLAIN ROUTE.
+    pub fn candidates(&self, need: &Need<'_>, now: Instant) -> Vec<Candidate> {
+        let servers = &need.database.shard(need.shard).servers;
+        let strong = matches!(need.consistency, Consistency::Strong | Consistency::Global);
+        let split = need.database.read_write_split;
+        let primary_only = need.access == Access::Primary || strong || split == ReadWriteSplit::PrimaryOnly;
+        let candidate = |state: &Arc<ServerState>| {
+            let health = state.health();
+            let unfit = match (health.role, primary_only) {
+                _ if health.up == Some(false) => Some("down"),
+                (Some(Role::Primary), true) => None,
+                (Some(Role::Primary), false) if need.access == Access::ReplicaOnly => Some("no replica"),
+                (Some(Role::Primary), false) if split == ReadWriteSplit::IncludePrimary => None,
+                (Some(Role::Primary), false) => Some("only if no replica is fit"),
+                (_, true) => Some("no primary"),
+                (_, false) => match fitness(&health, state, need, now) {
+                    Fitness::Fit => None,
+                    Fitness::Late => Some("has not this session's writes and reads yet"),
+                    Fitness::Unfit => Some("its lag is too great or not known"),
+                },
+            };
+            Candidate {
+                address: format!("{}:{}", state.server.host, state.server.port),
+                role: health.role,
+                lag: health.lag,
+                score: score(state),
+                unfit,
+            }
+        };
+        servers.iter().map(|id| candidate(self.state(*id))).collect()
+    }
+}
+
 enum Fitness {
     Fit,
     /// Has not caught up with the session.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-pub use choose::{Access, Choice, Need, Unfit};
+pub use choose::{Access, Candidate, Choice, Need, Unfit};
 pub use ladder::{Ladder, Lsn, Sample};
 
 use crate::topology::{ConfiguredRole, Role, Server, ServerId, ShardId, Topology};

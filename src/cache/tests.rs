@@ -45,6 +45,7 @@ fn witness() -> Witness {
         tls: ServerTls::Disable,
         tls_ca: None,
         lb_weight: 100,
+        pool_size: None,
         zone: None,
     };
     Witness { server: Arc::new(server), process: 1, gid: None }

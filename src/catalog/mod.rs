@@ -96,8 +96,12 @@ pub struct Column {
     pub not_null: bool,
     /// The default calls `nextval`, or the column is an identity column.
     pub is_serial: bool,
-    /// The column's collation sorts by bytes; meaningless for types without a collation.
+    /// The column's collation sorts by bytes, or its type has none.
     pub collation_is_bytes: bool,
+    /// Equal texts may have different bytes.
+    pub is_nondeterministic: bool,
+    /// The default may give another value on another server or at another time.
+    pub varying_default: bool,
 }
 
 /// A row of `pg_proc` (PostgreSQL documentation, 53.39).

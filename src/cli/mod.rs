@@ -52,7 +52,7 @@ enum Command {
 
 #[derive(clap::Args)]
 struct ConfigFile {
-    #[arg(short, long = "config", value_name = "FILE")]
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
     file: PathBuf,
 }
 

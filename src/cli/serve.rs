@@ -19,7 +19,7 @@ use crate::control::Control;
 use crate::dev;
 use crate::frontend::Frontend;
 use crate::session::Shared;
-use crate::topology::{LogFormat, LogLevel, Topology};
+use crate::topology::{LogFormat, LogLevel, Process, Topology};
 
 pub(super) fn serve(file: PathBuf, topology: Topology) -> Result<(), Failure> {
     log(topology.process.log_format, topology.process.log_level);
@@ -151,11 +151,13 @@ fn reloader(file: PathBuf, shared: &Arc<Shared>) -> impl Fn() -> Result<(), Stri
     let shared = Arc::clone(shared);
     move || {
         let [taken, refused] = &shared.figures.reloads;
-        match read_again(&file, shared.control.topology().epoch + 1) {
+        let old = shared.control.topology();
+        match read_again(&file, old.epoch + 1) {
             Ok(topology) => {
-                shared.pools.retain(&topology);
+                tell_what_waits(&old.process, &topology.process);
                 shared.renew_cache(&topology);
                 shared.control.apply(topology);
+                shared.pools.retain(&shared.control.topology());
                 taken.add_shared(1);
                 tracing::info!("configuration read again");
                 Ok(())
@@ -174,9 +176,27 @@ fn read_again(file: &Path, epoch: u64) -> Result<Topology, String> {
     read.map_err(|error| error.to_string())
 }
 
-/// Closes idle connections that grew old.
+/// Names what a reload cannot change.
+fn tell_what_waits(old: &Process, new: &Process) {
+    let changed = [
+        ("host", old.host != new.host),
+        ("port", old.port != new.port),
+        ("workers", old.workers != new.workers),
+        ("admin_http", old.admin_http != new.admin_http),
+        ("log_format", old.log_format != new.log_format),
+        ("tls", old.tls != new.tls),
+    ];
+    for (key, _) in changed.iter().filter(|(_, changed)| *changed) {
+        tracing::warn!(key, "takes effect at the next start only");
+    }
+}
+
+/// Closes idle connections that grew old, and pools that went while somebody used them; fills the others.
 async fn tend(shared: Arc<Shared>) {
     loop {
+        let topology = shared.control.topology();
+        shared.pools.retain(&topology);
+        fill(&shared, &topology);
         sleep(TEND_INTERVAL).await;
         shared.pools.all().iter().for_each(|pool| pool.tend());
     }
@@ -188,6 +208,20 @@ async fn average(shared: Arc<Shared>) {
         let period = shared.control.topology().process.stats_period;
         sleep(period.max(SHORTEST_PERIOD)).await;
         shared.figures.periods.turn(Instant::now(), shared.figures.totals());
+    }
+}
+
+/// Opens `min_pool_size` connections in every pool that wants some, each pool by itself: a server may be away.
+fn fill(shared: &Shared, topology: &Topology) {
+    for server in &topology.servers {
+        for user in topology.users_of(&server.database).filter(|user| user.min_pool_size > 0) {
+            let pool = shared.pools.pool(server, user, &topology.process);
+            tokio::spawn(async move {
+                if let Err(cause) = pool.fill(NO_WORKER).await {
+                    tracing::debug!(%cause, server = %pool.server.host, "filling a pool");
+                }
+            });
+        }
     }
 }
 
@@ -209,6 +243,8 @@ fn raise_descriptor_limit(clients: usize) {
     }
 }
 
+/// Of connections that no worker has used yet.
+const NO_WORKER: usize = usize::MAX;
 const WIND_DOWN_STEP: Duration = Duration::from_millis(20);
 const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
 const TEND_INTERVAL: Duration = Duration::from_secs(5);

@@ -28,7 +28,7 @@ pub(super) fn decode(file: &Path, text: &str) -> (Source, Result<Config, Vec<Pro
         match (Found::read(error.message()), removed) {
             // The file without that key shows what else is wrong.
             (Some(found), Some((path, hidden))) if found.what == What::Key => {
-                source.hide(hidden);
+                source.hide(&hidden);
                 problems.push(found.unknown_key(&path).at_bytes(error.span().unwrap_or_default()));
             }
             (found, _) => {
@@ -45,9 +45,9 @@ fn syntax(error: &Error) -> Problem {
     error.span().into_iter().fold(problem, Problem::at_bytes).help("The file is not TOML (https://toml.io).")
 }
 
-/// Takes the key at `span` out; gives its path and where its value stood.
-fn remove(table: &mut DeTable<'_>, span: &Range<usize>, path: &mut String) -> Option<(String, Range<usize>)> {
-    let own = table.iter().find(|(key, _)| key.span() == *span).map(|(key, value)| (key.clone(), value.span()));
+/// Takes the key at `span` out; gives its path and where its values stood.
+fn remove(table: &mut DeTable<'_>, span: &Range<usize>, path: &mut String) -> Option<(String, Vec<Range<usize>>)> {
+    let own = table.iter().find(|(key, _)| key.span() == *span).map(|(key, value)| (key.clone(), leaves(value)));
     if let Some((key, hidden)) = own {
         table.remove(&key);
         return Some((format!("{path}{}", key.get_ref()), hidden));
@@ -64,11 +64,20 @@ fn remove(table: &mut DeTable<'_>, span: &Range<usize>, path: &mut String) -> Op
     None
 }
 
+/// Where all values in a value stand: a table's own place is its header.
+fn leaves(value: &Spanned<DeValue<'_>>) -> Vec<Range<usize>> {
+    match value.get_ref() {
+        DeValue::Table(table) => table.iter().flat_map(|(_, value)| leaves(value)).collect(),
+        DeValue::Array(array) => array.iter().flat_map(leaves).collect(),
+        _ => vec![value.span()],
+    }
+}
+
 fn remove_below(
     value: &mut Spanned<DeValue<'_>>,
     span: &Range<usize>,
     path: &mut String,
-) -> Option<(String, Range<usize>)> {
+) -> Option<(String, Vec<Range<usize>>)> {
     match value.get_mut() {
         DeValue::Table(table) => remove(table, span, path),
         DeValue::Array(array) => array.iter_mut().find_map(|element| remove_below(element, span, path)),

@@ -49,7 +49,7 @@ impl ConfigError {
 
     /// Every problem with its text underlined, for a terminal.
     pub fn render(&self) -> String {
-        let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_context_lines(0);
+        let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_context_lines(1);
         let mut text = String::new();
         for problem in &self.problems {
             let report = Report::new(problem, &self.source);

@@ -21,6 +21,7 @@ impl Source {
     pub(super) fn new(file: &Path, text: &str, root: &DeTable<'_>) -> Self {
         let mut survey = Survey::default();
         survey.table("", root, Hidden::No);
+        survey.secrets.extend(comments(text, &survey.secrets));
         let text = blacken(text, &survey.secrets);
         Self { name: file.display().to_string(), text, places: survey.places }
     }
@@ -71,8 +72,8 @@ impl Source {
     }
 
     /// Blackens more: the value of a key that turned out to be unknown may be a secret with its name misspelt.
-    pub(super) fn hide(&mut self, span: Range<usize>) {
-        self.text = blacken(&self.text, &[span]);
+    pub(super) fn hide(&mut self, spans: &[Range<usize>]) {
+        self.text = blacken(&self.text, spans);
     }
 }
 
@@ -121,6 +122,35 @@ impl Survey {
 fn is_secret(name: &str) -> bool {
     let name = name.to_lowercase();
     name.contains("pass") || name.contains("pw") || SECRETS.iter().any(|secret| distance(secret, &name) <= 3)
+}
+
+/// Comments behind a secret, and lines that are comments and speak of one: an old secret may stand there.
+fn comments(text: &str, secrets: &[Range<usize>]) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        let end = start + line.trim_end().len();
+        let behind =
+            secrets.iter().filter(|secret| (start..end).contains(&secret.start)).map(|secret| secret.end).max();
+        let from = match (behind, line.find('#')) {
+            (Some(secret), _) => {
+                line.get(secret.saturating_sub(start)..).and_then(|rest| rest.find('#')).map(|at| secret + at)
+            }
+            (None, Some(mark)) if line[..mark].trim().is_empty() && speaks_of_secret(&line[mark..]) => {
+                Some(start + mark)
+            }
+            (None, _) => None,
+        };
+        found.extend(from.map(|from| from + 1..end));
+        start += line.len();
+    }
+    found
+}
+
+fn speaks_of_secret(comment: &str) -> bool {
+    comment
+        .split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
+        .any(|word| !word.is_empty() && is_secret(word))
 }
 
 /// The end of the line, or of the text with three quotes that begins in it.

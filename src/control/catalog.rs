@@ -127,8 +127,13 @@ async fn load(client: &Client, epoch: u64) -> Result<Catalog, SqlError> {
                 type_oid,
                 not_null: flag(&row, 3),
                 is_serial: flag(&row, 4),
-                collation_is_bytes: flag(&row, 5)
-                    || (number(&row, 7) == Some(100) && catalog.default_collation_is_bytes),
+                collation_is_bytes: match number(&row, 7) {
+                    None | Some(0) => true,
+                    Some(DEFAULT_COLLATION_OID) => catalog.default_collation_is_bytes,
+                    Some(_) => flag(&row, 5),
+                },
+                is_nondeterministic: flag(&row, 8),
+                varying_default: flag(&row, 9),
             });
         }
     }
@@ -233,7 +238,11 @@ const RELATIONS: &str = "SELECT c.oid, n.nspname, c.relname, c.relkind, c.relper
 const COLUMNS: &str = "SELECT a.attrelid, a.attname, a.atttypid, a.attnotnull, \
      a.attidentity <> '' OR coalesce(pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%', false), \
      coalesce(o.collcollate IN ('C', 'POSIX'), false), \
-     array_position(i.indkey::int2[], a.attnum), a.attcollation \
+     array_position(i.indkey::int2[], a.attnum), a.attcollation, \
+     coalesce(NOT o.collisdeterministic, false), \
+     a.attidentity <> '' OR coalesce(d.adbin::text ~ 'SQLVALUEFUNCTION|NEXTVALUEEXPR' OR EXISTS ( \
+       SELECT FROM regexp_matches(d.adbin::text, ':(?:op)?funcid (\\d+)', 'g') AS called \
+       JOIN pg_proc p ON p.oid = called[1]::oid WHERE p.provolatile <> 'i'), false) AND a.attgenerated = '' \
      FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
      LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
      LEFT JOIN pg_collation o ON o.oid = a.attcollation \
@@ -258,5 +267,7 @@ const FUNCTIONS: &str = "SELECT p.proname, n.nspname, \
      FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang \
      LEFT JOIN pg_aggregate a ON a.aggfnoid = p.oid LEFT JOIN pg_proc t ON t.oid = a.aggtransfn \
      LEFT JOIN pg_proc f ON f.oid = a.aggfinalfn";
+/// Of columns that are declared without one.
+const DEFAULT_COLLATION_OID: u32 = 100;
 const INTERVAL: Duration = Duration::from_millis(250);
 const REFRESH_LIMIT: Duration = Duration::from_secs(2);

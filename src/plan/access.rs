@@ -5,48 +5,65 @@ use super::relations::{Class, Resolved};
 use crate::catalog::{Catalog, ViewCall, Volatility};
 use crate::statement::{Call, Kind, RoleHint, SettingControl, Statement};
 
-pub(super) fn of(statement: &Statement, relations: &[Resolved], catalog: &Catalog) -> Access {
-    let access = natural(&statement.kind, statement, relations, catalog);
+/// Which servers may serve, and why not any.
+pub(super) fn of(statement: &Statement, relations: &[Resolved], catalog: &Catalog) -> (Access, String) {
+    let (access, why) = natural(&statement.kind, statement, relations, catalog);
     match (statement.hints.role, access) {
-        (Some(RoleHint::Primary), Access::Read) => Access::PrimaryRead,
-        (Some(RoleHint::Replica), _) => Access::ReplicaOnly,
-        _ => access,
+        (Some(RoleHint::Primary), Access::Read) => (Access::PrimaryRead, "a hint asks for the primary".to_owned()),
+        (Some(RoleHint::Replica), _) => (Access::ReplicaOnly, why),
+        _ => (access, why),
     }
 }
 
-fn natural(kind: &Kind, statement: &Statement, relations: &[Resolved], catalog: &Catalog) -> Access {
+fn natural(kind: &Kind, statement: &Statement, relations: &[Resolved], catalog: &Catalog) -> (Access, String) {
     match kind {
         Kind::Query | Kind::DeclareCursor { .. } => reading(statement, relations, catalog),
         Kind::Copy(copy) if copy.table.is_none() => reading(statement, relations, catalog),
-        Kind::Explain { analyze: false, inner } if !matches!(**inner, Kind::Query) => Access::PrimaryRead,
+        Kind::Explain { analyze: false, inner } if !matches!(**inner, Kind::Query) => {
+            (Access::PrimaryRead, "planned, not run".to_owned())
+        }
         Kind::Explain { inner, .. } => natural(inner, statement, relations, catalog),
-        Kind::Setting(SettingControl::Show { .. }) => Access::Read,
-        Kind::Setting(_) | Kind::Deallocate { .. } | Kind::ExplainRoute { .. } => Access::PrimaryRead,
-        _ => Access::Write,
+        Kind::Setting(SettingControl::Show { .. }) => (Access::Read, "a read".to_owned()),
+        Kind::Setting(_) | Kind::Deallocate { .. } | Kind::ExplainRoute { .. } => {
+            (Access::PrimaryRead, "of the session".to_owned())
+        }
+        Kind::ModifyingQuery { into: true } => (Access::Write, "SELECT INTO makes a table".to_owned()),
+        Kind::ModifyingQuery { into: false } => (Access::Write, "a write in WITH".to_owned()),
+        Kind::Unknown { .. } => (Access::Write, "not understood".to_owned()),
+        _ => (Access::Write, "a write".to_owned()),
     }
 }
 
-fn reading(statement: &Statement, relations: &[Resolved], catalog: &Catalog) -> Access {
-    if statement.locks_rows || !statement.calls.iter().all(|call| is_harmless(call, catalog)) {
-        return Access::Write;
+fn reading(statement: &Statement, relations: &[Resolved], catalog: &Catalog) -> (Access, String) {
+    if statement.locks_rows {
+        return (Access::Write, "FOR UPDATE or FOR SHARE locks rows".to_owned());
     }
-    let mut access = Access::Read;
+    if let Some(call) = statement.calls.iter().find(|call| !is_harmless(call, catalog)) {
+        return (Access::Write, format!("function {} may write", call.name.name));
+    }
+    let mut primary = None;
     for relation in relations {
+        let name = &relation.name;
         match relation.class {
             // What is not known may be anything: a view over a function that writes, a table just made.
-            Class::Unknown => return Access::Write,
-            Class::Catalog => access = Access::PrimaryRead,
-            _ if relation.primary_only => access = Access::PrimaryRead,
-            _ if relation.volatile_view => return Access::Write,
+            Class::Unknown => return (Access::Write, format!("{name} is not known")),
+            _ if relation.volatile_view => {
+                return (Access::Write, format!("view {name} calls functions that may write"));
+            }
+            Class::Catalog => primary = Some("replicas' catalogs may be late".to_owned()),
+            _ if relation.primary_only => primary = Some(format!("replicas do not hold the rows of {name}")),
             _ => {}
         }
     }
-    access
+    primary.map_or_else(|| (Access::Read, "a read".to_owned()), |why| (Access::PrimaryRead, why))
 }
 
 /// Its call changes nothing: by the catalog, or by name.
 pub(super) fn is_harmless(call: &Call, catalog: &Catalog) -> bool {
     let name = call.name.name.as_str();
+    if is_clock(call) {
+        return true;
+    }
     let mut overloads = catalog.functions(call.name.schema.as_deref(), name).peekable();
     if overloads.peek().is_none() {
         return false;
@@ -59,6 +76,16 @@ pub(super) fn is_harmless(call: &Call, catalog: &Catalog) -> bool {
 /// The same of a function that a view calls.
 pub(super) fn is_harmless_in_view(call: &ViewCall) -> bool {
     call.volatility != Volatility::Volatile || (call.schema == "pg_catalog" && HARMLESS.contains(&call.name.as_str()))
+}
+
+/// What it does must happen where others look for it: sequences, advisory locks, notifications count on one server only.
+pub(super) fn is_anchored(call: &Call, catalog: &Catalog) -> bool {
+    !is_harmless(call, catalog) && !OF_THE_SESSION.contains(&call.name.name.as_str())
+}
+
+/// Written without parentheses: no function of the catalog.
+fn is_clock(call: &Call) -> bool {
+    call.name.schema.is_none() && CLOCKS.contains(&call.name.name.as_str())
 }
 
 /// Gives the same on every shard at any time.
@@ -84,6 +111,9 @@ pub(super) fn is_foreign_aggregate(call: &Call, catalog: &Catalog) -> bool {
     overloads.into_iter().any(|function| function.is_aggregate && function.schema != "pg_catalog")
 }
 
+const CLOCKS: [&str; 5] = ["current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"];
+/// Volatile functions that change or tell what belongs to the transaction or session they are called in.
+const OF_THE_SESSION: [&str; 4] = ["set_config", "setseed", "txid_current", "pg_current_xact_id"];
 /// Volatile functions that write nothing.
 pub(super) const HARMLESS: [&str; 9] = [
     "clock_timestamp",

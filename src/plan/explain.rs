@@ -4,21 +4,28 @@ use std::fmt::Write;
 
 use super::{Access, Part, Plan, Route, Template, caching};
 use crate::merge::{Final, HIDDEN, Merge};
-use crate::statement::Values;
+use crate::statement::{Kind, Values};
+use crate::topology::ShardId;
 
 /// Property and value, one a row.
 pub fn explain(template: &Template, values: &Values<'_>) -> Vec<(String, String)> {
-    let mut rows = vec![("kind".to_owned(), kind(template))];
+    let mut rows = vec![("kind".to_owned(), format!("{}: {}", kind(template), template.why))];
     for (table, class) in &template.tables {
         rows.push(("table".to_owned(), format!("{table} ({class})")));
     }
+    rows.extend(template.keys(values).into_iter().map(|key| ("key".to_owned(), key)));
     match template.plan(values) {
         Err(error) => {
             rows.push(("refused".to_owned(), error.to_string()));
             rows.extend(error.hint.map(|hint| ("hint".to_owned(), hint)));
         }
         Ok(plan) => {
-            rows.extend(plan.rows());
+            let mut own = plan.rows();
+            if let (Some(reason), Some((_, route))) = (template.reason(), own.first_mut()) {
+                route.push_str(": ");
+                route.push_str(reason);
+            }
+            rows.extend(own);
             let cache = caching::describe(template.cacheable(values), template.touches());
             rows.push(("cache".to_owned(), cache));
         }
@@ -30,6 +37,16 @@ impl Plan {
     /// A few lines: what [`explain`] says of the plan itself.
     pub fn render(&self) -> String {
         self.rows().into_iter().map(|(name, value)| format!("{name}  {value}")).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Every shard that takes part.
+    pub fn shards(&self) -> Vec<ShardId> {
+        let of = |parts: &[Part]| parts.iter().map(|part| part.shard).collect();
+        match &self.route {
+            Route::One(shard) => vec![*shard],
+            Route::Scatter(scatter) => of(&scatter.parts),
+            Route::Spread(spread) => of(&spread.parts),
+        }
     }
 
     fn rows(&self) -> Vec<(String, String)> {
@@ -53,18 +70,42 @@ impl Plan {
     }
 }
 
-fn kind(template: &Template) -> String {
-    let name = format!("{:?}", template.kind());
-    let end = name.find(['{', '(']).unwrap_or(name.len());
-    name[..end].trim().to_lowercase()
+fn kind(template: &Template) -> &'static str {
+    word(template.kind())
+}
+
+fn word(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::Query => "query",
+        Kind::Insert(_) => "insert",
+        Kind::Update(_) => "update",
+        Kind::Delete { .. } => "delete",
+        Kind::Merge => "merge",
+        Kind::ModifyingQuery { .. } => "query that writes",
+        Kind::Explain { .. } => "explain",
+        Kind::ExplainRoute { .. } => "explain route",
+        Kind::Copy(copy) if copy.from => "copy from",
+        Kind::Copy(_) => "copy to",
+        Kind::Truncate { .. } => "truncate",
+        Kind::Ddl(_) => "ddl",
+        Kind::Transaction(_) => "transaction control",
+        Kind::Setting(_) => "session control",
+        Kind::Prepare { .. } | Kind::Execute { .. } | Kind::Deallocate { .. } => "prepared statement",
+        Kind::DeclareCursor { .. } | Kind::Fetch { .. } | Kind::CloseCursor { .. } => "cursor",
+        Kind::Listen { .. } | Kind::Unlisten { .. } | Kind::Notify { .. } => "notification",
+        Kind::LockTable => "lock table",
+        Kind::Call => "call",
+        Kind::Do => "do",
+        Kind::Utility { .. } => "utility",
+        Kind::Unknown { .. } => "unknown",
+    }
 }
 
 fn server(access: Access) -> &'static str {
     match access {
-        Access::Read => "replica that is fit, else primary (a proven read)",
-        Access::Write => "primary (not proven to be a read)",
-        Access::ReplicaOnly => "replica (asked for)",
-        Access::PrimaryRead => "primary (a read that replicas may not serve)",
+        Access::Read => "replica, else primary",
+        Access::Write | Access::PrimaryRead => "primary",
+        Access::ReplicaOnly => "replica",
     }
 }
 
@@ -95,7 +136,12 @@ fn merge(merge: &Merge) -> String {
         let mut keys = String::new();
         for key in &merge.order {
             let comma = if keys.is_empty() { "" } else { ", " };
-            let direction = if key.descending { " desc" } else { "" };
+            let direction = match (key.descending, key.nulls_first) {
+                (true, true) => " desc",
+                (true, false) => " desc nulls last",
+                (false, true) => " nulls first",
+                (false, false) => "",
+            };
             let column = match key.column.checked_sub(HIDDEN) {
                 Some(hidden) => format!("hidden {}", hidden + 1),
                 None => (key.column + 1).to_string(),

@@ -6,9 +6,10 @@ use super::keys::KeyValue;
 use super::relations::{Class, Resolved, Sharded};
 use super::rewrite::{self, Splice};
 use super::template::Surroundings;
-use super::{Access, Plan, Route, Spread, Tag};
+use super::{Access, Plan, Route, Spread, Tag, access};
+use crate::catalog::Catalog;
 use crate::error::{Error, SqlState};
-use crate::statement::{Insert, InsertSource, Row, Statement, Tokens, Values};
+use crate::statement::{Call, Insert, InsertSource, Row, Statement, Tokens, Values};
 use crate::topology::ShardId;
 
 /// An INSERT of rows into a sharded table.
@@ -20,6 +21,8 @@ pub(super) struct Inserting {
     position: usize,
     rows: Vec<Row>,
     returning: bool,
+    /// A function that must not be called on several shards.
+    of_one_shard: Option<Call>,
 }
 
 impl Inserting {
@@ -28,7 +31,7 @@ impl Inserting {
         statement: &Statement,
         insert: &Insert,
         resolved: &[Resolved],
-        _: &Surroundings<'_>,
+        surroundings: &Surroundings<'_>,
     ) -> Result<Option<Self>, Error> {
         let Some(target) = resolved.iter().find(|relation| relation.written && relation.block == 0) else {
             return Ok(None);
@@ -69,6 +72,7 @@ impl Inserting {
             position,
             rows: rows.clone(),
             returning: insert.returning,
+            of_one_shard: statement.calls.iter().find(|call| !is_of_any_shard(call, surroundings.catalog)).cloned(),
         }))
     }
 
@@ -80,11 +84,26 @@ impl Inserting {
         if let [only] = distinct.as_slice() {
             return Ok(Plan { route: Route::One(*only), access: Access::Write });
         }
+        if let Some(call) = &self.of_one_shard {
+            let what = format!("function {} in an INSERT of rows on several shards", call.name.name);
+            return Err(Error::unsupported(what, "Insert the rows of each shard by a statement of their own."));
+        }
         let parts = distinct.iter().map(|&shard| rewrite::part(shard, self.text(shard, &shards, values.text)));
         let part_of = |shard: &ShardId| distinct.binary_search(shard).ok().and_then(|part| u16::try_from(part).ok());
         let row_order = if self.returning { shards.iter().filter_map(part_of).collect() } else { Vec::new() };
         let spread = Spread { parts: parts.collect(), tag: Tag::Sum, row_order, transactional: true };
         Ok(Plan { route: Route::Spread(spread), access: Access::Write })
+    }
+
+    /// The key of each row and its shard, as far as they are known.
+    pub(super) fn describe(&self, values: &Values<'_>) -> Vec<String> {
+        let row = |row: &Row| {
+            let key = row.values.get(self.position).map_or_else(String::new, |value| self.sharded.show(value, values));
+            let shard = self.shard(row, values).ok().map(|shard| format!(": shard {}", shard.0));
+            format!("{} = {key}{}", self.sharded.column, shard.unwrap_or_default())
+        };
+        let more = self.rows.len().checked_sub(SHOWN_ROWS).filter(|more| *more > 0);
+        self.rows.iter().take(SHOWN_ROWS).map(row).chain(more.map(|more| format!("{more} more rows"))).collect()
     }
 
     fn shard(&self, row: &Row, values: &Values<'_>) -> Result<ShardId, Error> {
@@ -113,6 +132,13 @@ impl Inserting {
         splice.replace(Tokens { start, end }, rows.join(", "));
         splice.finish()
     }
+}
+
+const SHOWN_ROWS: usize = 8;
+
+/// It neither writes nor reads tables of which a shard has a part only.
+fn is_of_any_shard(call: &Call, catalog: &Catalog) -> bool {
+    access::is_harmless(call, catalog) && !access::is_user_defined(call, catalog)
 }
 
 fn no_key(table: &str, column: &str) -> Error {

@@ -95,7 +95,10 @@ impl Keyed {
 
     /// The shard of a statement over one relation whose key is compared with one value: the way of nearly all.
     pub(super) fn single(&self, values: &Values<'_>) -> Option<ShardId> {
-        let ([relation], [(_, rule)]) = (self.relations.as_slice(), self.rules.as_slice()) else { return None };
+        let ([relation], [(block, rule)]) = (self.relations.as_slice(), self.rules.as_slice()) else { return None };
+        if relation.block != *block {
+            return None;
+        }
         let equality = |rule: &Rule| match rule {
             Rule::Compare(0, Comparison::Equal, value) => relation.sharded.shard_of(value, values),
             _ => None,
@@ -104,6 +107,29 @@ impl Keyed {
             Rule::And(terms) => terms.iter().find_map(equality),
             rule => equality(rule),
         }
+    }
+
+    /// What the conditions say about each relation's key, and the shards that follow.
+    pub(super) fn describe(&self, values: &Values<'_>) -> Vec<String> {
+        let sets = self.shards(values);
+        let line = |(index, relation): (usize, &KeyedRelation)| {
+            let rules = self.rules.iter().filter(|(block, _)| *block == relation.block);
+            let told: Vec<String> =
+                rules.filter_map(|(_, rule)| rule.describe(index, &relation.sharded, values)).collect();
+            let tied = self.ties.iter().find(|tie| tie.to == index && tie.from != index);
+            let told = match (told.is_empty(), tied) {
+                (false, _) => told.join(" and "),
+                (true, Some(tie)) => {
+                    let from = &self.relations[tie.from];
+                    format!("{} = {}.{}", relation.sharded.column, from.name, from.sharded.column)
+                }
+                (true, None) => format!("any {}", relation.sharded.column),
+            };
+            let shards: Vec<String> = sets[index].iter().map(|shard| shard.0.to_string()).collect();
+            let shards = if shards.is_empty() { "none".to_owned() } else { shards.join(", ") };
+            format!("{}: {told}: shards {shards}", relation.name)
+        };
+        self.relations.iter().enumerate().map(line).collect()
     }
 
     /// Every relation has its key from `root`, directly or not.
@@ -122,11 +148,15 @@ impl Keyed {
         self.relations[one].sharded.colocation == self.relations[other].sharded.colocation
     }
 
-    /// Whether a column is the key of `root` or of a relation tied to it in the same block.
-    pub(super) fn is_key(&self, root: usize, column: &ColumnRef) -> bool {
-        let root = &self.relations[root];
-        column.column == root.sharded.column
-            && column.relation.is_some_and(|of| (of.block, of.relation) == (root.block, root.relation))
+    /// Whether a column of the outermost block is the key of a relation whose every row has one: where all relations are
+    /// tied, rows with equal keys are on one shard.
+    pub(super) fn is_key(&self, column: &ColumnRef) -> bool {
+        self.relations.iter().any(|relation| {
+            relation.block == 0
+                && !relation.nullable
+                && column.column == relation.sharded.column
+                && column.relation.is_some_and(|of| (of.block, of.relation) == (relation.block, relation.relation))
+        })
     }
 }
 
@@ -152,8 +182,12 @@ impl Resolver<'_> {
             }
             Predicate::In { column, values, .. } => self.of(column, |index| Rule::In(index, values.clone())),
             Predicate::EqualsAny { column, array } => self.of(column, |index| Rule::InArray(index, array.clone())),
-            Predicate::IsNull(column) => self.of(column, Rule::Null),
-            Predicate::True | Predicate::Same(..) => Rule::Any,
+            // On the nullable side of an outer join it asks for rows that are not there.
+            Predicate::IsNull(column) => match self.key(column) {
+                Some(index) if !self.keyed[index].nullable => Rule::Null(index),
+                _ => Rule::Any,
+            },
+            Predicate::True | Predicate::Same(..) | Predicate::Follows { .. } => Rule::Any,
         }
     }
 
@@ -166,33 +200,32 @@ impl Resolver<'_> {
         match predicate {
             Predicate::And(terms) => terms.iter().for_each(|term| self.ties(term, ties)),
             Predicate::Same(one, other) => {
-                let (Some(one), Some(other)) = (self.key(one), self.key(other)) else { return };
-                if self.keyed[one].sharded.colocation != self.keyed[other].sharded.colocation {
-                    return;
-                }
-                for (from, to) in [(one, other), (other, one)] {
-                    if self.follows(from, to) {
-                        ties.push(Tie { from, to });
-                    }
-                }
+                self.tie(one, other, ties);
+                self.tie(other, one, ties);
             }
+            Predicate::Follows { from, to } => self.tie(from, to, ties),
             _ => {}
         }
     }
 
-    /// Whether only those rows of `to` matter that have the key of a row of `from`: within a block both ways, but not
-    /// from the side of an outer join that may be missing; from an outer block to an inner one, never out of it.
-    fn follows(&self, from: usize, to: usize) -> bool {
-        let (from, to) = (&self.keyed[from], &self.keyed[to]);
-        if from.block == to.block {
-            return to.nullable || !from.nullable;
+    fn tie(&self, from: &ColumnRef, to: &ColumnRef, ties: &mut Vec<Tie>) {
+        let (Some(from), Some(to)) = (self.key(from), self.key(to)) else { return };
+        if self.keyed[from].sharded.colocation == self.keyed[to].sharded.colocation && self.follows(from, to) {
+            ties.push(Tie { from, to });
         }
-        let mut next = self.statement.blocks[to.block].parent;
+    }
+
+    /// Whether a condition of this block can restrict `to` by `from`: within the block, or from around it into the block
+    /// or a subquery directly in it; never a relation around it.
+    fn follows(&self, from: usize, to: usize) -> bool {
+        let (from, to) = (self.keyed[from].block, self.keyed[to].block);
+        let parent = |block: usize| self.statement.blocks[block].parent;
+        let mut next = Some(self.block);
         while let Some(block) = next {
-            if block == from.block {
-                return true;
+            if block == from {
+                return to == self.block || (to != from && parent(to) == Some(self.block));
             }
-            next = self.statement.blocks[block].parent;
+            next = parent(block);
         }
         false
     }
@@ -201,31 +234,31 @@ impl Resolver<'_> {
     fn key(&self, column: &ColumnRef) -> Option<usize> {
         let of = match column.relation {
             Some(of) => (of.block, of.relation),
-            None => self.owner(&column.column)?,
+            None => owner(self.statement, self.resolved, column)?,
         };
         self.keyed.iter().position(|keyed| (keyed.block, keyed.relation) == of && keyed.sharded.column == column.column)
     }
+}
 
-    /// The relation that an unqualified column belongs to: of this block, else of one around it, as far as every
-    /// relation's columns are known.
-    fn owner(&self, column: &str) -> Option<(usize, usize)> {
-        let mut next = Some(self.block);
-        while let Some(block) = next {
-            let data = &self.statement.blocks[block];
-            let mut owner = None;
-            for index in 0..data.relations.len() {
-                let known = self.resolved.iter().find(|known| (known.block, known.relation) == (block, index))?;
-                if known.catalog.as_ref()?.column(column).is_some() && owner.replace((block, index)).is_some() {
-                    return None;
-                }
+/// The relation that an unqualified column belongs to: of the block it is written in, else of one around it, as far as every relation's
+/// columns are known.
+pub(super) fn owner(statement: &Statement, resolved: &[Resolved], column: &ColumnRef) -> Option<(usize, usize)> {
+    let mut next = Some(column.at);
+    while let Some(block) = next {
+        let data = &statement.blocks[block];
+        let mut owner = None;
+        for index in 0..data.relations.len() {
+            let known = resolved.iter().find(|known| (known.block, known.relation) == (block, index))?;
+            if known.catalog.as_ref()?.column(&column.column).is_some() && owner.replace((block, index)).is_some() {
+                return None;
             }
-            if owner.is_some() {
-                return owner;
-            }
-            next = data.parent;
         }
-        None
+        if owner.is_some() {
+            return owner;
+        }
+        next = data.parent;
     }
+    None
 }
 
 impl Rule {
@@ -264,6 +297,54 @@ impl Rule {
     }
 }
 
+/// The bound of all that is greater: between two whole numbers there is none.
+fn above(key: Key) -> KeyBound {
+    match key {
+        Key::Int(number) if number < i64::MAX => KeyBound::Included(Key::Int(number + 1)),
+        key => KeyBound::Excluded(key),
+    }
+}
+
+impl Rule {
+    /// In words, as far as it is about the relation; `None`: says nothing about it.
+    fn describe(&self, relation: usize, sharded: &Sharded, values: &Values<'_>) -> Option<String> {
+        let column = &sharded.column;
+        match self {
+            Self::Never => Some("never".to_owned()),
+            Self::And(terms) => {
+                let told: Vec<String> =
+                    terms.iter().filter_map(|term| term.describe(relation, sharded, values)).collect();
+                (!told.is_empty()).then(|| told.join(" and "))
+            }
+            Self::Or(terms) => {
+                let told: Option<Vec<String>> =
+                    terms.iter().map(|term| term.describe(relation, sharded, values)).collect();
+                Some(format!("({})", told?.join(" or ")))
+            }
+            Self::Compare(of, comparison, value) if *of == relation => {
+                let sign = match comparison {
+                    Comparison::Equal => "=",
+                    Comparison::Less => "<",
+                    Comparison::LessOrEqual => "<=",
+                    Comparison::Greater => ">",
+                    Comparison::GreaterOrEqual => ">=",
+                };
+                Some(format!("{column} {sign} {}", sharded.show(value, values)))
+            }
+            Self::In(of, list) if *of == relation => {
+                let shown = list.iter().take(SHOWN_VALUES).map(|value| sharded.show(value, values));
+                let more = (list.len() > SHOWN_VALUES).then(|| "…".to_owned());
+                Some(format!("{column} in ({})", shown.chain(more).collect::<Vec<_>>().join(", ")))
+            }
+            Self::InArray(of, _) if *of == relation => Some(format!("{column} in an array")),
+            Self::Null(of) if *of == relation => Some(format!("{column} is null")),
+            _ => None,
+        }
+    }
+}
+
+const SHOWN_VALUES: usize = 8;
+
 /// What a value is to a key.
 #[derive(Debug, PartialEq)]
 pub(super) enum KeyValue {
@@ -293,6 +374,17 @@ impl Sharded {
                 Key::from_binary(self.key_type, type_oid, bytes).map_or(KeyValue::Unknown, KeyValue::Key)
             }
             Given::Text(text) => self.read_text(&text, negated),
+        }
+    }
+
+    /// A value in words.
+    pub(super) fn show(&self, value: &Value, values: &Values<'_>) -> String {
+        match (self.key(value, values), value) {
+            (KeyValue::Key(key), _) => key.to_string(),
+            (KeyValue::Null, _) => "NULL".to_owned(),
+            (KeyValue::Outside(_), _) => "a number beyond bigint".to_owned(),
+            (KeyValue::Unknown, Value::Parameter { index, .. }) => format!("${} (not known)", index + 1),
+            (KeyValue::Unknown, _) => "a value that is not known".to_owned(),
         }
     }
 
@@ -360,7 +452,7 @@ impl Sharded {
             Comparison::Equal => self.mapping.shard_of(&key).map(ShardSet::one).unwrap_or_default(),
             Comparison::Less => self.mapping.shards_between(&KeyBound::Unbounded, &KeyBound::Excluded(key)),
             Comparison::LessOrEqual => self.mapping.shards_between(&KeyBound::Unbounded, &KeyBound::Included(key)),
-            Comparison::Greater => self.mapping.shards_between(&KeyBound::Excluded(key), &KeyBound::Unbounded),
+            Comparison::Greater => self.mapping.shards_between(&above(key), &KeyBound::Unbounded),
             Comparison::GreaterOrEqual => self.mapping.shards_between(&KeyBound::Included(key), &KeyBound::Unbounded),
         })
     }

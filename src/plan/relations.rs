@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::access;
 use super::template::Surroundings;
-use crate::catalog::{self, RelationKind};
+use crate::catalog::{self, RelationKind, ViewCall};
 use crate::statement::{ObjectName, Statement};
 use crate::topology::{KeyType, Mapping, ShardedBy, ShardedTables, TablePattern};
 
@@ -32,7 +32,8 @@ pub(super) enum Class {
     Catalog,
     /// Not in the catalog: home, and anything may be behind it.
     Unknown,
-    /// A view over sharded tables: where its rows come from cannot be told by its columns.
+    /// A view over sharded tables, or over functions that may read them: where its rows come from cannot be told by its
+    /// columns.
     View,
 }
 
@@ -67,7 +68,7 @@ pub(super) fn resolve(statement: &Statement, surroundings: &Surroundings<'_>) ->
                 class,
                 written: named.written,
                 nullable: named.nullable,
-                primary_only: catalog.as_ref().is_some_and(|relation| relation.primary_only),
+                primary_only: catalog.as_ref().is_some_and(|relation| is_primary_only(relation, surroundings.catalog)),
                 volatile_view: catalog
                     .as_ref()
                     .is_some_and(|relation| !relation.calls.iter().all(access::is_harmless_in_view)),
@@ -76,6 +77,12 @@ pub(super) fn resolve(statement: &Statement, surroundings: &Surroundings<'_>) ->
         }
     }
     resolved
+}
+
+/// Replicas do not hold its rows, or those of a table behind it.
+fn is_primary_only(relation: &catalog::Relation, catalog: &catalog::Catalog) -> bool {
+    let base = |(schema, name): &(String, String)| catalog.relation(Some(schema), name, &[]);
+    relation.primary_only || relation.reads.iter().filter_map(base).any(|base| base.primary_only)
 }
 
 pub(super) fn classify(name: &ObjectName, surroundings: &Surroundings<'_>) -> (Class, Option<Arc<catalog::Relation>>) {
@@ -113,6 +120,12 @@ pub(super) fn classify(name: &ObjectName, surroundings: &Surroundings<'_>) -> (C
 }
 
 fn of_view(view: &catalog::Relation, surroundings: &Surroundings<'_>) -> Class {
+    let is_user_defined = |call: &ViewCall| {
+        surroundings.catalog.functions(Some(&call.schema), &call.name).any(|function| function.is_user_defined)
+    };
+    if view.calls.iter().any(is_user_defined) {
+        return Class::View;
+    }
     let mut reference = !view.reads.is_empty();
     for (schema, name) in &view.reads {
         let base = ObjectName { schema: Some(schema.clone()), name: name.clone() };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::keys::Keyed;
+use super::keys::{self, Keyed};
 use super::relations::{Class, Resolved};
 use super::rewrite::{self, Splice};
 use super::template::{Surroundings, add_condition};
@@ -10,8 +10,8 @@ use super::{Access, Part, Plan, Route, Scatter, access};
 use crate::error::Error;
 use crate::merge::{Aggregation, Final, HIDDEN, Merge, SortKey};
 use crate::statement::{
-    Aggregate, BlockRole, Bound, ColumnRef, Distinct, Given, GroupKey, OrderTarget, Output, Shape, Statement, Tokens,
-    Value, Values,
+    Aggregate, BlockRole, Bound, Collation, ColumnRef, Distinct, Given, GroupKey, OrderKey, OrderTarget, Output,
+    OutputColumn, Shape, Statement, Tokens, Value, Values,
 };
 use crate::topology::ShardSet;
 
@@ -46,14 +46,26 @@ impl Scattering {
         let refuse = |what: &str| Err(Error::unsupported(what, hint.clone()));
         let refuse_step = |what: &str| Err::<(), _>(Error::unsupported(what, hint.clone()));
         let shape = &statement.shape;
-        if shape.columns.is_empty() || shape.set_operation {
+        if shape.set_operation {
             return refuse("UNION, INTERSECT or EXCEPT over several shards");
+        }
+        if let Some(what) = shape.unusual {
+            return refuse(&format!("{what} over several shards"));
+        }
+        if shape.columns.is_empty() {
+            return refuse("a query of this form over several shards");
         }
         if statement.locks_rows {
             return refuse("FOR UPDATE or FOR SHARE on several shards");
         }
         if statement.calls.iter().any(|call| access::is_foreign_aggregate(call, surroundings.catalog)) {
             return refuse("a user-defined aggregate over several shards");
+        }
+        if let Some(call) = statement.calls.iter().find(|call| !access::is_harmless(call, surroundings.catalog)) {
+            return refuse(&format!("function {}, which may write, on several shards", call.name.name));
+        }
+        if resolved.iter().any(|relation| relation.volatile_view) {
+            return refuse("a view with functions that may write, on several shards");
         }
         let Some(root) = keyed.relations.iter().position(|relation| relation.block == 0 && !relation.nullable) else {
             return refuse("an outer join or subquery that does not begin with a sharded table");
@@ -62,7 +74,12 @@ impl Scattering {
             return refuse("a join that does not follow the shard key");
         }
         check_blocks(statement, resolved, keyed, &refuse_step)?;
-        let key_grouped = is_grouped_by_key(shape, keyed, root);
+        check_aggregated(statement, resolved, &refuse_step)?;
+        let key_grouped = is_grouped_by_key(shape, keyed);
+        let makes_one = shape.distinct == Distinct::All || (!shape.group_by.is_empty() && !key_grouped);
+        if makes_one && resolved.iter().any(has_loose_text) {
+            return refuse("DISTINCT or GROUP BY with a nondeterministic collation");
+        }
         let mut scattering = Self {
             root,
             statement: Arc::clone(statement),
@@ -97,28 +114,27 @@ impl Scattering {
 
     /// Sort keys of a query whose rows pass as they are.
     fn order(&mut self, shape: &Shape, resolved: &[Resolved], surroundings: &Surroundings<'_>) {
+        let collations = Collations { resolved, surroundings };
         for key in &shape.order_by {
-            let (column, of) = match &key.target {
-                OrderTarget::Output(index) => {
-                    let of = shape.columns.get(*index).map(|column| &column.expression);
-                    (*index, of.and_then(|expression| plain(expression)))
-                }
-                OrderTarget::Hidden { tokens, column } => {
+            let (column, known) = match &key.target {
+                OrderTarget::Output(index) => (*index, collations.of_output(shape, *index)),
+                OrderTarget::Hidden { tokens, column, collation } => {
                     self.hidden.push(HiddenColumn { function: None, tokens: *tokens });
-                    (HIDDEN + self.hidden.len() - 1, column.as_ref())
+                    (HIDDEN + self.hidden.len() - 1, collations.of(column.as_ref(), *collation))
                 }
             };
-            let known = of.map_or(surroundings.catalog.default_collation_is_bytes, |column| {
-                is_bytewise(column, resolved, surroundings)
-            });
-            self.merge.order.push(SortKey {
-                column,
-                descending: key.descending,
-                nulls_first: key.nulls_first,
-                collation_is_bytes: key.collate_bytes.unwrap_or(known),
-            });
+            self.sort_by(column, key, known);
         }
         self.merge.hidden = self.hidden.len();
+    }
+
+    fn sort_by(&mut self, column: usize, key: &OrderKey, known: bool) {
+        self.merge.order.push(SortKey {
+            column,
+            descending: key.descending,
+            nulls_first: key.nulls_first,
+            collation_is_bytes: key.collate_bytes.unwrap_or(known),
+        });
     }
 
     /// Aggregates split into the shards' partial ones and final ones.
@@ -132,16 +148,21 @@ impl Scattering {
         if shape.having.is_some() {
             refuse("HAVING over groups that span shards")?;
         }
+        let collations = Collations { resolved, surroundings };
         let visible = shape.columns.len();
         let mut group = Vec::new();
-        let mut hidden_groups = Vec::new();
         for key in &shape.group_by {
             match key {
                 GroupKey::Output(index) => group.push(*index),
+                GroupKey::Alias { output, column } => {
+                    if may_be_input(column, resolved, &self.statement) {
+                        refuse("GROUP BY a name that an input column may have, too,")?;
+                    }
+                    group.push(*output);
+                }
                 GroupKey::Hidden { tokens, .. } => {
                     self.hidden.push(HiddenColumn { function: None, tokens: *tokens });
                     group.push(visible + self.hidden.len() - 1);
-                    hidden_groups.push((*tokens, visible + self.hidden.len() - 1));
                 }
             }
         }
@@ -155,8 +176,8 @@ impl Scattering {
                     return refuse("an expression over aggregates of several shards");
                 }
             };
-            if matches!(output, Final::Min(_) | Final::Max(_))
-                && self.is_bytewise(column.tokens, shape, resolved, surroundings)
+            if let (Final::Min(_) | Final::Max(_), Output::Aggregate(aggregate)) = (&output, &column.expression)
+                && collations.of(aggregate.column.as_ref(), aggregate.collation)
             {
                 self.merge.bytewise.push(index);
             }
@@ -169,16 +190,7 @@ impl Scattering {
                     return refuse("ORDER BY an expression that is not selected, over aggregates of several shards");
                 }
             };
-            let of = shape.columns.get(column).and_then(|column| plain(&column.expression));
-            let known = of.map_or(surroundings.catalog.default_collation_is_bytes, |column| {
-                is_bytewise(column, resolved, surroundings)
-            });
-            self.merge.order.push(SortKey {
-                column,
-                descending: key.descending,
-                nulls_first: key.nulls_first,
-                collation_is_bytes: key.collate_bytes.unwrap_or(known),
-            });
+            self.sort_by(column, key, collations.of_output(shape, column));
         }
         self.merge.aggregate = Some(Aggregation { group, outputs });
         self.merge.hidden = self.hidden.len();
@@ -217,23 +229,6 @@ impl Scattering {
         }
     }
 
-    fn is_bytewise(
-        &self,
-        tokens: Tokens,
-        shape: &Shape,
-        resolved: &[Resolved],
-        surroundings: &Surroundings<'_>,
-    ) -> bool {
-        // Of min(column) the column's own collation counts; of anything else the default one is taken only if it is bytes
-        // and no column has another.
-        let _ = (tokens, shape);
-        let all = resolved.iter().filter_map(|relation| relation.catalog.as_ref());
-        surroundings.catalog.default_collation_is_bytes
-            && all
-                .flat_map(|relation| &relation.columns)
-                .all(|column| column.collation_is_bytes || !is_text(column.type_oid))
-    }
-
     pub(super) fn plan(&self, shards: &ShardSet, values: &Values<'_>, access: Access) -> Result<Plan, Error> {
         let shape = &self.statement.shape;
         let mut merge = self.merge.clone();
@@ -252,6 +247,7 @@ impl Scattering {
     fn bound(&self, bound: Option<&Bound>, values: &Values<'_>) -> Result<Option<u64>, Error> {
         let given = match bound {
             None => return Ok(None),
+            Some(Bound::One) => return Ok(Some(1)),
             Some(Bound::Value(Value::Literal { index, negated: false, .. })) => values.literal(*index),
             Some(Bound::Value(Value::Parameter { index, .. })) => values.parameter(*index),
             Some(_) => Given::Missing,
@@ -259,13 +255,13 @@ impl Scattering {
         let number = match given {
             Given::Null => return Ok(None),
             Given::Text(text) => text.trim().parse().ok(),
-            Given::Binary { bytes, .. } => match *bytes {
+            Given::Binary { type_oid: INT2 | INT4 | INT8 | 0, bytes } => match *bytes {
                 [a, b] => u64::try_from(i16::from_be_bytes([a, b])).ok(),
                 [a, b, c, d] => u64::try_from(i32::from_be_bytes([a, b, c, d])).ok(),
                 [a, b, c, d, e, f, g, h] => u64::try_from(i64::from_be_bytes([a, b, c, d, e, f, g, h])).ok(),
                 _ => None,
             },
-            Given::Missing => None,
+            Given::Binary { .. } | Given::Missing => None,
         };
         number.map(Some).ok_or_else(|| {
             Error::unsupported(
@@ -328,15 +324,42 @@ fn check_blocks(
     Ok(())
 }
 
+/// An aggregate over columns of an outer query belongs to that one (PostgreSQL documentation, 4.2.7).
+fn check_aggregated(
+    statement: &Statement,
+    resolved: &[Resolved],
+    refuse: &dyn Fn(&str) -> Result<(), Error>,
+) -> Result<(), Error> {
+    for (index, block) in statement.blocks.iter().enumerate().skip(1) {
+        let is_own = |column: &ColumnRef| match column.relation {
+            Some(of) => of.block == index,
+            None => keys::owner(statement, resolved, column).is_some_and(|(of, _)| of == index),
+        };
+        if !block.aggregated.iter().all(is_own) {
+            refuse("an aggregate in a subquery whose columns may be the outer query's, over several shards")?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a column of the outermost FROM may have this name.
+fn may_be_input(column: &str, resolved: &[Resolved], statement: &Statement) -> bool {
+    (0..statement.blocks[0].relations.len()).any(|index| {
+        let known = resolved.iter().find(|known| (known.block, known.relation) == (0, index));
+        known.and_then(|known| known.catalog.as_ref()).is_none_or(|known| known.column(column).is_some())
+    })
+}
+
 /// Rows of one group are then all on one shard.
-fn is_grouped_by_key(shape: &Shape, keyed: &Keyed, root: usize) -> bool {
+fn is_grouped_by_key(shape: &Shape, keyed: &Keyed) -> bool {
     shape.group_by.iter().any(|key| match key {
         GroupKey::Output(index) => shape
             .columns
             .get(*index)
             .and_then(|column| plain(&column.expression))
-            .is_some_and(|column| keyed.is_key(root, column)),
-        GroupKey::Hidden { column, .. } => column.as_ref().is_some_and(|column| keyed.is_key(root, column)),
+            .is_some_and(|column| keyed.is_key(column)),
+        GroupKey::Hidden { column, .. } => column.as_ref().is_some_and(|column| keyed.is_key(column)),
+        GroupKey::Alias { .. } => false,
     })
 }
 
@@ -347,18 +370,59 @@ fn plain(output: &Output) -> Option<&ColumnRef> {
     }
 }
 
-/// Whether servers compare the column by bytes. Of a column that is not found, not.
-fn is_bytewise(column: &ColumnRef, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> bool {
-    let owner = |relation: &&Resolved| match column.relation {
-        Some(of) => (relation.block, relation.relation) == (of.block, of.relation),
-        None => relation.catalog.as_ref().is_some_and(|known| known.column(&column.column).is_some()),
-    };
-    let found = resolved.iter().find(owner).and_then(|relation| relation.catalog.as_ref());
-    let found = found.and_then(|relation| relation.column(&column.column));
-    found.map_or(surroundings.catalog.default_collation_is_bytes, |column| column.collation_is_bytes)
+/// Texts of it may be equal that differ in bytes.
+fn has_loose_text(relation: &Resolved) -> bool {
+    relation.catalog.iter().flat_map(|table| &table.columns).any(|column| column.is_nondeterministic)
 }
 
-/// text, varchar, bpchar, name, "char"
-fn is_text(type_oid: u32) -> bool {
-    matches!(type_oid, 25 | 1043 | 1042 | 19 | 18)
+/// Which texts the servers compare by bytes.
+struct Collations<'a> {
+    resolved: &'a [Resolved],
+    surroundings: &'a Surroundings<'a>,
 }
+
+impl Collations<'_> {
+    /// Of a plain column its own collation counts, of anything else the one that is written in it, or that of all
+    /// columns there are.
+    fn of(&self, column: Option<&ColumnRef>, written: Collation) -> bool {
+        match (written, column) {
+            (Collation::Bytes, _) => true,
+            (Collation::Other, _) => false,
+            (Collation::Unwritten, Some(column)) => self.of_column(column),
+            (Collation::Unwritten, None) => self.of_all(),
+        }
+    }
+
+    fn of_output(&self, shape: &Shape, index: usize) -> bool {
+        // What `*` stands for moves those behind it.
+        let has_wildcard = shape.columns.iter().any(|column| column.expression == Output::Wildcard);
+        match shape.columns.get(index).filter(|_| !has_wildcard) {
+            Some(OutputColumn { expression: Output::Column(column), .. }) => self.of_column(column),
+            Some(OutputColumn { expression: Output::Aggregate(aggregate), .. }) => {
+                self.of(aggregate.column.as_ref(), aggregate.collation)
+            }
+            Some(OutputColumn { expression: Output::Expression { collation, .. }, .. }) => self.of(None, *collation),
+            Some(OutputColumn { expression: Output::Wildcard, .. }) | None => self.of_all(),
+        }
+    }
+
+    fn of_column(&self, column: &ColumnRef) -> bool {
+        let owner = |relation: &&Resolved| match column.relation {
+            Some(of) => (relation.block, relation.relation) == (of.block, of.relation),
+            None => relation.catalog.as_ref().is_some_and(|known| known.column(&column.column).is_some()),
+        };
+        let found = self.resolved.iter().find(owner).and_then(|relation| relation.catalog.as_ref());
+        let found = found.and_then(|relation| relation.column(&column.column));
+        found.map_or_else(|| self.of_all(), |column| column.collation_is_bytes)
+    }
+
+    fn of_all(&self) -> bool {
+        let all = self.resolved.iter().filter_map(|relation| relation.catalog.as_ref());
+        let mut columns = all.flat_map(|relation| &relation.columns);
+        self.surroundings.catalog.default_collation_is_bytes && columns.all(|column| column.collation_is_bytes)
+    }
+}
+
+const INT8: u32 = 20;
+const INT2: u32 = 21;
+const INT4: u32 = 23;

@@ -8,9 +8,12 @@ use super::relations::{self, Class, Resolved};
 use super::scatter::Scattering;
 use super::{Access, Cacheable, Part, Plan, Route, Spread, Tag, Touches, access, caching};
 use crate::cache::Reason;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Column};
 use crate::error::{Error, SqlState};
-use crate::statement::{CacheHint, Hints, Kind, Statement, Value, Values};
+use crate::statement::{
+    Assigned, CacheHint, ColumnRef, Hints, Insert, InsertSource, Kind, ObjectName, RelationRef, SettingControl,
+    Statement, Value, Values,
+};
 use crate::topology::{Database, Key, ShardId, ShardSet};
 
 /// What a statement means where it is executed.
@@ -26,13 +29,17 @@ pub struct Surroundings<'a> {
 pub struct Template {
     pub(super) statement: Arc<Statement>,
     pub(super) access: Access,
+    /// Why it is that.
+    pub(super) why: String,
     pub(super) home: ShardId,
     pub(super) shards: usize,
-    pub(super) tables: Vec<(String, &'static str)>,
+    /// Name, and what it is to sharding.
+    pub(super) tables: Vec<(String, String)>,
     placement: Placement,
     opaque: bool,
     cacheable: Result<Cacheable, Reason>,
     touches: Touches,
+    floats: bool,
 }
 
 #[derive(Debug)]
@@ -70,7 +77,7 @@ impl Template {
     pub fn resolve(statement: &Arc<Statement>, surroundings: &Surroundings<'_>) -> Self {
         let resolved = relations::resolve(statement, surroundings);
         let Surroundings { database, catalog, .. } = surroundings;
-        let access = access::of(statement, &resolved, catalog);
+        let (access, why) = access::of(statement, &resolved, catalog);
         let placement = match hinted(&statement.hints, database) {
             Err(error) => Placement::Refused(error),
             Ok(Some(shard)) => Placement::Fixed(shard),
@@ -78,7 +85,8 @@ impl Template {
             Ok(None) => place(statement, &resolved, surroundings),
         };
         let placement = match placement {
-            Placement::Fixed(_) if access == Access::ReplicaOnly && !reads(statement, &resolved, catalog) => {
+            Placement::Refused(error) => Placement::Refused(error),
+            _ if access == Access::ReplicaOnly && !reads(statement, &resolved, catalog) => {
                 let error = Error::new(SqlState::READ_ONLY, "a statement that may write cannot go to a replica");
                 Placement::Refused(error.with_hint("Leave out role=replica."))
             }
@@ -90,12 +98,19 @@ impl Template {
             touches,
             statement: Arc::clone(statement),
             access,
+            why,
             home: database.home,
             shards: database.shards.len(),
             tables: resolved.iter().map(|relation| (relation.name.clone(), word(&relation.class))).collect(),
             placement,
             opaque: statement.calls.iter().any(|call| access::is_opaque(call, catalog)),
+            floats: floats(statement, catalog),
         }
+    }
+
+    /// Means the same on every shard: it may run wherever the statements around it do.
+    pub fn floats(&self) -> bool {
+        self.floats
     }
 
     /// Calls functions that may change the server's session.
@@ -178,6 +193,41 @@ impl Template {
     pub(super) fn kind(&self) -> &Kind {
         &self.statement.kind
     }
+
+    /// What is known of the keys for one execution, a line each, and the shards that follow.
+    pub(super) fn keys(&self, values: &Values<'_>) -> Vec<String> {
+        match &self.placement {
+            Placement::Keyed(by_key) => by_key.keyed.describe(values),
+            Placement::Insert(inserting) => inserting.describe(values),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Why it goes where it goes, where no key tells.
+    pub(super) fn reason(&self) -> Option<&'static str> {
+        match &self.placement {
+            Placement::Fixed(_) if !self.is_sharded() => Some("the only one"),
+            Placement::Fixed(_) if self.statement.hints.shard.is_some() => Some("named by a hint"),
+            Placement::Fixed(_) if self.statement.hints.key.is_some() => Some("of the key that a hint names"),
+            Placement::Fixed(_) if self.floats => Some("home; any would do"),
+            Placement::Fixed(_) => Some("home"),
+            Placement::Everywhere { .. } => Some("the same on every shard"),
+            Placement::Refused(_) | Placement::Keyed(_) | Placement::Insert(_) => None,
+        }
+    }
+
+    fn is_sharded(&self) -> bool {
+        self.shards > 1
+    }
+}
+
+/// Names no table, and does nothing that others look for on one shard.
+fn floats(statement: &Statement, catalog: &Catalog) -> bool {
+    let mut relations = statement.blocks.iter().flat_map(|block| &block.relations);
+    matches!(statement.kind, Kind::Query | Kind::Setting(_) | Kind::Deallocate { .. } | Kind::Execute { .. })
+        && statement.hints.shard.is_none()
+        && relations.all(|relation| relation.table.is_none())
+        && !statement.calls.iter().any(|call| access::is_anchored(call, catalog))
 }
 
 fn whole(shard: ShardId) -> Part {
@@ -206,7 +256,7 @@ fn hinted(hints: &Hints, database: &Database) -> Result<Option<ShardId>, Error> 
 
 fn reads(statement: &Statement, resolved: &[Resolved], catalog: &Catalog) -> bool {
     let plain = Statement { hints: Hints::default(), ..shallow(statement) };
-    matches!(access::of(&plain, resolved, catalog), Access::Read | Access::PrimaryRead)
+    matches!(access::of(&plain, resolved, catalog).0, Access::Read | Access::PrimaryRead)
 }
 
 fn shallow(statement: &Statement) -> Statement {
@@ -216,6 +266,7 @@ fn shallow(statement: &Statement) -> Statement {
         blocks: Vec::new(),
         calls: statement.calls.clone(),
         locks_rows: statement.locks_rows,
+        assigned: Vec::new(),
         shape: crate::statement::Shape::default(),
         hints: Hints::default(),
         uses: crate::statement::Uses::default(),
@@ -233,6 +284,12 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
     }
     let home = database.home;
     let refuse = |what: &str, hint: &str| Placement::Refused(Error::unsupported(what, hint));
+    if let Err(error) = check_assigned_keys(statement, resolved) {
+        return Placement::Refused(error);
+    }
+    if sets_path_of_block(&statement.kind) {
+        return refuse("SET LOCAL search_path", "Use SET, and RESET when the transaction has ended.");
+    }
     match &statement.kind {
         Kind::Transaction(_)
         | Kind::Setting(_)
@@ -247,20 +304,18 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
         Kind::Prepare { .. } => refuse("PREPARE", "Use the driver's prepared statements (extended protocol)."),
         Kind::LockTable | Kind::Call | Kind::Do => refuse("LOCK, CALL or DO", HINT_SHARD),
         Kind::Unknown { keyword } => refuse(&format!("a statement that is not understood ({keyword} …)"), HINT_SHARD),
-        Kind::Ddl(ddl) if ddl.temporary => Placement::Fixed(home),
+        Kind::Ddl(ddl) if ddl.temporary && resolved.is_empty() => Placement::Fixed(home),
         Kind::Ddl(_) if statement.blocks.iter().any(|block| !block.relations.is_empty()) => {
             refuse("CREATE TABLE AS", "Create the table first, then insert into it.")
         }
+        Kind::ModifyingQuery { into: true } => refuse("SELECT INTO", "Create the table first, then insert into it."),
+        Kind::ModifyingQuery { .. } | Kind::Merge if writes_reference(resolved) => {
+            refuse("a reference table written by MERGE or in WITH", "Write it by a statement of its own.")
+        }
         Kind::Ddl(ddl) => Placement::Everywhere { transactional: ddl.transactional, tag: Tag::First },
         Kind::Utility { .. } => Placement::Everywhere { transactional: false, tag: Tag::First },
-        Kind::Truncate { tables } => {
-            let is_home = |name| matches!(relations::classify(name, surroundings).0, Class::Home | Class::Unknown);
-            if tables.iter().all(is_home) {
-                Placement::Fixed(home)
-            } else {
-                Placement::Everywhere { transactional: true, tag: Tag::First }
-            }
-        }
+        Kind::Truncate { tables } if are_home(tables, surroundings) => Placement::Fixed(home),
+        Kind::Truncate { .. } => Placement::Everywhere { transactional: true, tag: Tag::First },
         Kind::Copy(copy) => match &copy.table {
             Some(table) => match relations::classify(table, surroundings).0 {
                 Class::Sharded(_) | Class::View => refuse("COPY of a sharded table", HINT_SHARD),
@@ -269,18 +324,33 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
             },
             None => by_key(statement, resolved, surroundings),
         },
-        Kind::Explain { inner, .. } if !matches!(**inner, Kind::Query) => {
-            refuse("EXPLAIN of a write", "Use EXPLAIN ROUTE, or a routing hint.")
+        Kind::Explain { inner, .. }
+            if writes_reference(resolved)
+                || !matches!(**inner, Kind::Query | Kind::Update(_) | Kind::Delete { .. }) =>
+        {
+            refuse("EXPLAIN of this statement", "Use EXPLAIN ROUTE, or a routing hint.")
         }
         Kind::Insert(insert) => match Inserting::new(statement, insert, resolved, surroundings) {
             Ok(Some(inserting)) => Placement::Insert(Box::new(inserting)),
-            Ok(None) if writes_reference(resolved) => everywhere(statement, resolved, catalog),
+            Ok(None) if writes_reference(resolved) => match check_defaults(insert, resolved) {
+                Ok(()) => everywhere(statement, resolved, catalog),
+                Err(error) => Placement::Refused(error),
+            },
             Ok(None) => Placement::Fixed(home),
             Err(error) => Placement::Refused(error),
         },
         Kind::Update(_) | Kind::Delete { .. } if writes_reference(resolved) => everywhere(statement, resolved, catalog),
         _ => by_key(statement, resolved, surroundings),
     }
+}
+
+fn are_home(tables: &[ObjectName], surroundings: &Surroundings<'_>) -> bool {
+    tables.iter().all(|name| matches!(relations::classify(name, surroundings).0, Class::Home | Class::Unknown))
+}
+
+/// The tables that the names of the block mean would be others than those that the session's path leads to.
+fn sets_path_of_block(kind: &Kind) -> bool {
+    matches!(kind, Kind::Setting(SettingControl::Set { name, local: true, .. }) if name == "search_path")
 }
 
 fn writes_reference(resolved: &[Resolved]) -> bool {
@@ -297,7 +367,51 @@ fn everywhere(statement: &Statement, resolved: &[Resolved], catalog: &Catalog) -
         let what = "a write of a reference table with a function that may differ from shard to shard";
         return refuse(what, "Compute the value first and give it as a constant.");
     }
+    if statement.blocks.iter().any(|block| block.limited || block.distinct_on) {
+        return refuse("LIMIT in a write of a reference table", "Which rows it leaves may differ from shard to shard.");
+    }
+    let is_default = |assigned: &&Assigned| assigned.value == Value::Default;
+    if let Some(assigned) = statement.assigned.iter().find(is_default)
+        && written_column(resolved, &assigned.column).is_none_or(|column| column.varying_default)
+    {
+        return Placement::Refused(varying_default(&assigned.column));
+    }
     Placement::Everywhere { transactional: true, tag: Tag::First }
+}
+
+/// Columns that are left to their defaults must get the same on every shard.
+fn check_defaults(insert: &Insert, resolved: &[Resolved]) -> Result<(), Error> {
+    let written = resolved.iter().find(|relation| relation.written);
+    let columns = written.and_then(|relation| relation.catalog.as_ref()).map_or(&[][..], |table| &table.columns);
+    for (place, column) in columns.iter().enumerate().filter(|(_, column)| column.varying_default) {
+        let place = match insert.columns.as_slice() {
+            [] => Some(place),
+            listed => listed.iter().position(|name| *name == column.name),
+        };
+        let is_given = match (&insert.source, place) {
+            (_, None) | (InsertSource::DefaultValues, _) => false,
+            (InsertSource::Values(rows), Some(place)) => {
+                rows.iter().all(|row| row.values.get(place).is_some_and(|value| *value != Value::Default))
+            }
+            // How many columns it gives is not known where none are listed.
+            (InsertSource::Query, Some(_)) => !insert.columns.is_empty(),
+        };
+        if !is_given {
+            return Err(varying_default(&column.name));
+        }
+    }
+    Ok(())
+}
+
+fn varying_default(column: &str) -> Error {
+    Error::unsupported(
+        format!("a write of a reference table that leaves \"{column}\" to a default which may differ between shards"),
+        format!("Give \"{column}\" a value."),
+    )
+}
+
+fn written_column<'a>(resolved: &'a [Resolved], name: &str) -> Option<&'a Column> {
+    resolved.iter().find(|relation| relation.written)?.catalog.as_ref()?.column(name)
 }
 
 fn by_key(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Placement {
@@ -332,9 +446,6 @@ fn by_key(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surr
         (Ok(several), None) => several,
         (Err(error), _) => Several::Refused(error),
     };
-    if let Err(error) = check_assigned_key(statement, &keyed) {
-        return Placement::Refused(error);
-    }
     Placement::Keyed(Box::new(ByKey { keyed, needs_home, several }))
 }
 
@@ -352,7 +463,12 @@ fn several(
         Kind::Update(_) | Kind::Delete { .. } => {
             let root = keyed.relations.iter().position(|relation| relation.written);
             match root.filter(|&root| keyed.all_tied_to(root)) {
-                Some(_) if statement.blocks.iter().any(|block| block.limited) => refuse("LIMIT in a subquery"),
+                Some(_) if statement.blocks.iter().any(|block| block.limited || block.windows || block.distinct_on) => {
+                    refuse("a write with LIMIT, DISTINCT ON or windows in a subquery")
+                }
+                Some(_) if statement.calls.iter().any(|call| !access::is_harmless(call, surroundings.catalog)) => {
+                    refuse("a write with a function that writes, too, such as nextval,")
+                }
                 Some(root) => Ok(Several::Spread(root)),
                 None => refuse("a write with a join that does not follow the shard key"),
             }
@@ -366,20 +482,21 @@ fn several(
 }
 
 /// Changing a row's key may mean moving it.
-fn check_assigned_key(statement: &Statement, keyed: &Keyed) -> Result<(), Error> {
-    let Kind::Update(update) = &statement.kind else { return Ok(()) };
-    let Some(written) = keyed.relations.iter().find(|relation| relation.written) else { return Ok(()) };
-    let column = &written.sharded.column;
-    let assigns = |(name, _): &&(String, Value)| name.split(',').any(|part| part == column);
-    match update.assigned.iter().find(assigns) {
-        // A row that keeps its key: `SET user_id = user_id`.
-        Some((_, Value::Column(own))) if own.column == *column => Ok(()),
-        Some(_) => {
-            let what = format!("changing the shard key \"{column}\" of \"{}\"", written.name);
-            Err(Error::unsupported(what, "Delete the row and insert it with its new key."))
+fn check_assigned_keys(statement: &Statement, resolved: &[Resolved]) -> Result<(), Error> {
+    for assigned in &statement.assigned {
+        let RelationRef { block, relation } = assigned.target;
+        let target = resolved.iter().find(|known| (known.block, known.relation) == (block, relation));
+        let Some((target, sharded)) = target.and_then(|target| Some((target, target.sharded()?))) else { continue };
+        // A row that keeps its key: `SET user_id = user_id`, or `= excluded.user_id`, which came to this shard by it.
+        let keeps =
+            |own: &ColumnRef| own.column == sharded.column && own.relation.is_none_or(|of| of == assigned.target);
+        let is_kept = matches!(&assigned.value, Value::Column(own) if keeps(own));
+        if assigned.column == sharded.column && !is_kept {
+            let what = format!("changing the shard key \"{}\" of \"{}\"", sharded.column, target.name);
+            return Err(Error::unsupported(what, "Delete the row and insert it with its new key."));
         }
-        None => Ok(()),
     }
+    Ok(())
 }
 
 pub(super) fn add_condition(keyed: &Keyed) -> String {
@@ -394,15 +511,16 @@ fn needs_home(home: ShardId) -> Error {
     )
 }
 
-fn word(class: &Class) -> &'static str {
-    match class {
-        Class::Sharded(_) => "sharded",
+fn word(class: &Class) -> String {
+    let word = match class {
+        Class::Sharded(sharded) => return format!("sharded by {}", sharded.column),
         Class::Reference => "reference",
         Class::Home => "home",
         Class::Catalog => "catalog",
         Class::Unknown => "unknown",
         Class::View => "view over sharded tables",
-    }
+    };
+    word.to_owned()
 }
 
 const HINT_SHARD: &str = "Name the shard in a routing hint: /* pgweir: shard=N */.";

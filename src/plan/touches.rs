@@ -48,10 +48,9 @@ fn of_kind(kind: &Kind, statement: &Statement, resolved: &[Resolved], surroundin
         Kind::Query | Kind::DeclareCursor { .. } if runs_nothing_unknown() => Touches::default(),
         Kind::Insert(insert) if insert.on_conflict == Some(true) => written(&[Verb::Insert, ANY_COLUMN]),
         Kind::Insert(_) => written(&[Verb::Insert]),
-        Kind::Update(update) => {
-            // Several columns set at once stand as one name with commas; a name may also have some of its own.
-            let columns = |names: &str| names.split(',').chain([names]).map(str::to_owned).collect::<Vec<_>>();
-            written(&[Verb::Update(Some(update.assigned.iter().flat_map(|(names, _)| columns(names)).collect()))])
+        Kind::Update(_) => {
+            let columns = statement.assigned.iter().map(|assigned| assigned.column.clone());
+            written(&[Verb::Update(Some(columns.collect()))])
         }
         Kind::Delete { .. } => written(&[Verb::Delete]),
         Kind::Merge | Kind::ModifyingQuery { into: false } => written(ALL),

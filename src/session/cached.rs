@@ -19,7 +19,7 @@ use crate::backend::settings::Settings;
 use crate::cache::{Answer, Cache, Entry, Fill, Found, KeyBytes, Lead, Origin, Place, Reason};
 use crate::error::{Error, SqlState};
 use crate::figures::Route;
-use crate::plan::Template;
+use crate::plan::{Access, Template};
 use crate::statement::{Parameters, Values};
 use crate::topology::{Consistency, Role, ShardId};
 use crate::wire::frame::{Header, server};
@@ -183,15 +183,18 @@ impl Session {
         }
         self.check_transaction()?;
         // A comment's wish is in what is cacheable.
-        let wished = self.wishes.cache.filter(|_| question.template.cache_hint().is_none());
+        let wished = self.wishes.cache().filter(|_| question.template.cache_hint().is_none());
         let ttl = wished.unwrap_or_default().ttl(cacheable.ttl).ok_or(Reason::Unwanted)?;
-        let consistency = self.wishes.consistency.or(self.user.consistency);
+        let consistency = self.wishes.consistency().or(self.user.consistency);
         if consistency.unwrap_or(self.snapshot.database.consistency) == Consistency::Strong {
             return Err(Reason::Unwanted);
         }
         let known = self.snapshot.spaces.as_ref().ok_or(Reason::Unready)?;
         let space = |shard: ShardId| known.get(usize::from(shard.0)).cloned();
         let spaces: Option<_> = match &decided.way {
+            Way::One { access, .. } | Way::Scatter(_, access) if *access != Access::Read => {
+                return Err(Reason::Unwanted);
+            }
             Way::One { shard, .. } => space(*shard).map(|space| smallvec::smallvec![space]),
             Way::Scatter(scatter, _) => scatter.parts.iter().map(|part| space(part.shard)).collect(),
             Way::Spread(_) => return Err(Reason::Write),
@@ -237,10 +240,10 @@ impl Session {
         let holds = prefix.bytes.is_some()
             && Arc::ptr_eq(&prefix.settings, self.settings.current())
             && Arc::ptr_eq(&prefix.reported, &self.reported)
-            && (prefix.epoch, prefix.shard) == (self.snapshot.epoch, self.wishes.shard);
+            && (prefix.epoch, prefix.shard) == (self.snapshot.epoch, self.wishes.shard());
         if !holds {
             let (settings, reported) = (Arc::clone(self.settings.current()), Arc::clone(&self.reported));
-            let (epoch, shard, bytes) = (self.snapshot.epoch, self.wishes.shard, Some(self.make_prefix()));
+            let (epoch, shard, bytes) = (self.snapshot.epoch, self.wishes.shard(), Some(self.make_prefix()));
             self.prefix = Prefix { settings, reported, epoch, shard, bytes };
         }
         match &self.prefix.bytes {
@@ -269,7 +272,7 @@ impl Session {
         for name in REPORTED {
             key.optional(self.reported.get(name).map(String::as_bytes));
         }
-        key.optional(self.wishes.shard.map(|shard| shard.0.to_be_bytes()).as_ref().map(<[u8; 2]>::as_slice));
+        key.optional(self.wishes.shard().map(|shard| shard.0.to_be_bytes()).as_ref().map(<[u8; 2]>::as_slice));
         Ok(key)
     }
 

@@ -12,10 +12,12 @@ use super::digest::{Steps, only_prepares};
 use super::effects::Effect;
 use super::lent::Lent;
 use super::names::Done;
+use super::position::Position;
 use super::run::End;
 use super::settings::Tracked;
 use super::station::Borrower;
 use super::transaction::{Begun, Open, Transaction};
+use super::wishes::Wishes;
 use super::{Pin, Session, State};
 use crate::balance::Need;
 use crate::cache::Touched;
@@ -25,7 +27,7 @@ use crate::executor::{Broken, Decision, Ended, Request, relay, rows_of_each, sca
 use crate::figures::Route;
 use crate::plan::{Access, Part, Scatter, Spread};
 use crate::statement::Isolation;
-use crate::topology::{Role, ShardId};
+use crate::topology::{Database, Role, ShardId, User};
 use crate::wire::frame::{Header, server};
 use crate::wire::message::put_error;
 use crate::wire::{Channel, Severity, Status};
@@ -222,17 +224,7 @@ impl Session {
 
     /// A connection to a server that may serve; a cancel request ends the wait.
     pub(super) async fn lend(&mut self, shard: ShardId, access: Access) -> Result<Lent, Error> {
-        let consistency = self.wishes.consistency.or(self.user.consistency);
-        let floor = self.position.floor(shard);
-        let need = Need {
-            database: &self.snapshot.database,
-            shard,
-            access: need_of(access),
-            consistency: consistency.unwrap_or(self.snapshot.database.consistency),
-            wrote: floor.write,
-            read: floor.replica_read.map(|(read, _)| read),
-            last: floor.replica_read.map(|(_, server)| server),
-        };
+        let need = need(&self.wishes, &self.user, &self.position, (&self.snapshot.database, shard, access));
         let shared = &self.station.shared;
         let (figures, begun) = (&*self.meter.figures, self.meter.lately());
         let (snapshot, worker) = (&self.snapshot, self.station.worker);
@@ -322,6 +314,7 @@ impl Session {
         } else {
             self.settings.rollback();
         }
+        self.wishes.end(committed);
         self.local_variant = 0;
         for change in open.changes.drain(..) {
             if committed {
@@ -336,6 +329,9 @@ impl Session {
     pub(super) fn take_effect(&mut self, effect: &Effect, open: &mut Open, pin: &mut Option<&'static str>) {
         match effect {
             Effect::Setting(change) => {
+                if *change == super::settings::Change::ResetAll {
+                    self.wishes = Wishes::default();
+                }
                 self.settings.apply(change);
                 open.changes.push(change.clone());
             }
@@ -345,9 +341,11 @@ impl Session {
             Effect::Commit => {
                 self.settings.commit();
                 open.begin_anew();
+                self.wishes.end(true);
             }
             Effect::Rollback => {
                 self.settings.rollback();
+                self.wishes.end(false);
                 open.changes.clear();
                 open.begin_anew();
             }
@@ -359,6 +357,7 @@ impl Session {
             }
             Effect::Pin(reason) => *pin = Some(reason),
             Effect::Discard => {
+                self.wishes = Wishes::default();
                 self.names.deallocate_marked();
                 if !open.forgot {
                     self.names.forget_unnamed();
@@ -394,6 +393,7 @@ impl Session {
         }
         self.local_variant = 0;
         self.settings.rollback();
+        self.wishes.end(false);
     }
 
     /// An error of the proxy's own fails the block, as an error of the server would.
@@ -540,6 +540,25 @@ impl Session {
 fn commit_nothing(effects: &mut [Effect]) {
     if let Some(end) = effects.iter_mut().find(|effect| matches!(effect, Effect::Commit | Effect::Rollback)) {
         *end = Effect::Rollback;
+    }
+}
+
+/// What a statement of this session needs of its server.
+pub(super) fn need<'a>(
+    wishes: &Wishes,
+    user: &User,
+    position: &Position,
+    (database, shard, access): (&'a Database, ShardId, Access),
+) -> Need<'a> {
+    let floor = position.floor(shard);
+    Need {
+        database,
+        shard,
+        access: need_of(access),
+        consistency: wishes.consistency().or(user.consistency).unwrap_or(database.consistency),
+        wrote: floor.write,
+        read: floor.replica_read.map(|(read, _)| read),
+        last: floor.replica_read.map(|(_, server)| server),
     }
 }
 

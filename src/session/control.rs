@@ -1,13 +1,18 @@
 //! Statements that are answered here, without a server: the ends of blocks that never got one, and the proxy's own.
 
+use tokio::time::Instant;
+
 use super::Session;
-use super::planned::Planned;
+use super::carry;
 use super::prepared::Prepared;
 use super::settings::Change;
 use super::transaction::{Begun, Transaction};
+use super::wishes;
+use crate::balance::Candidate;
 use crate::error::{Error, SqlState};
-use crate::plan::explain;
-use crate::statement::{Kind, LiteralSpan, SettingControl, SettingValue, Statement, TransactionControl, Values};
+use crate::plan::{Plan, explain};
+use crate::statement::{Kind, SettingControl, SettingValue, Statement, TransactionControl, Values};
+use crate::topology::Role;
 use crate::wire::Status;
 
 /// What a statement that was answered here gives.
@@ -105,6 +110,7 @@ impl Session {
             (Transaction::Failed(None), Control::Commit { .. } | Control::Rollback { .. }) => {
                 self.transaction = Transaction::Idle;
                 self.settings.rollback();
+                self.wishes.end(false);
                 Some(Answer::tag("ROLLBACK"))
             }
             _ => None,
@@ -118,6 +124,7 @@ impl Session {
         } else {
             self.settings.rollback();
         }
+        self.wishes.end(commit);
         let ended = std::mem::replace(&mut self.transaction, Transaction::Idle);
         if let (true, Transaction::Begun(mut begun)) = (chain, ended) {
             begun.texts.truncate(1);
@@ -129,12 +136,27 @@ impl Session {
     fn answer_setting(&mut self, control: &SettingControl, text: &str) -> Option<Result<Answer, Error>> {
         let is_ours = |name: &str| name.starts_with("pgweir.");
         match control {
-            SettingControl::Set { name, value, .. } if is_ours(name) => {
+            SettingControl::Set { name, value, local } if is_ours(name) => {
                 let value = value.as_ref().map(|value| value.plain.as_str());
-                Some(self.wishes.set(name, value, &self.snapshot.database).map(|()| Answer::tag("SET")))
+                let in_block = !matches!(self.transaction, Transaction::Idle);
+                let setting = wishes::Setting { name, value, local: *local };
+                let set = self.wishes.set(&setting, in_block, &self.snapshot.database);
+                Some(set.map(|()| match *local && !in_block {
+                    true => Answer::warned("SET", SqlState("25P01"), LOCAL_OUTSIDE),
+                    false => Answer::tag("SET"),
+                }))
             }
             SettingControl::Reset { name } if is_ours(name) => {
-                Some(self.wishes.set(name, None, &self.snapshot.database).map(|()| Answer::tag("RESET")))
+                let in_block = !matches!(self.transaction, Transaction::Idle);
+                let setting = wishes::Setting { name, value: None, local: false };
+                Some(self.wishes.set(&setting, in_block, &self.snapshot.database).map(|()| Answer::tag("RESET")))
+            }
+            // Every table would be looked for where the session's own path leads (see `plan`).
+            SettingControl::Set { name, local: true, .. }
+                if name == "search_path" && self.snapshot.database.is_sharded() =>
+            {
+                let hint = "Use SET, and RESET when the transaction has ended.";
+                Some(Err(Error::unsupported("SET LOCAL search_path", hint)))
             }
             SettingControl::Show { name } if is_ours(name) => Some(Ok(Answer {
                 columns: Some(vec!["setting"]),
@@ -165,7 +187,18 @@ impl Session {
     pub(super) fn explain_route(&self, text: &str) -> Result<Answer, Error> {
         let (entry, literals) = self.station.resolve(text);
         let planned = entry.extra.get(&entry.analysis, &self.snapshot, &self.search_path);
-        let rows = explained(text, &literals, &planned);
+        let mut rows = Vec::new();
+        let values = Values { text, literals: &literals, parameters: None };
+        for (statement, template) in entry.analysis.statements.iter().zip(&planned.templates) {
+            rows.extend(explain::explain(template, &values));
+            if let Ok(plan) = template.plan(&values) {
+                let wished = self.wishes.apply(plan.clone(), statement);
+                if wished != plan {
+                    rows.push(("session".to_owned(), wished.render().replace('\n', ", ")));
+                }
+                self.candidates(&wished, &mut rows);
+            }
+        }
         Ok(Answer {
             columns: Some(vec!["property", "value"]),
             rows: rows.into_iter().map(|(name, value)| vec![Some(name), Some(value)]).collect(),
@@ -173,17 +206,29 @@ impl Session {
             warning: None,
         })
     }
-}
 
-fn explained(text: &str, literals: &[LiteralSpan], planned: &Planned) -> Vec<(String, String)> {
-    let values = Values { text, literals, parameters: None };
-    planned.templates.iter().flat_map(|template| explain::explain(template, &values)).collect()
+    /// The servers of each shard, as they are now and for this session.
+    fn candidates(&self, plan: &Plan, rows: &mut Vec<(String, String)>) {
+        let (fleet, now) = (self.station.shared.control.fleet(), Instant::now());
+        for shard in plan.shards() {
+            let place = (&*self.snapshot.database, shard, plan.access);
+            let need = carry::need(&self.wishes, &self.user, &self.position, place);
+            for Candidate { address, role, lag, score, unfit } in fleet.candidates(&need, now) {
+                let role = role.map_or("unknown", |role| if role == Role::Primary { "primary" } else { "replica" });
+                let lag = lag.map(|lag| format!(", lag {} ms", lag.as_millis())).unwrap_or_default();
+                let fit = unfit.unwrap_or("fit");
+                let told = format!("shard {}: {role} {address}{lag}, score {score}: {fit}", shard.0);
+                rows.push(("candidate".to_owned(), told));
+            }
+        }
+    }
 }
 
 /// `BEGIN` and `START TRANSACTION` are answered as they were written.
 pub(super) fn begin_tag(text: &str) -> &'static str {
     if text.trim_start().starts_with(['s', 'S']) { "START TRANSACTION" } else { "BEGIN" }
 }
+const LOCAL_OUTSIDE: &str = "SET LOCAL can only be used in transaction blocks";
 
 pub(super) fn already_begun(text: &str) -> Answer {
     let warning = "there is already a transaction in progress";

@@ -11,8 +11,8 @@ use super::transaction::{Begun, Open, Transaction};
 use super::unit::Frame;
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
-use crate::plan::{Access, Plan, Route, Scatter, Spread};
-use crate::statement::{Analysis, Kind, LiteralSpan, Parameters, Statement, Values};
+use crate::plan::{Access, Plan, Route, Scatter, Spread, Template};
+use crate::statement::{Analysis, Kind, LiteralSpan, Parameters, SettingControl, Statement, Values};
 use crate::topology::{CrossShardWrites, ShardId};
 use crate::wire::{Bind, Status};
 
@@ -150,7 +150,7 @@ impl Session {
             effects.extend(template.is_opaque().then_some(Effect::Unseen));
             wanted.touched.merge(&template.touches().what);
             let plan = template.plan(values)?;
-            wanted.add(self, statement, plan)?;
+            wanted.add(self, statement, template, plan)?;
         }
         Ok(())
     }
@@ -258,13 +258,17 @@ fn tied() -> Error {
 }
 
 impl Wanted {
-    fn add(&mut self, session: &Session, statement: &Statement, plan: Plan) -> Result<(), Error> {
+    fn add(&mut self, session: &Session, statement: &Statement, template: &Template, plan: Plan) -> Result<(), Error> {
         self.statements += 1;
         if is_control(&statement.kind) {
             if begins_writing(&statement.kind) {
                 self.widen(Access::Write);
             }
             return Ok(());
+        }
+        if is_ours(&statement.kind) {
+            let hint = "Send it in a text or pipeline of its own.";
+            return Err(Error::unsupported("a setting of pgweir's own together with other statements", hint));
         }
         let Plan { route, access } = session.wishes.apply(plan, statement);
         self.widen(match statement.kind {
@@ -273,7 +277,7 @@ impl Wanted {
             _ => access,
         });
         let several = match route {
-            Route::One(shard) if floats(statement) => {
+            Route::One(shard) if template.floats() => {
                 self.anywhere.get_or_insert(shard);
                 return Ok(());
             }
@@ -302,7 +306,7 @@ impl Wanted {
     /// A statement that is only prepared: any shard knows its types.
     fn add_parse(&mut self, session: &Session, prepared: &Prepared) {
         let planned = prepared.plans.get(&prepared.analysis, &session.snapshot, &session.search_path);
-        let reads = planned.templates.iter().all(crate::plan::Template::is_proven_read);
+        let reads = planned.templates.iter().all(Template::is_proven_read);
         self.widen(if reads { Access::Read } else { Access::PrimaryRead });
     }
 
@@ -334,12 +338,13 @@ fn begins_writing(kind: &Kind) -> bool {
     }
 }
 
-/// Names no table: it means the same on every shard.
-fn floats(statement: &Statement) -> bool {
-    let tables = statement.blocks.iter().flat_map(|block| &block.relations);
-    matches!(statement.kind, Kind::Query | Kind::Setting(_) | Kind::Deallocate { .. } | Kind::Execute { .. })
-        && statement.hints.shard.is_none()
-        && tables.filter(|relation| relation.table.is_some()).count() == 0
+/// A setting that no server knows. Alone it is answered here.
+fn is_ours(kind: &Kind) -> bool {
+    use SettingControl as Control;
+    let Kind::Setting(Control::Set { name, .. } | Control::Reset { name } | Control::Show { name }) = kind else {
+        return false;
+    };
+    name.starts_with("pgweir.")
 }
 
 fn second_shard(first: ShardId) -> Error {

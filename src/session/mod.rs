@@ -77,6 +77,8 @@ pub struct Session {
     names: Names,
     transaction: Transaction,
     pin: Option<Pin>,
+    /// The epoch of the topology that `user` is of.
+    user_of: u64,
     wishes: Wishes,
     position: Position,
     known_pools: KnownPools,
@@ -108,7 +110,9 @@ impl Session {
     pub fn new(station: Arc<Station>, client: Arc<Client>, snapshot: Snapshot, welcome: Welcome) -> Self {
         let settings = Tracked::new(welcome.settings);
         let meter = Meter::new(station.figures(&snapshot));
+        let user_of = snapshot.topology.epoch;
         let mut session = Self {
+            user_of,
             station,
             client,
             user: welcome.user,

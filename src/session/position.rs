@@ -39,6 +39,13 @@ impl Position {
         Floor { write: seen.write, replica_read: seen.replica_read }
     }
 
+    /// Servers were numbered anew: which one was read from is not known any more, only when.
+    pub(super) fn forget_servers(&mut self) {
+        for (_, seen) in &mut self.0 {
+            seen.replica_read = seen.replica_read.map(|(read, _)| (read, NO_SERVER));
+        }
+    }
+
     fn of(&mut self, shard: ShardId) -> &mut Seen {
         match self.0.iter().position(|(known, _)| *known == shard) {
             Some(position) => &mut self.0[position].1,
@@ -49,6 +56,9 @@ impl Position {
         }
     }
 }
+
+/// No topology has so many.
+const NO_SERVER: ServerId = ServerId(u16::MAX);
 
 /// See [`Position::floor`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -84,7 +84,7 @@ impl Session {
     fn begin(&mut self) -> Result<(), End> {
         let now = self.meter.begin();
         self.client.begin_unit(now);
-        if self.station.shared.refresh(&mut self.snapshot).map_err(End::Refused)? {
+        if self.refresh().map_err(End::Refused)? {
             self.meter.figures = self.station.figures(&self.snapshot);
         }
         self.derive();
@@ -100,6 +100,27 @@ impl Session {
         if !span.is_disabled() {
             self.meter.log(span, took);
         }
+    }
+
+    /// Takes what has changed in topology and catalogs; `true`: something has. A block whose database or user went may come to its end.
+    fn refresh(&mut self) -> Result<bool, Error> {
+        let in_block = !matches!(self.transaction, Transaction::Idle);
+        let renewed = match self.station.shared.refresh(&mut self.snapshot) {
+            Ok(renewed) => renewed,
+            Err(error) if !in_block => return Err(error),
+            Err(_) => false,
+        };
+        let topology = &self.snapshot.topology;
+        if topology.epoch != self.user_of {
+            match topology.user(&self.user.name, &self.snapshot.name) {
+                Some(user) => self.user = Arc::clone(user),
+                None if in_block => return Ok(renewed),
+                None => return Err(user_gone(&self.user.name)),
+            }
+            self.user_of = topology.epoch;
+            self.position.forget_servers();
+        }
+        Ok(renewed)
     }
 
     async fn serve(&mut self, client: &mut Channel, unit: Unit) -> Result<(), End> {
@@ -463,6 +484,11 @@ async fn within(
     let client = Arc::clone(client);
     tokio::spawn(async move { client.cancel().await });
     timeout(CANCEL_GRACE, serving).await.unwrap_or_else(|_| Err(End::Refused(too_slow(limit))))
+}
+
+fn user_gone(name: &str) -> Error {
+    let message = format!("user \"{name}\" is not configured any more");
+    Error::new(SqlState::INVALID_AUTHORIZATION, message)
 }
 
 fn too_slow(limit: Duration) -> Error {

@@ -1,5 +1,6 @@
 //! From a text to what its statements mean.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use sqlparser::ast::{self, Statement as Ast};
@@ -7,7 +8,7 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Location, Token as SqlToken, TokenWithSpan, Tokenizer};
 
-use super::blocks::Walker;
+use super::blocks::{self, Walker};
 use super::clauses;
 use super::commands::{Cursor, command, explained};
 use super::hints;
@@ -78,6 +79,9 @@ impl<'t> Source<'t> {
         if cursor.peek().eq_ignore_ascii_case("COPY") {
             return self.copy_query(part, sensitive);
         }
+        if cursor.peek().eq_ignore_ascii_case("TABLE") {
+            return self.table(part).unwrap_or_else(unknown);
+        }
         self.parsed(part, sensitive).unwrap_or_else(unknown)
     }
 
@@ -118,6 +122,18 @@ impl<'t> Source<'t> {
         statement.kind = Kind::DeclareCursor { name, hold };
         statement.tokens = part;
         statement
+    }
+
+    /// TABLE name, which is `SELECT * FROM name`.
+    fn table(self, part: Tokens) -> Option<Statement> {
+        let mut cursor = self.cursor(part);
+        cursor.skip(1);
+        cursor.take(&["ONLY"]);
+        let name = cursor.object();
+        let mut statement = Statement::of(Kind::Query, part);
+        statement.blocks.push(blocks::of_table(name));
+        statement.shape.columns.push(clauses::wildcard(part));
+        cursor.tokens.is_empty().then_some(statement)
     }
 
     /// COPY (query) TO …
@@ -162,48 +178,72 @@ impl<'t> Source<'t> {
         if self.longest_chain(part) > CHAIN {
             return None;
         }
-        let (ast, places) = parse(&self.text[range.clone()], range.start, self)?;
+        let (ast, places) = parse(&self.readable(part), range.start, self)?;
         let mut walker = Walker::new(self, &places);
         let mut uses = Uses::default();
-        let kind = match ast {
+        let kind = match &ast {
             Ast::Query(query) => {
-                let kind = walker.outermost(&query);
-                uses = uses::of(&query, self.cursor(part), &walker);
+                let kind = walker.outermost(query);
+                uses = uses::of(query, self.cursor(part), &walker);
                 kind
             }
             Ast::Insert(insert) => {
-                walker.insert(&insert);
-                self.insert(&insert, part, &walker)?
+                walker.insert(insert);
+                self.insert(insert, part, &walker)?
             }
             Ast::Update(update) => {
-                walker.update(&update);
-                let assigned = update.assignments.iter().map(|assignment| walker.assignment(assignment)).collect();
-                Kind::Update(Update { assigned, returning: update.returning.is_some() })
+                walker.update(update);
+                Kind::Update(Update { returning: update.returning.is_some() })
             }
             Ast::Delete(delete) => {
-                walker.delete(&delete);
+                walker.delete(delete);
                 Kind::Delete { returning: delete.returning.is_some() }
             }
             Ast::Merge(merge) => {
-                walker.merge(&merge);
+                walker.merge(merge);
                 Kind::Merge
             }
             _ => return None,
         };
+        if !walker.has_walked(&ast) {
+            return None;
+        }
         let shape = clauses::shape(self, part, &walker);
         *sensitive |= shape.as_ref().is_some_and(|(_, ordinals)| *ordinals);
         let shape = shape.map(|(shape, _)| shape).unwrap_or_default();
-        if walker.unreadable {
-            return None;
+        let Walker { blocks, calls, locks_rows, assigned, .. } = walker;
+        let hints = Hints::default();
+        Some(Statement { kind, tokens: part, blocks, calls, locks_rows, assigned, shape, hints, uses })
+    }
+
+    /// A part's text as the grammar can read it, every token where it was: it knows no FOR NO KEY UPDATE and no FOR KEY
+    /// SHARE.
+    fn readable(self, part: Tokens) -> Cow<'t, str> {
+        let cursor = self.cursor(part);
+        let range = self.bytes(part);
+        let mut text = Cow::Borrowed(&self.text[range.clone()]);
+        let word = |index: usize| cursor.nth(index).to_ascii_lowercase();
+        for index in 0..cursor.tokens.len() {
+            if word(index) != "for" {
+                continue;
+            }
+            let unread = match [word(index + 1), word(index + 2), word(index + 3)].each_ref().map(String::as_str) {
+                ["no", "key", "update"] => index + 1..index + 3,
+                ["key", "share", _] => index + 1..index + 2,
+                _ => continue,
+            };
+            for token in &cursor.tokens[unread] {
+                let (start, end) = (token.start as usize - range.start, token.end as usize - range.start);
+                text.to_mut().replace_range(start..end, &" ".repeat(end - start));
+            }
         }
-        let Walker { blocks, calls, locks_rows, .. } = walker;
-        Some(Statement { kind, tokens: part, blocks, calls, locks_rows, shape, hints: Hints::default(), uses })
+        text
     }
 
     fn insert(self, insert: &ast::Insert, part: Tokens, walker: &Walker<'_>) -> Option<Kind> {
-        let source = match insert.source.as_ref().map(|query| &*query.body) {
+        let source = match insert.source.as_ref().map(|query| (&*query.body, blocks::is_bare(query))) {
             None => InsertSource::DefaultValues,
-            Some(ast::SetExpr::Values(values)) => {
+            Some((ast::SetExpr::Values(values), true)) => {
                 let places = clauses::rows(self, part);
                 if places.len() != values.rows.len() {
                     return None;
@@ -221,7 +261,7 @@ impl<'t> Source<'t> {
             ast::OnInsert::OnConflict(conflict) => matches!(conflict.action, ast::OnConflictAction::DoUpdate(_)),
             _ => true,
         });
-        let columns = insert.columns.iter().map(super::blocks::last_part).collect();
+        let columns = insert.columns.iter().map(blocks::last_part).collect();
         Some(Kind::Insert(Insert { columns, source, on_conflict, returning: insert.returning.is_some() }))
     }
 

@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use sqlparser::ast::{self, Expr, JoinConstraint, JoinOperator, SetExpr, TableFactor, Visit, Visitor};
 
 use super::analyze::{Places, Source};
-use super::types::{Block, BlockRole, Call, ColumnRef, Kind, ObjectName, Predicate, Relation, RelationRef, Value};
+use super::types::{
+    Assigned, Block, BlockRole, Call, ColumnRef, Kind, ObjectName, Predicate, Relation, RelationRef, Value,
+};
 
 /// Walks a statement's tree and collects.
 pub(super) struct Walker<'t> {
@@ -14,11 +16,14 @@ pub(super) struct Walker<'t> {
     pub blocks: Vec<Block>,
     pub calls: Vec<Call>,
     pub locks_rows: bool,
+    pub assigned: Vec<Assigned>,
+    /// Queries and items of FROM that were walked through: all there are, or the statement was not understood.
+    walked: Walked,
+    /// Something in it changes what names mean, in a way that is not followed.
+    unreadable: bool,
     /// Part of it modifies data.
     modifies: bool,
     into: bool,
-    /// The grammar has read something else than PostgreSQL would.
-    pub unreadable: bool,
     /// CTEs in scope, innermost last, with their block.
     ctes: Vec<(String, usize)>,
     /// Columns merged by USING, with the relation whose value they have.
@@ -37,14 +42,24 @@ impl<'t> Walker<'t> {
             blocks: Vec::new(),
             calls: Vec::new(),
             locks_rows: false,
+            assigned: Vec::new(),
+            walked: Walked::default(),
+            unreadable: false,
             modifies: false,
             into: false,
-            unreadable: false,
             ctes: Vec::new(),
             merged: Vec::new(),
             reserved: None,
             outermost: None,
         }
+    }
+
+    /// Whether nothing of the tree was left out.
+    pub(super) fn has_walked(&self, tree: &ast::Statement) -> bool {
+        let mut all = Walked::default();
+        // It never breaks off.
+        let _ = tree.visit(&mut all);
+        !self.unreadable && self.walked == all
     }
 
     /// A statement that is a query.
@@ -68,7 +83,8 @@ impl<'t> Walker<'t> {
         }
         if let Some(query) = &insert.source {
             match &*query.body {
-                SetExpr::Values(values) if query.with.is_none() => {
+                SetExpr::Values(values) if is_bare(query) => {
+                    self.walked.queries += 1;
                     values.rows.iter().flat_map(|row| row.iter()).for_each(|value| self.subqueries(block, value));
                 }
                 _ => {
@@ -79,7 +95,7 @@ impl<'t> Walker<'t> {
         if let Some(ast::OnInsert::OnConflict(conflict)) = &insert.on
             && let ast::OnConflictAction::DoUpdate(update) = &conflict.action
         {
-            update.assignments.iter().for_each(|assignment| self.subqueries(block, &assignment.value));
+            self.assign(block, &update.assignments);
             update.selection.iter().for_each(|filter| self.subqueries(block, filter));
         }
         self.returning(block, insert.returning.as_deref());
@@ -95,7 +111,7 @@ impl<'t> Walker<'t> {
             }
             None => {}
         }
-        update.assignments.iter().for_each(|assignment| self.subqueries(block, &assignment.value));
+        self.assign(block, &update.assignments);
         self.restrict(block, update.selection.as_ref());
         self.returning(block, update.returning.as_deref());
     }
@@ -122,21 +138,56 @@ impl<'t> Walker<'t> {
             self.blocks[block].filter = only_joins(filter);
         }
         self.blocks[block].outer_join = true;
-    }
-
-    /// What an assignment of UPDATE sets.
-    pub(super) fn assignment(&self, assignment: &ast::Assignment) -> (String, Value) {
-        match &assignment.target {
-            ast::AssignmentTarget::ColumnName(name) => (last_part(name), self.value(0, &assignment.value)),
-            ast::AssignmentTarget::Tuple(names) => {
-                // Each is assigned something; which plain value is not worth finding out.
-                let name = names.iter().map(last_part).collect::<Vec<_>>().join(",");
-                (name, Value::Unknown)
+        for clause in &merge.clauses {
+            clause.predicate.iter().for_each(|condition| self.subqueries(block, condition));
+            match &clause.action {
+                ast::MergeAction::Update(ast::MergeUpdateExpr {
+                    kind: ast::MergeUpdateKind::Set(assignments), ..
+                }) => self.assign(block, assignments),
+                ast::MergeAction::Update(_) => self.unreadable = true,
+                ast::MergeAction::Insert(insert) => self.merge_insert(block, insert),
+                _ => {}
             }
         }
     }
 
+    fn merge_insert(&mut self, block: usize, insert: &ast::MergeInsertExpr) {
+        if let ast::MergeInsertKind::Values(values) = &insert.kind {
+            values.rows.iter().flat_map(|row| row.iter()).for_each(|value| self.subqueries(block, value));
+        }
+    }
+
+    /// Notes what the written relation of `block` is assigned.
+    fn assign(&mut self, block: usize, assignments: &[ast::Assignment]) {
+        let target = RelationRef { block, relation: 0 };
+        for assignment in assignments {
+            self.subqueries(block, &assignment.value);
+            let (columns, value) = match &assignment.target {
+                ast::AssignmentTarget::ColumnName(name) => (vec![name], self.assigned_value(block, &assignment.value)),
+                // Each is assigned something; which plain value is not worth finding out.
+                ast::AssignmentTarget::Tuple(names) => (names.iter().collect(), Value::Unknown),
+            };
+            let column = columns.into_iter().map(|name| Assigned {
+                target,
+                // `a.b` is field b of column a, or column b of a table named a by some.
+                column: last_part(name),
+                value: value.clone(),
+            });
+            self.assigned.extend(column);
+        }
+    }
+
+    fn assigned_value(&self, block: usize, value: &Expr) -> Value {
+        match value {
+            Expr::CompoundIdentifier(parts) if parts.len() == 2 && ident(&parts[0]) == "excluded" => {
+                Value::Column(ColumnRef { relation: None, column: ident(&parts[1]), at: block })
+            }
+            _ => self.value(block, value),
+        }
+    }
+
     pub(super) fn query(&mut self, query: &ast::Query, parent: Option<usize>, role: BlockRole) -> usize {
+        self.walked.queries += 1;
         let scope = self.ctes.len();
         if let Some(with) = &query.with {
             let own = self.open(parent, role);
@@ -163,11 +214,21 @@ impl<'t> Walker<'t> {
 
     fn order_and_limit(&mut self, block: usize, query: &ast::Query) {
         if let Some(ast::OrderBy { kind: ast::OrderByKind::Expressions(keys), .. }) = &query.order_by {
-            keys.iter().for_each(|key| self.subqueries(block, &key.expr));
+            let mut found = Aggregates::default();
+            for key in keys {
+                self.subqueries(block, &key.expr);
+                found.look_at(&key.expr);
+            }
+            self.note(block, found);
         }
-        if let Some(ast::LimitClause::LimitOffset { limit, offset, .. }) = &query.limit_clause {
-            limit.iter().for_each(|limit| self.subqueries(block, limit));
-            offset.iter().for_each(|offset| self.subqueries(block, &offset.value));
+        match &query.limit_clause {
+            Some(ast::LimitClause::LimitOffset { limit, offset, .. }) => {
+                limit.iter().for_each(|limit| self.subqueries(block, limit));
+                offset.iter().for_each(|offset| self.subqueries(block, &offset.value));
+            }
+            // `LIMIT 5, 10` is MySQL's.
+            Some(ast::LimitClause::OffsetCommaLimit { .. }) => self.unreadable = true,
+            None => {}
         }
     }
 
@@ -188,9 +249,13 @@ impl<'t> Walker<'t> {
             }
             SetExpr::Table(table) => {
                 let block = self.open(parent, role);
+                let written = [&table.schema_name, &table.table_name];
+                // Whether the name was quoted is not told.
+                let folds = |name: &String| name.chars().any(|letter| !letter.is_ascii_lowercase() && letter != '_');
+                self.unreadable |= written.into_iter().flatten().any(folds);
                 let name = ObjectName {
-                    schema: table.schema_name.as_ref().map(|name| name.to_lowercase()),
-                    name: table.table_name.as_deref().unwrap_or_default().to_lowercase(),
+                    schema: table.schema_name.clone(),
+                    name: table.table_name.clone().unwrap_or_default(),
                 };
                 let alias = name.name.clone();
                 self.blocks[block].relations.push(plain(Some(name), alias));
@@ -232,6 +297,12 @@ impl<'t> Walker<'t> {
                 found.look_at(expr);
             }
         }
+        if let Some(ast::Distinct::On(keys)) = &select.distinct {
+            for key in keys {
+                self.subqueries(block, key);
+                found.look_at(key);
+            }
+        }
         let groups = match &select.group_by {
             ast::GroupByExpr::Expressions(keys, modifiers) => {
                 keys.iter().for_each(|key| self.subqueries(block, key));
@@ -241,13 +312,25 @@ impl<'t> Walker<'t> {
         };
         if let Some(having) = &select.having {
             self.subqueries(block, having);
+            found.look_at(having);
         }
         self.restrict(block, select.selection.as_ref());
         let block_data = &mut self.blocks[block];
-        block_data.aggregates = found.aggregates || groups || select.having.is_some();
-        block_data.windows = found.windows || !select.named_window.is_empty();
+        block_data.aggregates = groups || select.having.is_some();
+        block_data.windows = !select.named_window.is_empty();
         block_data.distinct = matches!(select.distinct, Some(ast::Distinct::Distinct | ast::Distinct::On(_)));
+        block_data.distinct_on = matches!(select.distinct, Some(ast::Distinct::On(_)));
+        self.note(block, found);
         block
+    }
+
+    fn note(&mut self, block: usize, found: Aggregates) {
+        let columns = found.arguments.iter().filter_map(|column| self.column(block, column));
+        let columns: Vec<ColumnRef> = columns.collect();
+        let data = &mut self.blocks[block];
+        data.aggregates |= found.aggregates;
+        data.windows |= found.windows;
+        data.aggregated.extend(columns);
     }
 
     fn returning(&mut self, block: usize, items: Option<&[ast::SelectItem]>) {
@@ -337,6 +420,7 @@ impl<'t> Walker<'t> {
         let of = |relation, column: &str| ColumnRef {
             relation: Some(RelationRef { block, relation }),
             column: column.to_owned(),
+            at: block,
         };
         let mut all = Vec::new();
         for column in columns.iter().map(last_part) {
@@ -348,6 +432,7 @@ impl<'t> Walker<'t> {
     }
 
     fn factor(&mut self, block: usize, factor: &TableFactor, written: bool) {
+        self.walked.factors += 1;
         match factor {
             // The grammar takes ONLY for a table's name, and the name for its alias.
             TableFactor::Table { name, args, alias, .. } if is_only(name) => match (args, alias) {
@@ -358,6 +443,8 @@ impl<'t> Walker<'t> {
                 _ => self.unreadable = true,
             },
             TableFactor::Table { name, alias, args: None, .. } => {
+                // `users AS u(a, b)` gives the columns other names.
+                self.unreadable |= alias.as_ref().is_some_and(|alias| !alias.columns.is_empty());
                 let alias = alias.as_ref().map(|alias| ident(&alias.name));
                 self.push_table(block, name, alias, written);
             }
@@ -378,6 +465,13 @@ impl<'t> Walker<'t> {
                 self.blocks[block].relations.push(relation);
             }
             TableFactor::NestedJoin { table_with_joins, .. } => self.table_with_joins(block, table_with_joins, written),
+            TableFactor::UNNEST { array_exprs, alias, .. } => {
+                array_exprs.iter().for_each(|array| self.subqueries(block, array));
+                self.push_computed(
+                    block,
+                    alias.as_ref().map_or_else(|| "unnest".to_owned(), |alias| ident(&alias.name)),
+                );
+            }
             _ => self.push_computed(block, String::new()),
         }
     }
@@ -407,17 +501,7 @@ impl<'t> Walker<'t> {
     }
 
     fn open(&mut self, parent: Option<usize>, role: BlockRole) -> usize {
-        let block = Block {
-            parent,
-            role,
-            relations: Vec::new(),
-            filter: Predicate::True,
-            aggregates: false,
-            windows: false,
-            limited: false,
-            distinct: false,
-            outer_join: false,
-        };
+        let block = empty(parent, role);
         if let Some(reserved) = self.reserved.take() {
             self.blocks[reserved] = block;
             return reserved;
@@ -499,11 +583,13 @@ impl Calls<'_, '_> {
 pub(super) struct Aggregates {
     pub aggregates: bool,
     pub windows: bool,
+    /// Columns inside the arguments of the aggregates.
+    arguments: Vec<Expr>,
 }
 
 impl Aggregates {
     pub(super) fn look_at(&mut self, expr: &Expr) {
-        let mut visitor = AggregateVisitor { found: self, subqueries: 0 };
+        let mut visitor = AggregateVisitor { found: self, subqueries: 0, aggregates: 0 };
         // It never breaks off.
         let _ = expr.visit(&mut visitor);
     }
@@ -512,6 +598,8 @@ impl Aggregates {
 struct AggregateVisitor<'a> {
     found: &'a mut Aggregates,
     subqueries: usize,
+    /// How many aggregates are around.
+    aggregates: usize,
 }
 
 impl Visitor for AggregateVisitor<'_> {
@@ -528,17 +616,63 @@ impl Visitor for AggregateVisitor<'_> {
     }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        if let (Expr::Function(function), 0) = (expr, self.subqueries) {
-            let is_aggregate = AGGREGATES.contains(&last_part(&function.name).as_str())
-                || function.filter.is_some()
-                || !function.within_group.is_empty();
-            match function.over {
-                Some(_) => self.found.windows = true,
-                None => self.found.aggregates |= is_aggregate,
+        if self.subqueries > 0 {
+            return ControlFlow::Continue(());
+        }
+        match expr {
+            Expr::Function(function) if function.over.is_some() => self.found.windows = true,
+            _ if is_aggregate(expr) => {
+                self.found.aggregates = true;
+                self.aggregates += 1;
             }
+            Expr::Identifier(_) | Expr::CompoundIdentifier(_) if self.aggregates > 0 => {
+                self.found.arguments.push(expr.clone());
+            }
+            _ => {}
         }
         ControlFlow::Continue(())
     }
+
+    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        self.aggregates -= usize::from(self.subqueries == 0 && is_aggregate(expr));
+        ControlFlow::Continue(())
+    }
+}
+
+fn is_aggregate(expr: &Expr) -> bool {
+    let Expr::Function(function) = expr else { return false };
+    let named = AGGREGATES.contains(&last_part(&function.name).as_str());
+    function.over.is_none() && (named || function.filter.is_some() || !function.within_group.is_empty())
+}
+
+/// How much of a tree was seen.
+#[derive(Debug, Default, PartialEq)]
+struct Walked {
+    queries: usize,
+    factors: usize,
+}
+
+impl Visitor for Walked {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &ast::Query) -> ControlFlow<()> {
+        self.queries += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, _: &TableFactor) -> ControlFlow<()> {
+        self.factors += 1;
+        ControlFlow::Continue(())
+    }
+}
+
+/// Nothing but its body.
+pub(super) fn is_bare(query: &ast::Query) -> bool {
+    query.with.is_none()
+        && query.order_by.is_none()
+        && query.limit_clause.is_none()
+        && query.fetch.is_none()
+        && query.locks.is_empty()
 }
 
 /// Equalities between columns, which hold for every row that is joined.
@@ -550,7 +684,7 @@ fn only_joins(predicate: Predicate) -> Predicate {
     }
 }
 
-/// Equalities between one column of the nullable relations and one of the others.
+/// Equalities between one column of the nullable relations and one of the others, which the former follow.
 fn across(predicate: Predicate, block: usize, nullable: &std::ops::Range<usize>) -> Predicate {
     let side = |column: &ColumnRef| {
         let relation = column.relation.filter(|relation| relation.block == block)?;
@@ -559,7 +693,8 @@ fn across(predicate: Predicate, block: usize, nullable: &std::ops::Range<usize>)
     match predicate {
         Predicate::And(all) => Predicate::And(all.into_iter().map(|each| across(each, block, nullable)).collect()),
         Predicate::Same(one, other) => match (side(&one), side(&other)) {
-            (Some(left), Some(right)) if left != right => Predicate::Same(one, other),
+            (Some(false), Some(true)) => Predicate::Follows { from: one, to: other },
+            (Some(true), Some(false)) => Predicate::Follows { from: other, to: one },
             _ => Predicate::True,
         },
         _ => Predicate::True,
@@ -575,13 +710,42 @@ fn is_only(name: &ast::ObjectName) -> bool {
     single.is_some_and(|ident| ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("only"))
 }
 
+fn empty(parent: Option<usize>, role: BlockRole) -> Block {
+    Block {
+        parent,
+        role,
+        relations: Vec::new(),
+        filter: Predicate::True,
+        aggregates: false,
+        aggregated: Vec::new(),
+        windows: false,
+        limited: false,
+        distinct: false,
+        distinct_on: false,
+        outer_join: false,
+    }
+}
+
+/// The block of a query that reads one table whole.
+pub(super) fn of_table(name: ObjectName) -> Block {
+    let alias = name.name.clone();
+    Block { relations: vec![plain(Some(name), alias)], ..empty(None, BlockRole::Outermost) }
+}
+
 fn plain(table: Option<ObjectName>, alias: String) -> Relation {
     Relation { table, block: None, alias, written: false, nullable: false }
 }
 
 pub(super) fn ident(ident: &ast::Ident) -> String {
-    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+    let mut name = if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_ascii_lowercase() };
+    // Longer names are cut (PostgreSQL documentation, 4.1.1).
+    while name.len() > NAME_BYTES {
+        name.pop();
+    }
+    name
 }
+
+const NAME_BYTES: usize = 63;
 
 pub(super) fn last_part(name: &ast::ObjectName) -> String {
     name.0.last().and_then(|part| part.as_ident()).map(ident).unwrap_or_default()
@@ -594,7 +758,7 @@ pub(super) fn object(name: &ast::ObjectName) -> ObjectName {
 }
 
 /// Written like functions, they are constructs of the grammar, harmless all.
-const NO_FUNCTIONS: [&str; 18] = [
+const NO_FUNCTIONS: [&str; 13] = [
     "coalesce",
     "greatest",
     "least",
@@ -602,11 +766,6 @@ const NO_FUNCTIONS: [&str; 18] = [
     "grouping",
     "array",
     "row",
-    "current_date",
-    "current_time",
-    "current_timestamp",
-    "localtime",
-    "localtimestamp",
     "current_user",
     "session_user",
     "user",

@@ -7,7 +7,9 @@ use sqlparser::ast::{self, Expr, SelectItem, SetExpr};
 use super::analyze::Source;
 use super::blocks::{AGGREGATES, Aggregates, Walker, ident, last_part};
 use super::scan::{Token, TokenKind};
-use super::types::{Aggregate, Bound, Distinct, GroupKey, OrderKey, OrderTarget, Output, OutputColumn, Shape, Tokens};
+use super::types::{
+    Aggregate, Bound, Collation, Distinct, GroupKey, OrderKey, OrderTarget, Output, OutputColumn, Shape, Tokens,
+};
 
 /// What the outermost query gives; `true`: an ordinal is among its keys, so that its literals matter. `None`: no query.
 pub(super) fn shape(source: Source<'_>, part: Tokens, walker: &Walker<'_>) -> Option<(Shape, bool)> {
@@ -17,7 +19,17 @@ pub(super) fn shape(source: Source<'_>, part: Tokens, walker: &Walker<'_>) -> Op
     let (limit, offset) = bounds(query);
     let bound = |expr: Option<&Expr>| expr.and_then(|expr| to_bound(walker, expr));
     (shape.limit, shape.offset) = (bound(limit), bound(offset));
+    if query.fetch.as_ref().is_some_and(|fetch| fetch.quantity.is_none()) {
+        shape.limit = Some(Bound::One);
+    }
     shape.with_ties = query.fetch.as_ref().is_some_and(|fetch| fetch.with_ties || fetch.percent);
+    shape.unusual = unusual(query);
+    if let SetExpr::Table(_) = &*query.body
+        && bounds(query) == (None, None)
+        && query.order_by.is_none()
+    {
+        shape.columns = vec![wildcard(part)];
+    }
     let SetExpr::Select(select) = &*query.body else { return Some((shape, has_ordinals(query))) };
     shape.windows = walker.blocks.first().is_some_and(|block| block.windows);
     shape.distinct = match &select.distinct {
@@ -48,6 +60,8 @@ pub(super) fn shape(source: Source<'_>, part: Tokens, walker: &Walker<'_>) -> Op
             shape.group_by = keys.map(|(key, tokens)| group_key(source, walker, &shape, key, tokens)).collect();
         }
         sensitive |= keys.iter().any(|key| ordinal(key).is_some());
+    } else {
+        shape.grouping_sets = true;
     }
     if let Some(ast::OrderBy { kind: ast::OrderByKind::Expressions(keys), .. }) = &query.order_by {
         let tokens = split(source, places.order.map(|order| Tokens { start: order.start + 2, ..order })?);
@@ -56,8 +70,41 @@ pub(super) fn shape(source: Source<'_>, part: Tokens, walker: &Walker<'_>) -> Op
         }
         let keys = keys.iter().zip(tokens);
         shape.order_by = keys.map(|(key, tokens)| order_key(source, walker, &shape, key, tokens)).collect();
+        if query_orders_by_alias_beside_wildcard(query, &shape) {
+            shape.unusual = Some("ORDER BY a name that is given beside *");
+        }
     }
     Some((shape, sensitive))
+}
+
+/// All columns, written as `tokens`.
+pub(super) fn wildcard(tokens: Tokens) -> OutputColumn {
+    OutputColumn { expression: Output::Wildcard, alias: None, tokens }
+}
+
+/// What no plan over several shards is made for.
+fn unusual(query: &ast::Query) -> Option<&'static str> {
+    let order = query.order_by.as_ref()?;
+    match &order.kind {
+        ast::OrderByKind::Expressions(keys)
+            if keys.iter().any(|key| matches!(key.options.sort, Some(ast::OrderBySort::Using(_)))) =>
+        {
+            Some("ORDER BY … USING")
+        }
+        ast::OrderByKind::Expressions(_) => None,
+        ast::OrderByKind::All(_) => Some("ORDER BY ALL"),
+    }
+}
+
+/// Which of the columns that `*` stands for come before it is not known.
+fn query_orders_by_alias_beside_wildcard(query: &ast::Query, shape: &Shape) -> bool {
+    let Some(ast::OrderBy { kind: ast::OrderByKind::Expressions(keys), .. }) = &query.order_by else { return false };
+    let is_alias = |name: &ast::Ident| {
+        let name = ident(name);
+        shape.columns.iter().any(|column| column.alias.as_ref() == Some(&name))
+    };
+    let named = |key: &ast::OrderByExpr| matches!(&key.expr, Expr::Identifier(name) if is_alias(name));
+    shape.columns.iter().any(|column| column.expression == Output::Wildcard) && keys.iter().any(named)
 }
 
 fn bounds(query: &ast::Query) -> (Option<&Expr>, Option<&Expr>) {
@@ -83,7 +130,7 @@ fn output(source: Source<'_>, walker: &Walker<'_>, item: &SelectItem, tokens: To
     let (expr, alias) = match item {
         SelectItem::UnnamedExpr(expr) => (expr, None),
         SelectItem::ExprWithAlias { expr, alias } => (expr, Some(ident(alias))),
-        _ => return OutputColumn { expression: Output::Wildcard, alias: None, tokens },
+        _ => return wildcard(tokens),
     };
     let named = alias.is_some();
     let cut = match source.cursor(tokens).tokens {
@@ -102,15 +149,27 @@ fn expression(walker: &Walker<'_>, source: Source<'_>, expr: &Expr, tokens: Toke
     let mut found = Aggregates::default();
     found.look_at(expr);
     if let Expr::Function(function) = expr
-        && let Some(aggregate) = aggregate(source, function, tokens)
+        && let Some(aggregate) = aggregate(source, walker, function, tokens)
         && !found.windows
     {
         return Output::Aggregate(aggregate);
     }
-    Output::Expression { aggregates: found.aggregates, windows: found.windows }
+    let collation = collation(source, tokens);
+    Output::Expression { aggregates: found.aggregates, windows: found.windows, collation }
 }
 
-fn aggregate(source: Source<'_>, function: &ast::Function, tokens: Tokens) -> Option<Aggregate> {
+/// What the words of an expression say about its collation.
+fn collation(source: Source<'_>, tokens: Tokens) -> Collation {
+    let cursor = source.cursor(tokens);
+    let count = cursor.tokens.len();
+    match count.checked_sub(2).map(|at| (cursor.nth(at), cursor.nth(at + 1))) {
+        _ if !cursor.has("collate") => Collation::Unwritten,
+        Some((word, "\"C\"" | "\"POSIX\"")) if word.eq_ignore_ascii_case("collate") => Collation::Bytes,
+        _ => Collation::Other,
+    }
+}
+
+fn aggregate(source: Source<'_>, walker: &Walker<'_>, function: &ast::Function, tokens: Tokens) -> Option<Aggregate> {
     let name = last_part(&function.name);
     let ast::FunctionArguments::List(list) = &function.args else { return None };
     if !AGGREGATES.contains(&name.as_str()) || function.name.0.len() != 1 || function.over.is_some() {
@@ -121,9 +180,16 @@ fn aggregate(source: Source<'_>, function: &ast::Function, tokens: Tokens) -> Op
     let close = closing(cursor.tokens, open)?;
     let star = matches!(list.args.as_slice(), [ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Wildcard)]);
     let start = tokens.start + u32::try_from(open).ok()? + 1;
+    let argument = Tokens { start, end: tokens.start + close };
+    let column = match list.args.as_slice() {
+        [ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(only))] => walker.column(0, only),
+        _ => None,
+    };
     Some(Aggregate {
         name,
-        argument: Tokens { start, end: tokens.start + close },
+        argument,
+        column,
+        collation: collation(source, argument),
         star,
         distinct: matches!(list.duplicate_treatment, Some(ast::DuplicateTreatment::Distinct)),
         filtered: function.filter.is_some(),
@@ -143,14 +209,14 @@ fn group_key(source: Source<'_>, walker: &Walker<'_>, shape: &Shape, key: &Expr,
     let by_alias = || match key {
         Expr::Identifier(name) => {
             let name = ident(name);
-            let mut named = shape.columns.iter().enumerate().filter(|(_, output)| output.alias.as_ref() == Some(&name));
-            named.next().filter(|(_, output)| !matches!(output.expression, Output::Column(_))).map(|(index, _)| index)
+            let output = shape.columns.iter().position(|output| output.alias.as_ref() == Some(&name))?;
+            Some(GroupKey::Alias { output, column: name })
         }
         _ => None,
     };
-    match by_ordinal.or_else(|| shape.columns.iter().position(same)).or_else(by_alias) {
+    match by_ordinal.or_else(|| shape.columns.iter().position(same)) {
         Some(index) => GroupKey::Output(index),
-        None => GroupKey::Hidden { tokens, column },
+        None => by_alias().unwrap_or(GroupKey::Hidden { tokens, column }),
     }
 }
 
@@ -175,7 +241,7 @@ fn order_key(
     let tokens = without_direction(source, tokens);
     let target = match order_output(source, walker, shape, expr, tokens) {
         Some(index) if collate_bytes.is_none() && known => OrderTarget::Output(index),
-        _ => OrderTarget::Hidden { tokens, column: walker.column(0, expr) },
+        _ => OrderTarget::Hidden { tokens, column: walker.column(0, expr), collation: collation(source, tokens) },
     };
     OrderKey { target, descending, nulls_first: key.options.nulls_first.unwrap_or(descending), collate_bytes }
 }
@@ -232,7 +298,9 @@ fn same_tokens(source: Source<'_>, one: Tokens, other: Tokens) -> bool {
     one.tokens.len() == other.tokens.len()
         && !has_literal
         && one.tokens.iter().zip(other.tokens).all(|(left, right)| {
-            left.kind == right.kind && one.written(left).eq_ignore_ascii_case(other.written(right))
+            let (written, again) = (one.written(left), other.written(right));
+            let folds = left.kind == TokenKind::Word;
+            left.kind == right.kind && (written == again || folds && written.eq_ignore_ascii_case(again))
         })
 }
 
@@ -273,8 +341,13 @@ impl Clauses {
                 TokenKind::Word if depth == 0 => {
                     let word = cursor.written(token).to_ascii_lowercase();
                     // `a.order`, `as limit`: names, not clauses.
-                    let named = index > 0 && matches!(cursor.nth(index - 1).to_ascii_lowercase().as_str(), "." | "as");
-                    if CLAUSES.contains(&word.as_str()) && !named {
+                    let before = |back: usize| {
+                        index.checked_sub(back).map(|at| cursor.nth(at).to_ascii_lowercase()).unwrap_or_default()
+                    };
+                    let named = matches!(before(1).as_str(), "." | "as");
+                    // IS DISTINCT FROM
+                    let compares = word == "from" && before(1) == "distinct" && before(2) != "select";
+                    if CLAUSES.contains(&word.as_str()) && !named && !compares {
                         marks.push((part.start + u32::try_from(index).ok()?, word));
                     }
                 }

@@ -280,8 +280,23 @@ fn setting_name(cursor: &mut Cursor<'_>) -> String {
     if cursor.take(&["SCHEMA"]) {
         return "search_path".to_owned();
     }
-    cursor.dotted().to_lowercase()
+    ours(cursor).unwrap_or_else(|| cursor.dotted().to_lowercase())
 }
+
+/// The proxy's own settings in PgCat's and PgDog's spelling.
+fn ours(cursor: &mut Cursor<'_>) -> Option<String> {
+    let known = ALIASES.iter().find(|(words, _)| cursor.take(words));
+    known.map(|(_, name)| (*name).to_owned())
+}
+
+const ALIASES: [(&[&str], &str); 6] = [
+    (&["SHARDING", "KEY"], "pgweir.key"),
+    (&["SERVER", "ROLE"], "pgweir.role"),
+    (&["SHARD"], "pgweir.shard"),
+    (&["pgdog", ".", "sharding_key"], "pgweir.key"),
+    (&["pgdog", ".", "shard"], "pgweir.shard"),
+    (&["pgdog", ".", "role"], "pgweir.role"),
+];
 
 fn plain_list(cursor: Cursor<'_>) -> String {
     let mut plain = String::new();

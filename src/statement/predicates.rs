@@ -3,7 +3,7 @@
 use sqlparser::ast::{self, BinaryOperator, Expr, UnaryOperator};
 
 use super::blocks::{Walker, ident};
-use super::types::{BlockRole, ColumnRef, Comparison, Predicate, RelationRef, Tokens, Value};
+use super::types::{BlockRole, ColumnRef, Comparison, Predicate, Relation, RelationRef, Tokens, Value};
 
 impl Walker<'_> {
     /// What must hold for a row of `block`, weakened where not understood.
@@ -23,8 +23,12 @@ impl Walker<'_> {
             Expr::InList { expr, list, negated } => {
                 self.subqueries(block, expr);
                 list.iter().for_each(|item| self.subqueries(block, item));
-                match self.column(block, expr) {
-                    Some(column) if !negated => self.in_list(block, column, list),
+                if *negated {
+                    return Predicate::True;
+                }
+                match (self.column(block, expr), &**expr) {
+                    (Some(column), _) => self.in_list(block, column, list),
+                    (None, Expr::Tuple(columns)) => self.in_rows(block, columns, list),
                     _ => Predicate::True,
                 }
             }
@@ -84,14 +88,8 @@ impl Walker<'_> {
             BinaryOperator::GtEq => Comparison::GreaterOrEqual,
             _ => return Predicate::True,
         };
-        if let (Expr::Tuple(left), Expr::Tuple(right), Comparison::Equal) = (left, right, comparison)
-            && left.len() == right.len()
-        {
-            let pairs = left.iter().zip(right);
-            return junction(
-                &BinaryOperator::And,
-                pairs.map(|(left, right)| self.comparison(block, left, op, right)).collect(),
-            );
+        if let (Expr::Tuple(left), Expr::Tuple(right)) = (left, right) {
+            return self.row_comparison(block, left, comparison, right);
         }
         match (self.column(block, left), self.column(block, right)) {
             (Some(one), Some(other)) if comparison == Comparison::Equal => Predicate::Same(one, other),
@@ -99,6 +97,20 @@ impl Walker<'_> {
             (None, Some(column)) => self.compare(block, column, mirrored(comparison), left),
             _ => Predicate::True,
         }
+    }
+
+    /// Rows compare by their first members that differ: of an order, the first ones' own is what is certain.
+    fn row_comparison(&self, block: usize, left: &[Expr], comparison: Comparison, right: &[Expr]) -> Predicate {
+        if left.len() != right.len() {
+            return Predicate::True;
+        }
+        let (op, count) = match comparison {
+            Comparison::Equal => (BinaryOperator::Eq, left.len()),
+            Comparison::Less | Comparison::LessOrEqual => (BinaryOperator::LtEq, 1),
+            Comparison::Greater | Comparison::GreaterOrEqual => (BinaryOperator::GtEq, 1),
+        };
+        let pairs = left.iter().zip(right).take(count);
+        junction(&BinaryOperator::And, pairs.map(|(left, right)| self.comparison(block, left, &op, right)).collect())
     }
 
     fn compare(&self, block: usize, column: ColumnRef, comparison: Comparison, value: &Expr) -> Predicate {
@@ -120,6 +132,19 @@ impl Walker<'_> {
         Predicate::In { column, values, tokens: Tokens::default(), items: Vec::new() }
     }
 
+    /// `(a, b) IN ((1, 2), (3, 4))`: each column is in the list of its values.
+    fn in_rows(&self, block: usize, columns: &[Expr], rows: &[Expr]) -> Predicate {
+        let member = |row: &Expr, place: usize| match row {
+            Expr::Tuple(row) if row.len() == columns.len() => Some(row[place].clone()),
+            _ => None,
+        };
+        let terms = columns.iter().enumerate().filter_map(|(place, column)| {
+            let values: Option<Vec<Expr>> = rows.iter().map(|row| member(row, place)).collect();
+            Some(self.in_list(block, self.column(block, column)?, &values?))
+        });
+        junction(&BinaryOperator::And, terms.collect())
+    }
+
     fn in_subquery(&mut self, block: usize, expr: &Expr, subquery: &ast::Query, negated: bool) -> Predicate {
         let inner = self.query(subquery, Some(block), BlockRole::Filter);
         let outer = self.column(block, expr);
@@ -132,8 +157,11 @@ impl Walker<'_> {
             },
             _ => None,
         };
+        // Rows cut away by a LIMIT or DISTINCT ON are not those that equal nothing outside.
+        let data = &self.blocks[inner];
+        let is_filter = !data.limited && !data.windows && !data.distinct_on;
         match (outer, given) {
-            (Some(outer), Some(given)) if !negated => Predicate::Same(outer, given),
+            (Some(outer), Some(given)) if !negated && is_filter => Predicate::Same(outer, given),
             _ => Predicate::True,
         }
     }
@@ -185,13 +213,17 @@ impl Walker<'_> {
                 let column = ident(name);
                 let merged = self.merged.iter().find(|(known, name, _)| *known == block && *name == column);
                 let relation = merged.map(|(_, _, relation)| *relation).or_else(|| self.only_relation(block));
-                Some(ColumnRef { relation, column })
+                Some(ColumnRef { relation, column, at: block })
             }
             Expr::CompoundIdentifier(parts) => {
                 let (column, qualifier) = parts.split_last()?;
-                let alias = ident(qualifier.last()?);
-                let relation = self.relation(block, &alias)?;
-                Some(ColumnRef { relation: Some(relation), column: ident(column) })
+                let relation = match qualifier {
+                    [alias] => self.relation(block, &ident(alias))?,
+                    // `schema.table.column`, where no alias hides the table's own name.
+                    [.., schema, table] => self.qualified(block, &ident(schema), &ident(table))?,
+                    [] => return None,
+                };
+                Some(ColumnRef { relation: Some(relation), column: ident(column), at: block })
             }
             _ => None,
         }
@@ -208,8 +240,30 @@ impl Walker<'_> {
         let mut next = Some(block);
         while let Some(block) = next {
             let data = &self.blocks[block];
-            if let Some(relation) = data.relations.iter().position(|relation| relation.alias == alias) {
-                return Some(RelationRef { block, relation });
+            let mut named = data.relations.iter().enumerate().filter(|(_, relation)| relation.alias == alias);
+            if let Some((relation, _)) = named.next() {
+                return named.next().is_none().then_some(RelationRef { block, relation });
+            }
+            next = data.parent;
+        }
+        None
+    }
+
+    fn qualified(&self, block: usize, schema: &str, table: &str) -> Option<RelationRef> {
+        let mut next = Some(block);
+        while let Some(block) = next {
+            let data = &self.blocks[block];
+            let named = |relation: &Relation| {
+                relation.alias == table
+                    && relation
+                        .table
+                        .as_ref()
+                        .is_some_and(|own| own.name == table && own.schema.as_deref().is_none_or(|own| own == schema))
+            };
+            let mut found = data.relations.iter().enumerate().filter(|(_, relation)| named(relation));
+            if let Some((relation, _)) = found.next() {
+                // `FROM a.t, b.t`, or a name whose schema the search path tells.
+                return found.next().is_none().then_some(RelationRef { block, relation });
             }
             next = data.parent;
         }

@@ -132,15 +132,23 @@ impl<'t> Lexer<'t> {
         }
     }
 
+    /// Since PostgreSQL 16 also `0x1F`, `0o17`, `0b11` and `1_000`; earlier ones refuse them, or see a name behind the
+    /// number where no value that matters here can stand.
     fn number(&mut self) -> Token {
         let digits = |mut end: usize| {
-            while self.at(end).is_ascii_digit() {
+            while self.at(end).is_ascii_digit() || (self.at(end) == b'_' && self.at(end + 1).is_ascii_digit()) {
                 end += 1;
             }
             end
         };
         let mut end = digits(self.position);
         let mut kind = LiteralKind::Integer;
+        if end == self.position + 1 && self.at(self.position) == b'0' && self.is_radix(self.at(end)) {
+            while matches!(CLASS[usize::from(self.at(end))], LETTER | DIGIT) && end < self.text.len() {
+                end += 1;
+            }
+            return self.token(TokenKind::Literal(kind), end);
+        }
         // `1..2` is a range of PL/pgSQL, not a number with a point.
         if self.at(end) == b'.' && self.at(end + 1) != b'.' {
             end = digits(end + 1);
@@ -153,7 +161,15 @@ impl<'t> Lexer<'t> {
                 kind = LiteralKind::Decimal;
             }
         }
+        if CLASS[usize::from(self.at(end))] == LETTER && end < self.text.len() {
+            // "Trailing junk" to newer servers, a name of its own to older ones.
+            return self.token(TokenKind::Problem, end);
+        }
         self.token(TokenKind::Literal(kind), end)
+    }
+
+    fn is_radix(&self, letter: u8) -> bool {
+        matches!(letter, b'x' | b'X' | b'o' | b'O' | b'b' | b'B')
     }
 
     fn dollar(&mut self) -> Token {
@@ -365,6 +381,7 @@ mod tests {
         check("'it''s' E'a\\'b' x'1f' U&'\\0041' n'x'", &["'it''s'", "E'a\\'b'", "x'1f'", "U&'\\0041'", "n'x'"]);
         check("$1+$22 $$a'b$$ $x$ $$ $x$", &["$1", "+", "$22", "$$a'b$$", "$x$ $$ $x$"]);
         check("1.5e-3 .5 1. 1..2", &["1.5e-3", ".5", "1.", "1", ".", ".2"]);
+        check("0x1F 0b1_0 1_000+2 1_000.5e1_0", &["0x1F", "0b1_0", "1_000", "+", "2", "1_000.5e1_0"]);
         check("a--b\nc/*d/*e*/f*/g", &["a", "c", "g"]);
         check("\"a\"\"b\" c$d é", &["\"a\"\"b\"", "c$d", "é"]);
         check("x(a,b)[1];", &["x", "(", "a", ",", "b", ")", "[", "1", "]", ";"]);

@@ -52,6 +52,7 @@ fn filter(predicate: &Predicate) -> String {
         }
         Predicate::EqualsAny { column, array } => format!("{} any {}", self::column(column), value(array)),
         Predicate::Same(one, other) => format!("{}~{}", column(one), column(other)),
+        Predicate::Follows { from, to } => format!("{}>{}", column(from), column(to)),
         Predicate::IsNull(one) => format!("{} null", column(one)),
     }
 }
@@ -108,7 +109,7 @@ fn joins() {
     );
     check("select * from a join b using (id) where id = 1", "Query | Outermost a,b (0.0.id~0.1.id & 0.0.id=#0)");
     check("select * from a, b where a.x = b.y", "Query | Outermost a,b 0.0.x~0.1.y");
-    check("select * from a left join b on a.id = b.id and b.x = 1", "Query | Outermost a,b? (0.0.id~0.1.id & T)");
+    check("select * from a left join b on a.id = b.id and b.x = 1", "Query | Outermost a,b? (0.0.id>0.1.id & T)");
     check("select * from a full join b on a.id = b.id", "Query | Outermost a?,b? T");
     check("select * from a natural join b where id = 1", "Query | Outermost a,b id=#0");
 }
@@ -200,6 +201,11 @@ fn settings_are_read_as_postgresql_names_them() {
     assert_eq!(control("set time zone 'UTC'"), set("timezone", "'UTC'", "UTC"));
     assert_eq!(control("set names 'UTF8'"), set("client_encoding", "'UTF8'", "UTF8"));
     assert_eq!(control("set pgweir.shard = 1"), set("pgweir.shard", "1", "1"));
+    assert_eq!(control("SET SHARD TO '1'"), set("pgweir.shard", "'1'", "1"));
+    assert_eq!(control("SET SHARDING KEY TO '42'"), set("pgweir.key", "'42'", "42"));
+    assert_eq!(control("SET SERVER ROLE TO 'auto'"), set("pgweir.role", "'auto'", "auto"));
+    assert_eq!(control("SET pgdog.sharding_key TO '42'"), set("pgweir.key", "'42'", "42"));
+    assert_eq!(control("RESET pgdog.shard"), SettingControl::Reset { name: "pgweir.shard".to_owned() });
     assert_eq!(control("set session authorization bob"), set("session_authorization", "bob", "bob"));
     assert_eq!(control("reset all"), SettingControl::ResetAll);
 }

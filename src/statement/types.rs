@@ -36,6 +36,7 @@ impl Statement {
             blocks: Vec::new(),
             calls: Vec::new(),
             locks_rows: false,
+            assigned: Vec::new(),
             shape: Shape::default(),
             hints: Hints::default(),
             uses: Uses::default(),
@@ -55,6 +56,8 @@ pub struct Statement {
     pub calls: Vec<Call>,
     /// A row lock (`FOR UPDATE/SHARE …`) anywhere.
     pub locks_rows: bool,
+    /// What UPDATE, ON CONFLICT DO UPDATE and MERGE assign, wherever they stand.
+    pub assigned: Vec<Assigned>,
     /// Output, order and limits of block 0, where it is a query.
     pub shape: Shape,
     /// What routing comments asked for.
@@ -175,9 +178,16 @@ pub struct Row {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Update {
-    /// Columns assigned, with the value where it is a plain one.
-    pub assigned: Vec<(String, Value)>,
     pub returning: bool,
+}
+
+/// One column of a written relation that gets a value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assigned {
+    pub target: RelationRef,
+    pub column: String,
+    /// The value where it is a plain one; `excluded.c` is column `c` of no relation.
+    pub value: Value,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -281,9 +291,13 @@ pub struct Block {
     pub filter: Predicate,
     /// For every subquery: what makes it more than a filter over its relations.
     pub aggregates: bool,
+    /// Columns inside the arguments of its aggregates: if they are an outer block's, so is the aggregate.
+    pub aggregated: Vec<ColumnRef>,
     pub windows: bool,
     pub limited: bool,
     pub distinct: bool,
+    /// DISTINCT ON.
+    pub distinct_on: bool,
     /// An outer join whose nullable side a filter may not be pushed below, is among the relations.
     pub outer_join: bool,
 }
@@ -339,6 +353,8 @@ pub struct ColumnRef {
     /// The block that the relation stands in: an outer one's for a correlated column. `None`: unqualified.
     pub relation: Option<RelationRef>,
     pub column: String,
+    /// The block that it is written in.
+    pub at: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -397,6 +413,11 @@ pub enum Predicate {
     /// `column IN (subquery)` where the subquery gives one plain column: equal to `Same`.
     /// Also `a.x = b.y` of joins.
     Same(ColumnRef, ColumnRef),
+    /// In an outer join's condition: rows of the nullable side `to` matter only where they equal `from`.
+    Follows {
+        from: ColumnRef,
+        to: ColumnRef,
+    },
     IsNull(ColumnRef),
 }
 
@@ -425,6 +446,8 @@ pub struct Shape {
     pub with_ties: bool,
     pub windows: bool,
     pub set_operation: bool,
+    /// A clause that is not carried over shards, in words.
+    pub unusual: Option<&'static str>,
     pub has_cte: bool,
     /// The token of the outermost FROM, where hidden output columns can be put in front of.
     pub from: Option<u32>,
@@ -461,7 +484,19 @@ pub enum Output {
     Expression {
         aggregates: bool,
         windows: bool,
+        collation: Collation,
     },
+}
+
+/// What an expression says about the collation of its value, if that is a text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Collation {
+    /// No COLLATE is in it.
+    #[default]
+    Unwritten,
+    /// COLLATE "C" or "POSIX" ends it.
+    Bytes,
+    Other,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -474,12 +509,18 @@ pub struct Aggregate {
     pub distinct: bool,
     pub filtered: bool,
     pub ordered: bool,
+    /// The argument, where it is a plain column.
+    pub column: Option<ColumnRef>,
+    /// Of the argument.
+    pub collation: Collation,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum GroupKey {
     /// Named or numbered: the output column it is.
     Output(usize),
+    /// By a name that an output column was given, unless an input column has it too: that one is then meant.
+    Alias { output: usize, column: String },
     /// An expression that is not among the output columns.
     Hidden { tokens: Tokens, column: Option<ColumnRef> },
 }
@@ -496,12 +537,14 @@ pub struct OrderKey {
 #[derive(Clone, Debug, PartialEq)]
 pub enum OrderTarget {
     Output(usize),
-    Hidden { tokens: Tokens, column: Option<ColumnRef> },
+    Hidden { tokens: Tokens, column: Option<ColumnRef>, collation: Collation },
 }
 
 /// A LIMIT or OFFSET.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Bound {
+    /// FETCH FIRST ROW ONLY.
+    One,
     /// LIMIT ALL and LIMIT NULL are no bound at all and stay `None` in [`Shape`].
     Value(Value),
     /// Computed: known to the server only.

@@ -124,7 +124,7 @@ impl<'a> Parameters<'a> {
 /// The value that PostgreSQL's lexer would make of a literal; `None` for what is left to it.
 fn decode(written: &str, kind: LiteralKind) -> Option<Cow<'_, str>> {
     match kind {
-        LiteralKind::Integer | LiteralKind::Decimal => Some(Cow::Borrowed(written)),
+        LiteralKind::Integer | LiteralKind::Decimal => number(written),
         LiteralKind::Text => {
             let inner = written.strip_prefix(['n', 'N']).unwrap_or(written);
             let inner = inner.strip_prefix('\'')?.strip_suffix('\'')?;
@@ -143,6 +143,18 @@ fn decode(written: &str, kind: LiteralKind) -> Option<Cow<'_, str>> {
     }
 }
 
+/// A number as PostgreSQL would print it.
+fn number(written: &str) -> Option<Cow<'_, str>> {
+    let plain = if written.contains('_') { Cow::Owned(written.replace('_', "")) } else { Cow::Borrowed(written) };
+    let radix = match plain.as_bytes() {
+        [b'0', b'x' | b'X', ..] => 16,
+        [b'0', b'o' | b'O', ..] => 8,
+        [b'0', b'b' | b'B', ..] => 2,
+        _ => return Some(plain),
+    };
+    u128::from_str_radix(&plain[2..], radix).ok().map(|number| Cow::Owned(number.to_string()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,6 +163,9 @@ mod tests {
     fn literals_are_decoded() {
         for (written, kind, expected) in [
             ("42", LiteralKind::Integer, Some("42")),
+            ("1_000", LiteralKind::Integer, Some("1000")),
+            ("0x3E9", LiteralKind::Integer, Some("1001")),
+            ("0xZ", LiteralKind::Integer, None),
             ("'it''s'", LiteralKind::Text, Some("it's")),
             ("N'a'", LiteralKind::Text, Some("a")),
             ("$$a'b$$", LiteralKind::Dollar, Some("a'b")),

@@ -66,6 +66,7 @@ impl Builder<'_> {
                 tls: entry.tls,
                 tls_ca: entry.tls_ca.clone(),
                 lb_weight: entry.lb_weight,
+                pool_size: entry.pool_size,
                 zone: None,
             }));
         }
@@ -82,6 +83,9 @@ impl Builder<'_> {
         }
         if entry.port == 0 {
             self.problem("a server's port cannot be 0", at("port"), "PostgreSQL's is 5432.");
+        }
+        if entry.pool_size == Some(0) {
+            self.problem(EMPTY_POOL, at("pool_size"), "Give 1 or more.");
         }
         if entry.shard >= MAX_SHARDS {
             self.problem("a database has at most 1024 shards", at("shard"), "Shards are numbered from 0.");
@@ -117,6 +121,7 @@ impl Builder<'_> {
             let message = format!("home_shard {} is no shard of database \"{name}\"", general.home_shard);
             self.problem(message, "general.home_shard", "Name a shard that every sharded database has.");
         }
+        self.check_agreement(name);
         let entries = self.config.databases.iter().filter(|entry| entry.name == name);
         let pooler_mode = entries.clone().find_map(|entry| entry.pooler_mode).unwrap_or(general.pooler_mode);
         let consistency = entries.clone().find_map(|entry| entry.consistency).unwrap_or(general.consistency);
@@ -142,6 +147,22 @@ impl Builder<'_> {
             causal_wait: general.causal_wait,
             cross_shard_writes: general.cross_shard_writes,
             caching: Caching::new(&self.config.cache),
+        }
+    }
+
+    /// What holds for the whole database may stand in any of its entries, but not twice in different words.
+    fn check_agreement(&mut self, name: &str) {
+        let config = self.config;
+        let entries = || config.databases.iter().enumerate().filter(|(_, entry)| entry.name == name);
+        let modes: Vec<_> = entries().filter_map(|(index, entry)| Some((index, entry.pooler_mode?))).collect();
+        let levels: Vec<_> = entries().filter_map(|(index, entry)| Some((index, entry.consistency?))).collect();
+        let differs = [
+            ("pooler_mode", modes.iter().find(|(_, mode)| *mode != modes[0].1).map(|(index, _)| *index)),
+            ("consistency", levels.iter().find(|(_, level)| *level != levels[0].1).map(|(index, _)| *index)),
+        ];
+        for (key, index) in differs.into_iter().filter_map(|(key, index)| Some((key, index?))) {
+            let message = format!("database \"{name}\" has another {key} in an entry above");
+            self.problem(message, format!("databases.{index}.{key}"), "One entry is enough: it holds for all of them.");
         }
     }
 
@@ -176,7 +197,14 @@ impl Builder<'_> {
                 None => ShardedBy::Column(column),
                 Some(name) => ShardedBy::Table { table: pattern(name), column },
             };
-            if tables.iter().any(|known| known.tables == by) {
+            let is_same_table = |known: &ShardedTables| match (&known.tables, &by) {
+                (ShardedBy::Table { table, .. }, ShardedBy::Table { table: other, .. }) => table == other,
+                _ => false,
+            };
+            if let Some(name) = entry.name.as_ref().filter(|_| tables.iter().any(is_same_table)) {
+                let message = format!("table \"{name}\" is sharded twice");
+                self.problem(message, format!("sharded_tables.{index}.name"), "Put all ranges into one entry.");
+            } else if tables.iter().any(|known| known.tables == by) {
                 let message = "the same tables are sharded twice";
                 self.problem(message, format!("sharded_tables.{index}.column"), "Put all ranges into one entry.");
             }
@@ -195,7 +223,7 @@ impl Builder<'_> {
         let mut remainders: BTreeMap<u32, ShardId> = BTreeMap::new();
         let mut modulus = None;
         // Where in the file each range stands, for what is found when they are sorted.
-        let mut places = Vec::new();
+        let (mut places, mut lists) = (Vec::new(), Vec::new());
         for (number, part) in entry.mapping.iter().enumerate() {
             let at = format!("sharded_tables.{index}.mapping.{number}");
             if usize::from(part.shard) >= shards {
@@ -220,11 +248,11 @@ impl Builder<'_> {
                     mapping.ranges.push(KeyRange { start, end, shard });
                 }
                 Some(Kind::List) => {
-                    for value in part.values.iter().flatten() {
-                        mapping
-                            .lists
-                            .extend(self.key(value, key_type, &format!("{at}.values")).map(|key| (key, shard)));
-                    }
+                    let at = format!("{at}.values");
+                    let values = part.values.iter().flatten();
+                    let keys: Vec<Key> = values.filter_map(|value| self.key(value, key_type, &at)).collect();
+                    lists.extend(keys.iter().map(|_| at.clone()));
+                    mapping.lists.extend(keys.into_iter().map(|key| (key, shard)));
                 }
                 Some(Kind::Hash) => {
                     let (base, remainder) = (part.modulus.unwrap_or(0), part.remainder.unwrap_or(0));
@@ -251,7 +279,8 @@ impl Builder<'_> {
             self.check_remainders(index, base, remainders.len(), key_type);
             mapping.hash = Some((base, remainders.into_values().collect()));
         }
-        self.check_ranges(index, entry, &mut mapping, &places);
+        self.check_lists(&mapping, &lists);
+        self.check_ranges(entry, &mut mapping, &places);
         (self.problems.len() == before).then_some(mapping)
     }
 
@@ -266,8 +295,20 @@ impl Builder<'_> {
         }
     }
 
+    fn check_lists(&mut self, mapping: &Mapping, places: &[String]) {
+        for (place, (key, _)) in mapping.lists.iter().enumerate() {
+            if mapping.ranges.iter().any(|range| range.contains(key)) {
+                let message = format!("key {key} is in a list and in a range");
+                self.problem(message, places[place].clone(), "A key is mapped once.");
+            }
+            if mapping.lists[..place].iter().any(|(known, _)| known == key) {
+                self.problem(format!("key {key} is in two lists"), places[place].clone(), "A key is mapped once.");
+            }
+        }
+    }
+
     /// Sorts the ranges; they must neither overlap nor leave holes that nobody allowed.
-    fn check_ranges(&mut self, index: usize, entry: &ShardedTable, mapping: &mut Mapping, places: &[(usize, String)]) {
+    fn check_ranges(&mut self, entry: &ShardedTable, mapping: &mut Mapping, places: &[(usize, String)]) {
         let mut order: Vec<usize> = (0..mapping.ranges.len()).collect();
         order.sort_by(|&one, &other| mapping.ranges[one].start.cmp(&mapping.ranges[other].start));
         for pair in order.windows(2) {
@@ -283,12 +324,6 @@ impl Builder<'_> {
             } else if first.end != second.start && !entry.allow_gaps {
                 let help = "Close the hole, or say allow_gaps = true: keys in it are refused.";
                 self.problem("there is a hole before this range", format!("{at}.start"), help);
-            }
-        }
-        for (key, _) in &mapping.lists {
-            if mapping.ranges.iter().any(|range| range.contains(key)) {
-                let at = format!("sharded_tables.{index}.mapping");
-                self.problem(format!("key {key} is in a list and in a range"), at, "A key is mapped once.");
             }
         }
         let ranges = order.into_iter().map(|place| mapping.ranges[place].clone()).collect();
@@ -387,7 +422,6 @@ impl Builder<'_> {
         let general = &self.config.general;
         let at = |key: &str| format!("users.{index}.{key}");
         let secret = |entry: &SecretEntry| entry.value().clone();
-        let pool_size = entry.pool_size.unwrap_or(general.default_pool_size);
         let password = match (entry.auth, &entry.password, &entry.scram_verifier) {
             (Auth::Trust, _, _) => Credential::Trust,
             (_, Some(password), _) => Credential::Password(secret(password)),
@@ -398,8 +432,13 @@ impl Builder<'_> {
                 Credential::Trust
             }
         };
-        if pool_size == 0 {
-            self.problem("a pool needs at least one connection", at("pool_size"), "Give 1 or more.");
+        if entry.pool_size == Some(0) {
+            self.problem(EMPTY_POOL, at("pool_size"), "Give 1 or more.");
+        }
+        let most = entry.pool_size.unwrap_or(general.default_pool_size);
+        if let Some(least) = entry.min_pool_size.filter(|least| *least > most) {
+            let message = format!("min_pool_size {least} is more than the pool's {most}");
+            self.problem(message, at("min_pool_size"), "Raise pool_size, too.");
         }
         User {
             name: entry.name.clone(),
@@ -408,8 +447,8 @@ impl Builder<'_> {
             server_password: entry.server_password.as_ref().or(entry.password.as_ref()).map(secret),
             password,
             server_user: entry.server_user.clone(),
-            pool_size,
-            min_pool_size: entry.min_pool_size.unwrap_or(general.min_pool_size).min(pool_size),
+            pool_size: entry.pool_size,
+            min_pool_size: entry.min_pool_size.unwrap_or(general.min_pool_size),
             pooler_mode: entry.pooler_mode,
             consistency: entry.consistency,
             is_admin: general.admin_users.contains(&entry.name),
@@ -427,12 +466,14 @@ impl Builder<'_> {
             let help = "Give [control] user and password, or server_password.";
             self.problem("probes have no password to log in with", "users.0.name", help);
         }
+        self.check_general();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Process {
             host: general.host.clone(),
             port: general.port,
             workers: if general.workers == 0 { cores } else { general.workers },
             max_client_conn: general.max_client_conn,
+            default_pool_size: general.default_pool_size,
             admin_http: general.admin_http.clone(),
             tls: self.tls(),
             control: control.map(|control| (control.user.clone(), control.password.value().clone())),
@@ -457,6 +498,25 @@ impl Builder<'_> {
             log_disconnections: general.log_disconnections,
             stats_period: general.stats_period,
             settings: settings(general),
+        }
+    }
+
+    fn check_general(&mut self) {
+        let general = &self.config.general;
+        let (size, least) = (general.default_pool_size, general.min_pool_size);
+        let (clients, interval) = (general.max_client_conn, general.probe_interval);
+        if size == 0 {
+            self.problem(EMPTY_POOL, "general.default_pool_size", "Give 1 or more.");
+        }
+        if least > size {
+            let message = format!("min_pool_size {least} is more than the pool's {size}");
+            self.problem(message, "general.min_pool_size", "Raise default_pool_size, too.");
+        }
+        if clients == 0 {
+            self.problem("nobody could connect", "general.max_client_conn", "Give 1 or more.");
+        }
+        if interval.is_zero() {
+            self.problem("probes need a pause", "general.probe_interval", "The default is \"100ms\".");
         }
     }
 
@@ -527,6 +587,7 @@ pub(super) fn pattern(name: &str) -> TablePattern {
 
 /// The database that clients connect to for the admin console.
 pub const ADMIN: &str = "pgweir";
+const EMPTY_POOL: &str = "a pool needs at least one connection";
 const MAX_SHARDS: u16 = 1024;
 /// Keys of `[general]` that are read once, at the start.
 const FIXED: [&str; 6] = ["host", "port", "workers", "admin_http", "log_format", "log_level"];

@@ -48,6 +48,7 @@ pub struct Process {
     /// Threads that serve clients; never 0.
     pub workers: usize,
     pub max_client_conn: usize,
+    pub default_pool_size: usize,
     /// `host:port` of `/metrics`, `/healthz` and `/readyz`.
     pub admin_http: Option<String>,
     /// TLS towards clients; `None`: an SSLRequest is answered `N`.
@@ -130,6 +131,8 @@ pub struct Server {
     /// PEM file of the authorities that the server's certificate is checked against; `None`: the public ones.
     pub tls_ca: Option<PathBuf>,
     pub lb_weight: u32,
+    /// Of each user's pool, where the user says nothing.
+    pub pool_size: Option<usize>,
     pub zone: Option<String>,
 }
 
@@ -203,7 +206,8 @@ pub struct User {
     /// The name and password used towards servers, when they differ from the client's.
     pub server_user: Option<String>,
     pub server_password: Option<Secret>,
-    pub pool_size: usize,
+    /// `None`: as the server says, or else the process.
+    pub pool_size: Option<usize>,
     pub min_pool_size: usize,
     pub pooler_mode: Option<PoolerMode>,
     pub consistency: Option<Consistency>,
@@ -258,7 +262,20 @@ impl TablePattern {
     }
 }
 
+impl Topology {
+    /// Who may use a database, each as configured for it.
+    pub fn users_of<'t>(&'t self, database: &'t str) -> impl Iterator<Item = &'t Arc<User>> {
+        let is_own = |user: &&Arc<User>| self.user(&user.name, database).is_some_and(|own| Arc::ptr_eq(own, user));
+        self.users.iter().filter(is_own)
+    }
+}
+
 impl User {
+    /// The user's own size, else the server's, else the process's.
+    pub fn pool_size_at(&self, server: &Server, process: &Process) -> usize {
+        self.pool_size.or(server.pool_size).unwrap_or(process.default_pool_size)
+    }
+
     pub fn may_use(&self, database: &str) -> bool {
         match &self.databases {
             UserDatabases::All => true,

@@ -10,7 +10,7 @@ use super::yes;
 use crate::admin::table::{Table, Value};
 use crate::backend::{CancelTarget, Pool};
 use crate::session::{Client, Shared, State};
-use crate::topology::{ADMIN, ConfiguredRole, PoolerMode, Topology, User};
+use crate::topology::{ADMIN, ConfiguredRole, PoolerMode, Topology};
 
 pub(super) fn databases(shared: &Shared) -> Table {
     let (topology, paused, pools) = (shared.control.topology(), shared.pools.paused(), shared.pools.all());
@@ -43,7 +43,7 @@ pub(super) fn databases(shared: &Shared) -> Table {
         let Some(database) = topology.database(&server.database) else { continue };
         // By the first user who may use it: others may have sizes of their own.
         let user = topology.users.iter().find(|user| user.may_use(&server.database));
-        let size = |size: fn(&User) -> usize| Value::number(user.map_or(0, |user| size(user)));
+        let size = user.map_or(0, |user| user.pool_size_at(server, &topology.process));
         let of_server = pools.iter().filter(|pool| pool.server.id == server.id && pool.server == *server);
         let connections: usize = of_server.map(|pool| pool.seen().len()).sum();
         table.push(vec![
@@ -52,8 +52,8 @@ pub(super) fn databases(shared: &Shared) -> Table {
             Value::number(server.port),
             server.database_name.as_str().into(),
             user.and_then(|user| user.server_user.as_deref()).into(),
-            size(|user| user.pool_size),
-            size(|user| user.min_pool_size),
+            Value::number(size),
+            Value::number(user.map_or(0, |user| user.min_pool_size.min(size))),
             none(),
             mode(database.pooler_mode).into(),
             none(),

@@ -1,0 +1,217 @@
+-- one shard
+select * from users where id = 5
+select * from users where id = 1005
+select id, handle from users where id = '1005'
+select id from users where id = 5.0
+select id from users where id = 5::int2
+select * from orders where user_id = 1005 order by id desc
+select u.handle, o.id, i.line from users u join orders o on o.user_id = u.id join order_items i on i.user_id = o.user_id and i.order_id = o.id where u.id = 1005 order by o.id, i.line
+select count(*), sum(total), avg(total) from orders where user_id = 1005
+select row_number() over (order by id), id from orders where user_id = 5 order by id
+with o as (select * from orders where user_id = 5) select count(*) from o a join o b on a.id = b.id
+select id from orders where user_id = 5 union select id from posts where user_id = 5
+select distinct on (gift) gift, id from orders where user_id = 1005 order by gift, id desc
+select u.id, (select count(*) from orders o where o.user_id = u.id) from users u where u.id in (5, 6)
+select id from users where id = 5 for update
+select status, count(*) from orders where user_id = 1005 group by rollup (status) order by status nulls last
+-- no rows, or none that can be
+select * from users where id = 0
+select * from users where id = -7
+select * from users where id = 99999999999999999999
+select count(*) from users where id = 0
+select count(*), sum(balance), max(id) from users where id = null
+select * from users where id is null
+select * from users where false
+select * from users where id = 5 and id = 1005
+select * from users where id > 99999999999999999999
+-- rows appended
+select id from users
+select * from users
+select * from users where id <> 5
+select id from users where not (id = 5)
+select id from users where id = 5 or handle like 'zoe%'
+select id from users where id = 5 or id = 1005
+select id from users where id in (5, 6, 1005, null)
+select id from users where id not in (5, 6, 1005)
+select id from users where id not in (5, null)
+select id from users where id = any('{5,1005}')
+select id from users where id = any(array[5, 1005, 7000])
+select id from users where id <> all('{5,1005}')
+select id from users where id between 15 and 1005
+select id from users where id not between 15 and 1005
+select id from users where id >= 18 and id < 1003
+select id from users where id > 1000
+select id from users where id <= 1001
+select id from users where id = 5.5
+select id from users where id < 5.5
+select id from users where id::text = '1005'
+select id from users where id + 1000 = 1005
+select id from users where -id = -1005
+select user_id, id from orders where (user_id, id) = (1005, 2)
+select user_id, id from orders where (user_id, id) in ((5, 1), (1005, 2), (1006, 9))
+select user_id, id from orders where (user_id, id) > (1017, 2)
+select user_id, id from orders where (id, user_id) < (2, 3)
+select id from users where (id = 5) is true
+select id from users where (id = 5) is not true
+select id from users where (id = null) is null
+select id from users where id is distinct from 5
+select id, coalesce(full_name, '-'), upper(handle), length(handle) from users
+select id, case when balance < 0 then 'minus' else 'plus' end from users
+table users
+table products
+-- order
+select id from users order by id
+select id from users order by id desc
+select id, balance from users order by balance, id
+select id, balance from users order by balance desc, id desc
+select id, full_name from users order by full_name, id
+select id, full_name from users order by full_name desc, id
+select id, full_name from users order by full_name nulls first, id
+select id, full_name from users order by full_name desc nulls last, id
+select id, handle from users order by handle
+select id, handle from users order by handle desc
+select id, country from users order by country, id
+select id, born from users order by born desc
+select id, last_seen_at from users order by last_seen_at, id
+select id, last_seen_at from users order by 2 desc nulls last, 1
+select id, verified from users order by verified desc, id
+select id as n from users order by n
+select balance as id, id as balance from users order by id, balance
+select id from users order by balance, id
+select handle from users order by balance desc, id
+select * from users order by balance, id
+select * from users order by 1 desc
+select *, balance from users order by id
+select id, balance + 1 as more from users order by more, id
+select id from users order by balance + id
+select id from users order by lower(handle)
+select id from users order by handle collate "C"
+select id from users order by length(handle), id
+select id from users order by avatar
+select user_id, id, tracking from orders order by tracking
+select user_id, id, score from posts order by score nulls first, user_id, id
+select id, extract(year from created_at) from users order by extract(year from created_at), id
+-- limit and offset
+select id from users order by id limit 3
+select id from users order by id desc limit 3 offset 4
+select id from users order by id offset 35
+select id from users order by id limit 3 offset 18
+select id from users order by id limit 0
+select id from users order by id limit 5 offset 100
+select id from users order by id limit all offset 38
+select id from users order by id limit null
+select id from users order by id fetch first 3 rows only
+select id from users order by id fetch first row only
+select id from users order by id offset 2 rows fetch next 2 rows only
+select handle from users order by balance, id limit 4
+select * from users order by handle limit 2
+select count(*) from users limit 1
+select count(*) from users offset 1
+-- aggregates
+select count(*) from users
+select count(*), count(full_name), count(id) from users
+select sum(id), sum(balance), sum(likes) from users join posts on posts.user_id = users.id and posts.id = 1
+select sum(quantity), sum(unit_price), sum(discount) from order_items
+select min(id), max(id), min(balance), max(balance), min(handle), max(handle), min(born), max(last_seen_at) from users
+select avg(id), avg(balance) from users
+select avg(quantity), avg(unit_price), avg(discount), avg(line) from order_items
+select avg(score) from posts
+select sum(score) from posts where score > 100
+select avg(balance), sum(balance), count(balance), min(full_name) from users where balance > 1000
+select bool_and(verified), bool_or(verified), every(verified) from users
+select count(*) filter (where verified), sum(balance) filter (where balance > 0), max(id) filter (where id < 0) from users
+select country, count(*) from users group by country
+select country, count(*) from users group by country order by country
+select country, count(*) as n from users group by 1 order by n desc, country limit 2
+select count(*) from users group by country
+select country, verified, sum(balance), avg(balance), min(handle) from users group by country, verified order by 1, 2
+select full_name, count(*) from users group by full_name order by full_name nulls first
+select lower(country), count(*) from users group by lower(country) order by 1
+select lower(full_name) as name, count(*) from users group by name order by name
+select status, gift, count(*) from orders group by gift, status order by status, gift
+select country from users group by country order by country desc
+select born - born as zero, max(id) from users group by zero
+select date_trunc('month', created_at), count(*) from users group by 1 order by 1
+select user_id, count(*), sum(total) from orders group by user_id order by sum(total) desc, user_id limit 5
+select user_id from orders group by user_id having count(*) > 2 order by user_id
+select user_id, string_agg(note, ',' order by id) from orders group by user_id order by user_id
+select user_id, count(distinct status) from orders group by user_id order by user_id
+select user_id from orders group by user_id order by sum(total) desc, user_id limit 3
+select user_id, gift, array_agg(id order by id) from orders group by user_id, gift order by user_id, gift
+select u.country, count(*) from users u join orders o on o.user_id = u.id group by u.country order by u.country
+select o.user_id, count(*) from users u join orders o on o.user_id = u.id group by o.user_id order by o.user_id
+select p.name, sum(i.quantity) from order_items i join products p on p.id = i.product_id group by p.name order by p.name
+select distinct country from users
+select distinct country, verified from users order by country, verified desc
+select distinct full_name from users order by full_name limit 2
+select distinct country, count(*) from users group by country
+select distinct note from orders order by note desc
+select sum(total) from orders where user_id in (5, 1005)
+-- joins by the key
+select u.id, o.id from users u join orders o on o.user_id = u.id
+select u.id, o.id from users u left join orders o on o.user_id = u.id order by u.id, o.id
+select u.id from users u left join orders o on o.user_id = u.id where o.user_id is null order by u.id
+select u.id, o.id from users u left join orders o on o.user_id = u.id and o.gift order by u.id, o.id
+select u.id, o.id from orders o right join users u on o.user_id = u.id order by u.id, o.id
+select user_id, o.id, line from orders o join order_items i using (user_id) where o.id = i.order_id order by user_id, o.id, line
+select u.id, p.name from users u join carts c on c.user_id = u.id join products p on p.id = c.product_id order by u.id, p.name
+select u.id, n from users u, generate_series(1, 2) n order by u.id, n
+select u.id, c.slug from users u, categories c where c.id = u.id % 4 + 1 order by u.id
+select u.handle, f.followed_id from users u join follows f on f.user_id = u.id where f.muted order by u.handle, f.followed_id
+-- subqueries on the key
+select id from users where id in (select user_id from orders where gift) order by id
+select id from users u where exists (select 1 from orders o where o.user_id = u.id and o.total > 50) order by id
+select id from users u where not exists (select 1 from orders o where o.user_id = u.id) order by id
+select id, (select count(*) from orders o where o.user_id = u.id) as n from users u order by id
+select id from users u where 2 <= (select count(*) from orders o where o.user_id = u.id and o.note is not null) order by id
+select id from users where country in (select 'DE' from categories) order by id
+select id, (select max(slug) from categories) from users order by id
+select id from users u where exists (select from products p where p.id = u.id) order by id
+select id from users u where not exists (select from products p where p.id = 1 and u.id = 5) order by id
+select user_id, id from orders where user_id in (select user_id from carts) order by user_id, id
+-- reference tables and none
+select name from categories order by name
+select c.name, count(p.id) from categories c left join products p on p.category_id = c.id group by c.name order by c.name
+select 1 + 1, 'a' || 'b'
+values (1, 'a'), (2, 'b')
+select n from generate_series(1, 5) n where n % 2 = 1
+with recursive t(n) as (select 1 union all select n + 1 from t where n < 5) select sum(n) from t
+-- errors are the servers' own
+select nosuch from users
+select id from users where id = 'x'
+select id from users where handle = 5
+select 1 / 0
+select id from users order by 99
+insert into users(id, handle, email, country) values (5, 'x', 'x', 'DE')
+insert into orders(user_id, id, tracking, total) values (8888, 1, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 1)
+insert into orders(user_id, id, tracking, total, status) values (5, 99, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 1, 'lost')
+update orders set status = 'lost'
+-- writes
+insert into users(id, handle, email, country, created_at) values (21, 'new', 'n@example.org', 'DE', '2024-05-01'), (1021, 'newer', 'o@example.org', 'FR', '2024-05-01'), (22, 'newest', 'p@example.org', 'PL', '2024-05-01')
+insert into users(id, handle, email, country, created_at) values (23, 'a', 'n@example.org', 'DE', '2024-05-01'), (1023, 'b', 'o@example.org', 'FR', '2024-05-01') returning id, handle
+insert into users(id, handle, email, country, created_at) values (5, 'again', 'x', 'DE', '2024-05-01'), (1005, 'again', 'x', 'DE', '2024-05-01'), (24, 'z', 'x', 'DE', '2024-05-01') on conflict (id) do nothing
+insert into users(id, handle, email, country, created_at) values (5, 'again', 'x', 'DE', '2024-05-01'), (1005, 'again', 'x', 'DE', '2024-05-01') on conflict (id) do update set handle = excluded.handle || users.id, id = excluded.id
+update users set balance = balance + 1 where id = 1021
+update users set balance = balance * 2
+update users set full_name = null where country = 'FR'
+update users set full_name = 'x' where id in (5, 1006, 7777) returning id
+update users set verified = not verified where id between 19 and 1002
+update users u set full_name = o.note from orders o where o.user_id = u.id and o.id = 1 and o.note is not null
+update order_items i set unit_price = p.price from products p where p.id = i.product_id
+update orders o set total = (select sum(i.quantity * i.unit_price) from order_items i where i.user_id = o.user_id and i.order_id = o.id)
+update users set id = id where id = 5
+update users set balance = 0 where id = 4242
+delete from carts where user_id in (3, 1002)
+delete from posts where likes = 0
+delete from follows f using users u where u.id = f.user_id and not u.verified
+delete from order_items where user_id in (select user_id from carts)
+delete from users where id = 24
+delete from users where id = 4242
+insert into categories values (5, 'Fünf', 3, 'five'), (6, 'Six', null, 'six')
+insert into categories(id, name, slug) select 10 + id, name, 'copy-' || slug from categories where id < 3
+update categories set parent_id = 1 where parent_id is null and id > 4
+update products set price = price + 1, tags = tags || '{x}'
+update products p set name = c.name from categories c where c.id = p.category_id and c.slug = 'maps'
+delete from categories where slug = 'six'
+insert into categories values (1, 'twice', null, 'twice')
+insert into products values (11, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', 99, 'no category', null, 1, null, '{}', '{}', true, '2024-01-01')
