@@ -1,4 +1,4 @@
-.PHONY: dev test fmt lint postgresql drivers
+.PHONY: dev test consistency soak fmt lint postgresql drivers
 
 # A sharded, replicated PostgreSQL with the shop in it, behind the proxy: make dev ARGS="--rows 1000 --fresh"
 dev: postgresql
@@ -9,6 +9,13 @@ test: postgresql drivers
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo test
+
+# The long forms of two trials: 10,000 reads after writes behind late replicas; five minutes of faults.
+consistency: postgresql
+	PGWEIR_TRIALS=10000 cargo test --test consistency -- --nocapture
+
+soak: postgresql
+	PGWEIR_SOAK_SECONDS=300 cargo test --test faults soak -- --nocapture
 
 fmt:
 	cargo fmt

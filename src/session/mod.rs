@@ -3,6 +3,7 @@
 //! Knows what the client sent and where it goes; nothing of how a client is accepted or authenticated. Names down, rows
 //! up: plans go to `executor`, replies to the client's output.
 
+mod again;
 mod carried;
 mod carry;
 mod control;
@@ -74,6 +75,10 @@ pub struct Session {
     position: Position,
     known_pools: KnownPools,
     meter: Meter,
+    /// The unit at the front of the input is there for the second time.
+    again: Option<again::Again>,
+    /// So is the one being served.
+    retrying: Option<again::Again>,
 }
 
 /// A connection that stays with the session between transactions. It is in `Transaction::Open` while a block is.
@@ -114,6 +119,8 @@ impl Session {
             position: Position::default(),
             known_pools: KnownPools::default(),
             meter,
+            again: None,
+            retrying: None,
         };
         session.derive();
         session

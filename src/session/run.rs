@@ -61,6 +61,7 @@ impl Session {
             Unit::Unknown(kind) => Err(End::Refused(malformed(&format!("invalid frontend message type {kind}")))),
             unit => {
                 self.begin()?;
+                self.retrying = self.again.take();
                 let client_of = (!limit.is_zero()).then(|| Arc::clone(&self.client));
                 let span = statement_span();
                 // On the heap, so that an idle client does not carry the room for it.
@@ -209,15 +210,17 @@ impl Session {
                 let halted = Halted { why: Stopped::Refused(error), taken: false, left: 0 };
                 self.tell_extended(client, halted).await
             }
-            Ok(decided @ Decided { way: Way::One { .. }, .. }) => match self.carry_one(client, decided, steps).await? {
-                Ok(Carriage::Failed) if prepares => {
-                    skip_to_sync(client).await?;
-                    put_ready(&mut client.output, self.transaction.status());
-                    Ok(())
+            Ok(decided @ Decided { way: Way::One { .. }, .. }) => {
+                match self.carry_one(client, decided, steps, end).await? {
+                    Ok(Carriage::Failed) if prepares => {
+                        skip_to_sync(client).await?;
+                        put_ready(&mut client.output, self.transaction.status());
+                        Ok(())
+                    }
+                    Ok(_) => Ok(()),
+                    Err(halted) => self.tell_extended(client, halted).await,
                 }
-                Ok(_) => Ok(()),
-                Err(halted) => self.tell_extended(client, halted).await,
-            },
+            }
             Ok(decided) => {
                 let input = client.input.split_to(end).freeze();
                 self.serve_several_extended(client, decided, &steps, (&unit, &input)).await
@@ -261,7 +264,9 @@ impl Session {
 
     /// Relays the Query or FunctionCall at the front of the input.
     async fn relay_or_tell(&mut self, client: &mut Channel, decided: Decided, header: Header) -> Result<(), End> {
-        let Err(halted) = self.carry_one(client, decided, Steps::new()).await? else { return Ok(()) };
+        let Err(halted) = self.carry_one(client, decided, Steps::new(), header.length).await? else {
+            return Ok(());
+        };
         skip(client, halted.left).await?;
         if !halted.taken {
             drop_frame(client, header).await?;

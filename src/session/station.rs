@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::again::Budget;
 use super::planned::Plans;
 use super::prepared::Interner;
 use super::registry::Registry;
@@ -48,6 +49,7 @@ pub struct Shared {
     /// Turns `true` when nobody is let in any more.
     pub closing: watch::Receiver<bool>,
     pub(super) interner: Interner,
+    retries: Budget,
 }
 
 /// See [`Shared::learn`].
@@ -76,6 +78,8 @@ pub(super) struct Borrower<'a> {
     pub figures: &'a DatabaseFigures,
     /// Now, or a moment ago.
     pub begun: Instant,
+    /// The server that has just failed it: any other is better.
+    pub without: Option<ServerId>,
 }
 
 /// A connection that was lent, and where it leads.
@@ -144,6 +148,7 @@ impl Shared {
             figures: Figures::default(),
             closing,
             interner: Interner::default(),
+            retries: Budget::default(),
         }
     }
 
@@ -177,7 +182,10 @@ impl Shared {
         need: &Need<'_>,
         known: &mut KnownPools,
     ) -> Option<Borrowed> {
-        let Borrower { snapshot, user, worker, begun, .. } = *borrower;
+        let Borrower { snapshot, user, worker, begun, without, .. } = *borrower;
+        if without.is_some() {
+            return None;
+        }
         let Choice { server, role } = snapshot.fleet.choose(need, begun, &[]).ok()?;
         let pool = known.get(server, &snapshot.topology, |server| self.pool(server, user, snapshot));
         let connection = pool.lend_at_once(worker)?;
@@ -197,12 +205,22 @@ impl Shared {
         need: &Need<'_>,
         known: &mut KnownPools,
     ) -> Result<Borrowed, Error> {
-        let Borrower { snapshot, user, worker, figures, begun } = *borrower;
+        let Borrower { snapshot, user, worker, figures, begun, mut without } = *borrower;
         let Snapshot { topology, fleet, .. } = snapshot;
-        let mut tried = Vec::new();
+        let mut tried = Vec::from_iter(without);
+        let mut failed = None;
         loop {
             let now = if tried.is_empty() { begun } else { Instant::now() };
-            let (server, role) = choose(fleet, need, &tried, now).await?;
+            let (server, role) = match choose(fleet, need, &tried, now).await {
+                // There is no other.
+                Err(_) if tried.len() == 1 && without.take().is_some() => {
+                    tried.clear();
+                    continue;
+                }
+                // Why the last one could not be reached tells more than that nobody is left.
+                Err(error) => return Err(failed.unwrap_or(error)),
+                Ok(choice) => choice,
+            };
             let in_flight = fleet.begin(server);
             let pool = Arc::clone(known.get(server, topology, |server| self.pool(server, user, snapshot)));
             match pool.lend(worker).await {
@@ -215,6 +233,7 @@ impl Shared {
                         return Err(error);
                     }
                     figures.retried();
+                    failed = Some(error);
                 }
                 Err(error) => return Err(error),
             }
@@ -241,7 +260,7 @@ impl Shared {
         };
         let mut known = KnownPools::default();
         let figures = &*self.figures.of(worker, &snapshot.name, snapshot.database.shards.len());
-        let borrower = Borrower { snapshot, user, worker, figures, begun: Instant::now() };
+        let borrower = Borrower { snapshot, user, worker, figures, begun: Instant::now(), without: None };
         let borrowed = match self.lend(&borrower, &need, &mut known).await {
             Err(error) if error.sqlstate == SqlState::UNAVAILABLE => {
                 // A replica knows the same; the primary may be away.
@@ -268,6 +287,11 @@ impl Shared {
         let search_path = super::snapshot::search_path(&path, name);
         let epoch = snapshot.topology.epoch;
         Ok(Learned { reported: told.into_iter().collect(), search_path, epoch, pool, heard })
+    }
+
+    /// Within the budget of second attempts.
+    pub(super) fn may_try_again(&self) -> bool {
+        self.retries.spend(self.control.fleet().states().iter().map(|state| state.served()).sum())
     }
 
     pub(super) async fn begin_two_phase(&self, database: &str, home: ShardId) -> Result<Ticket, Error> {
