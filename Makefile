@@ -1,4 +1,4 @@
-.PHONY: dev test bench compose-test fmt lint postgresql poolers drivers
+.PHONY: dev test consistency soak bench compose-test fmt lint postgresql poolers drivers
 
 # A sharded, replicated PostgreSQL with the shop in it, behind the proxy: make dev ARGS="--rows 1000 --fresh"
 dev: postgresql
@@ -18,6 +18,13 @@ bench: postgresql poolers
 # The containers of docker-compose.yml: needs docker, compose and psql.
 compose-test:
 	python3 tests/compose.py
+
+# The long forms of two trials: 10,000 reads after writes behind late replicas; five minutes of faults.
+consistency: postgresql
+	PGWEIR_TRIALS=10000 cargo test --test consistency -- --nocapture
+
+soak: postgresql
+	PGWEIR_SOAK_SECONDS=300 cargo test --test faults soak -- --nocapture
 
 fmt:
 	cargo fmt

@@ -364,6 +364,32 @@ impl Connection {
         });
     }
 
+    /// Hears what the server said while nothing was asked of it. An error: it has ended the session.
+    pub fn overhear(&mut self) -> Result<(), Error> {
+        let mut gone = None;
+        while gone.is_none() {
+            match self.channel.poll_fill(&mut Context::from_waker(Waker::noop())) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) => gone = Some(std::io::ErrorKind::UnexpectedEof.into()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(cause)) => gone = Some(cause),
+            }
+        }
+        if self.owed.is_empty()
+            && let Some(header) = Header::whole(&self.channel.input)?
+            && header.kind == crate::wire::frame::server::ERROR
+        {
+            return Err(self.ended(&self.channel.input[Header::BYTES..header.length]));
+        }
+        gone.map_or(Ok(()), |cause| Err(self.lost(&cause)))
+    }
+
+    /// The server has ended the session, and said why.
+    pub fn ended(&self, body: &[u8]) -> Error {
+        let (server, lost) = (&self.server, self.lost(&std::io::ErrorKind::ConnectionAborted.into()));
+        Error { detail: Some(format!("{}:{}: {}", server.host, server.port, describe_failure(body))), ..lost }
+    }
+
     /// The connection broke.
     pub fn lost(&self, cause: &std::io::Error) -> Error {
         let server = &self.server;
@@ -451,6 +477,11 @@ pub fn describe_failure(body: &[u8]) -> String {
 /// Whether an ErrorResponse ends the server's session.
 pub fn is_fatal(body: &[u8]) -> bool {
     matches!(error_field(body, b'V'), Some("FATAL" | "PANIC"))
+}
+
+/// Whether a NoticeResponse is what a server process says when it is made to leave at once: no reply follows.
+pub fn is_last_word(body: &[u8]) -> bool {
+    error_field(body, b'R') == Some("quickdie")
 }
 
 impl Drop for Connection {

@@ -12,7 +12,9 @@ mod tls;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use connection::{CancelTarget, Connection, Reported, Settled, describe_failure, is_fatal, skip, statement_name};
+pub use connection::{
+    CancelTarget, Connection, Reported, Settled, describe_failure, is_fatal, is_last_word, skip, statement_name,
+};
 pub use login::{Login, read_parameter};
 pub use owed::{Cause, Event, Owed, Payee, Verdict};
 pub use pool::{Limits, Pool, Seen, Usage};

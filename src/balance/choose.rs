@@ -25,7 +25,7 @@ pub struct Need<'a> {
     pub shard: ShardId,
     pub access: Access,
     pub consistency: Consistency,
-    /// When the session's last write to the shard was acknowledged.
+    /// When the last write to the shard that must be seen was acknowledged: the session's own, or any session's.
     pub wrote: Option<Instant>,
     /// When the session's last read on a replica of the shard ended.
     pub read: Option<Instant>,
@@ -53,7 +53,7 @@ impl Fleet {
     pub fn choose(&self, need: &Need<'_>, now: Instant, exclude: &[ServerId]) -> Result<Choice, Unfit> {
         let servers = &need.database.shard(need.shard).servers;
         let free = || servers.iter().filter(|id| !exclude.contains(id)).map(|id| self.state(*id));
-        let strong = matches!(need.consistency, Consistency::Strong | Consistency::Global);
+        let strong = need.consistency == Consistency::Strong;
         let split = need.database.read_write_split;
         if need.access == Access::Primary || strong || split == ReadWriteSplit::PrimaryOnly {
             return primary(free()).ok_or_else(|| Unfit::Nobody(nobody(need, "primary")));
@@ -170,8 +170,10 @@ fn fitness(health: &Health, state: &ServerState, need: &Need<'_>, now: Instant) 
     if !has(need.wrote) {
         return Fitness::Late;
     }
-    // What another replica showed must be there too.
-    if need.last == Some(state.server.id) || has(need.read) { Fitness::Fit } else { Fitness::Late }
+    // What another replica showed must be there too, or this one before it was started again.
+    let kept =
+        need.last == Some(state.server.id) && health.up_since.is_some_and(|up| need.read.is_none_or(|read| read > up));
+    if kept || has(need.read) { Fitness::Fit } else { Fitness::Late }
 }
 
 fn is_primary(state: &ServerState) -> bool {

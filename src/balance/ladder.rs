@@ -54,12 +54,13 @@ pub struct Ladder {
 
 impl Ladder {
     pub fn add(&mut self, sample: Sample) {
-        if sample.timeline != self.timeline {
-            // Another history: positions of the old one say nothing about it.
+        let insert = sample.insert.below_page_header();
+        let went_back = self.rungs.back().is_some_and(|last| insert < last.insert || sample.flush < last.flush);
+        if sample.timeline != self.timeline || went_back {
+            // Another history, or one that lost its end in a crash: positions of the old one say nothing about it.
             self.rungs.clear();
             self.timeline = sample.timeline;
         }
-        let insert = sample.insert.below_page_header();
         let rung = Rung { first: sample.started, at: sample.started, insert, flush: sample.flush };
         match self.rungs.back_mut() {
             // Nothing was written since: the newest rung is simply newer.
@@ -67,25 +68,21 @@ impl Ladder {
             _ => self.rungs.push_back(rung),
         }
         if self.rungs.len() > MAX_RUNGS {
-            self.thin_out();
+            self.thin(sample.started);
         }
     }
 
-    /// Takes every other rung of the older half out: what is long ago need not be known as exactly.
-    fn thin_out(&mut self) {
-        let older = self.rungs.len() / 2;
-        let mut kept = VecDeque::with_capacity(self.rungs.len());
-        let mut lost: Option<Instant> = None;
-        for (index, mut rung) in self.rungs.drain(..).enumerate() {
-            if index % 2 == 1 && index < older {
-                lost = Some(rung.first);
-                continue;
-            }
-            // Whoever lacks the lost one is behind since then.
-            rung.first = lost.take().unwrap_or(rung.first);
-            kept.push_back(rung);
-        }
-        self.rungs = kept;
+    /// Leaves rungs out, the more the older they are: how late a replica is stays known within a share of it.
+    fn thin(&mut self, now: Instant) {
+        let newest = self.rungs.back().map(|rung| rung.at);
+        let mut kept: Option<Instant> = None;
+        self.rungs.retain(|rung| {
+            let age = now.saturating_duration_since(rung.at);
+            let apart = kept.is_none_or(|kept| rung.first.saturating_duration_since(kept) >= age / RUNGS_PER_AGE);
+            let keep = newest == Some(rung.at) || (apart && age < MAX_AGE);
+            kept = if keep { Some(rung.at) } else { kept };
+            keep
+        });
     }
 
     /// The newest rung at or below a replayed position, by insert positions.
@@ -98,23 +95,41 @@ impl Ladder {
         self.newest(|rung| rung.flush <= replayed)
     }
 
-    /// How far behind a replica is: in time since the first rung that it lacks, and in bytes.
+    /// How far behind a replica is: in time since the primary was where it is now, and in bytes.
     pub fn lag(&self, replayed: Lsn, now: Instant) -> (Option<Duration>, Option<u64>) {
         let Some(last) = self.rungs.back() else { return (None, None) };
-        let lacking = self.rungs.iter().find(|rung| rung.flush > replayed);
-        let time = lacking.map_or(Duration::ZERO, |rung| now.saturating_duration_since(rung.first));
+        let place = self.rungs.partition_point(|rung| rung.flush <= replayed);
+        let reached = place.checked_sub(1).and_then(|place| self.rungs.get(place));
+        let time = match (reached, self.rungs.get(place)) {
+            (_, None) => Duration::ZERO,
+            (None, Some(lacking)) => now.saturating_duration_since(lacking.first),
+            (Some(reached), Some(lacking)) if reached.flush == replayed => now.saturating_duration_since(lacking.first),
+            (Some(reached), Some(lacking)) => now.saturating_duration_since(between(reached, lacking, replayed)),
+        };
         (Some(time), Some(last.flush.0.saturating_sub(replayed.0)))
     }
 
+    /// Positions never go back from rung to rung.
     fn newest(&self, has: impl Fn(&Rung) -> bool) -> Option<Instant> {
-        self.rungs.iter().rev().find(|rung| has(rung)).map(|rung| rung.at)
+        let place = self.rungs.partition_point(has).checked_sub(1)?;
+        self.rungs.get(place).map(|rung| rung.at)
     }
+}
+
+/// When the primary was at a position between two rungs, as if it had written evenly.
+fn between(reached: &Rung, lacking: &Rung, position: Lsn) -> Instant {
+    let written = (lacking.flush.0 - reached.flush.0) as f64;
+    let share = (position.0 - reached.flush.0) as f64 / written;
+    reached.at + lacking.first.saturating_duration_since(reached.at).mul_f64(share)
 }
 
 const PAGE: u64 = 8192;
 /// The first page of a segment has the longest header.
 const LONG_HEADER: u64 = 40;
 const MAX_RUNGS: usize = 4096;
+/// Thinned, rungs are apart by this part of their age.
+const RUNGS_PER_AGE: u32 = 256;
+const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 
 #[cfg(test)]
 mod tests {
@@ -169,6 +184,39 @@ mod tests {
         assert!(late <= Duration::from_millis(11), "{late:?}");
         assert_eq!(ladder.caught_up(Lsn(8_192_099)), None);
         assert_eq!(ladder.caught_up(Lsn(8_192_100)), Some(start));
+    }
+
+    #[test]
+    fn a_replica_that_stopped_is_late_however_idle_the_primary_is_since() {
+        let (ladder, start) = ladder(&[(0, 100), (10, 200), (20, 200), (5000, 200)]);
+        let now = start + Duration::from_secs(6);
+        assert_eq!(ladder.lag(Lsn(8_192_150), now), (Some(Duration::from_millis(5995)), Some(50)));
+        assert_eq!(ladder.caught_up(Lsn(8_192_200)), Some(start + Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_long_history_is_kept_within_bounds() {
+        let millis = 60_000;
+        let rungs: Vec<(u64, u64)> = (0..millis).map(|millis| (millis, millis)).collect();
+        let (ladder, start) = ladder(&rungs);
+        assert!(ladder.rungs.len() <= MAX_RUNGS);
+        let now = start + Duration::from_millis(millis);
+        for behind in [5_u64, 500, 5_000, 59_000] {
+            let (lag, bytes) = ladder.lag(Lsn(8_192_000 + millis - behind), now);
+            let lag = u64::try_from(lag.unwrap().as_millis()).unwrap();
+            assert!((behind - 1..=behind).contains(&lag), "{lag} ms for {behind}");
+            assert_eq!(bytes, Some(behind - 1));
+        }
+    }
+
+    #[test]
+    fn a_primary_that_lost_its_end_in_a_crash_begins_anew() {
+        let (mut ladder, start) = ladder(&[(0, 100), (10, 200)]);
+        let position = Lsn(8_192_150);
+        let started = start + Duration::from_millis(20);
+        ladder.add(Sample { started, insert: position, flush: position, timeline: 1 });
+        assert_eq!(ladder.caught_up(Lsn(8_192_149)), None);
+        assert_eq!(ladder.caught_up(Lsn(8_192_250)), Some(started));
     }
 
     #[test]

@@ -45,16 +45,30 @@ pub struct ShardState {
     pub ladder: Mutex<Ladder>,
     /// A session's write is not known to be on a replica yet: the instant of the newest one.
     fresh: Mutex<Option<Instant>>,
+    /// When the newest write of any session was acknowledged; one for all names under which the data is known.
+    newest: Arc<Mutex<Option<Instant>>>,
+    leader: Mutex<Option<Leader>>,
     /// A replica has caught up with more.
     pub moved: Notify,
+    /// The ladder has a new rung: replicas are looked at now, so that the two are of one moment.
+    pub sampled: Notify,
     /// [`ShardState::fresh`] was set.
     pub wanted: Notify,
+}
+
+/// The primary that writes go to.
+struct Leader {
+    server: Arc<Server>,
+    timeline: u32,
+    seen: Instant,
 }
 
 #[derive(Clone, Debug)]
 pub struct Health {
     /// `None`: not known yet.
     pub up: Option<bool>,
+    /// Since when it has been up without a break: a replica that was restarted may show less than before.
+    pub up_since: Option<Instant>,
     pub role: Option<Role>,
     pub reason: Option<String>,
     /// Of a replica: the time of the newest rung that it has replayed, by insert and by flush positions.
@@ -83,7 +97,12 @@ impl Fleet {
         for server in &topology.servers {
             let key = (server.database.clone(), server.shard);
             let known = previous.and_then(|fleet| fleet.shards.get(&key)).cloned();
-            shards.entry(key).or_insert_with(|| known.unwrap_or_default());
+            let alias = topology.servers.iter().filter(|other| holds_the_same(other, server)).find_map(|other| {
+                shards.get(&(other.database.clone(), other.shard)).map(|state: &Arc<ShardState>| &state.newest)
+            });
+            let newest = alias.cloned().unwrap_or_default();
+            let made = || Arc::new(ShardState { newest, ..ShardState::default() });
+            shards.entry(key).or_insert_with(|| known.unwrap_or_else(made));
         }
         Self { servers: servers.collect(), shards, turn: AtomicU32::new(0) }
     }
@@ -124,6 +143,11 @@ impl Fleet {
     }
 }
 
+/// The same data, maybe under another name.
+fn holds_the_same(one: &Server, other: &Server) -> bool {
+    (&one.host, one.port, &one.database_name) == (&other.host, other.port, &other.database_name)
+}
+
 fn alike(one: &Server, other: &Server) -> bool {
     (&one.database, &one.host, one.port, &one.database_name)
         == (&other.database, &other.host, other.port, &other.database_name)
@@ -138,6 +162,7 @@ impl ServerState {
         };
         let health = Health {
             up: None,
+            up_since: None,
             role,
             reason: None,
             caught_up: None,
@@ -188,12 +213,35 @@ impl ShardState {
         self.ladder.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A session wrote at `now` and will want to read it from a replica.
-    pub fn want(&self, now: Instant) {
+    /// A session's write was acknowledged at `now`, and will be wanted from a replica.
+    pub fn wrote(&self, now: Instant) {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
         if fresh.replace(now).is_none() {
             self.wanted.notify_waiters();
         }
+    }
+
+    /// When the newest write of any session was acknowledged.
+    pub fn newest_write(&self) -> Option<Instant> {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A server that takes writes was seen. `Err`: it must get none, for this reason.
+    pub fn lead(&self, server: &Arc<Server>, timeline: u32, now: Instant) -> Result<(), String> {
+        let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = leader.as_ref().filter(|known| !alike(&known.server, server)) {
+            let Server { host, port, .. } = &*known.server;
+            if timeline < known.timeline {
+                let newest = known.timeline;
+                return Err(format!("on timeline {timeline}, while {host}:{port} went on to timeline {newest}"));
+            }
+            if timeline == known.timeline && now.saturating_duration_since(known.seen) < LEADER_AWAY {
+                return Err(format!("takes writes, as {host}:{port} does on the same timeline"));
+            }
+        }
+        *leader = Some(Leader { server: Arc::clone(server), timeline, seen: now });
+        Ok(())
     }
 
     /// Whether probes should hurry.
@@ -238,3 +286,5 @@ impl Drop for InFlight {
 }
 
 const DECAY: u64 = 16;
+/// A primary not seen for so long may be followed by another one on its timeline.
+const LEADER_AWAY: Duration = Duration::from_secs(3);

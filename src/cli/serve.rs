@@ -126,8 +126,13 @@ async fn run(
     }
     // Who is between transactions is told to leave; who is inside one may end it.
     shared.registry.end();
-    // Who is not done in time is cut off.
-    let _ = timeout(control.topology().process.shutdown_timeout, nobody_is_left(&frontend)).await;
+    let mut again = signal(SignalKind::terminate())?;
+    tokio::select! {
+        // Who is not done in time is cut off.
+        _ = timeout(control.topology().process.shutdown_timeout, nobody_is_left(&frontend)) => {}
+        // Whoever asks twice means it.
+        _ = again.recv() => {}
+    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use super::connect::{Client, Login, SqlError, connect};
 use super::effects;
+use super::primaries::Primaries;
 use crate::catalog::{Catalog, Column, Function, Relation, RelationKind, Volatility};
 
 /// One database's catalog, as last loaded.
@@ -66,13 +67,27 @@ impl CatalogCell {
 }
 
 /// Loads and watches until it is aborted. `epochs` numbers all catalogs of the process.
-pub(super) async fn watch(cell: Arc<CatalogCell>, login: Login, epochs: Arc<AtomicU64>) {
+pub(super) async fn watch(cell: Arc<CatalogCell>, primaries: Primaries, epochs: Arc<AtomicU64>) {
     let mut client: Option<Client> = None;
+    let mut home = None;
     let mut fingerprint = String::new();
     loop {
-        if let Err(cause) = look(&mut client, &login, &cell, &mut fingerprint, &epochs).await {
-            tracing::debug!(%cause, "catalog not loaded");
+        let now = primaries.home();
+        if home != now {
             client = None;
+            home = now;
+        }
+        if let Some(login) = &home {
+            let look = look(&mut client, login, &cell, &mut fingerprint, &epochs);
+            let failure = match timeout(DEADLINE, look).await {
+                Ok(Ok(())) => None,
+                Ok(Err(cause)) => Some(cause.to_string()),
+                Err(_) => Some("no answer".to_owned()),
+            };
+            if let Some(why) = failure {
+                tracing::debug!(why, "catalog not loaded");
+                client = None;
+            }
         }
         tokio::select! {
             () = sleep(INTERVAL) => {}
@@ -270,4 +285,6 @@ const FUNCTIONS: &str = "SELECT p.proname, n.nspname, \
 /// Of columns that are declared without one.
 const DEFAULT_COLLATION_OID: u32 = 100;
 const INTERVAL: Duration = Duration::from_millis(250);
+/// A server that hangs is left for another try.
+const DEADLINE: Duration = Duration::from_secs(10);
 const REFRESH_LIMIT: Duration = Duration::from_secs(2);

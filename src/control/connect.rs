@@ -10,7 +10,7 @@ use tokio_postgres::error::ErrorPosition;
 use tokio_postgres::{Config, NoTls, SimpleQueryMessage};
 
 /// Where and as whom to log in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
     pub host: String,
     pub port: u16,

@@ -7,6 +7,7 @@ pub mod connect;
 mod effects;
 pub mod migrate;
 mod outcomes;
+mod primaries;
 mod probe;
 mod recovery;
 mod schema;
@@ -26,8 +27,9 @@ pub use recovery::{InProgress, Ticket};
 use crate::balance::Fleet;
 use crate::cache::{Space, Spaces};
 use crate::error::Error;
-use crate::topology::{ConfiguredRole, Credential, Database, Server, ShardId, Topology};
+use crate::topology::{Credential, Database, Server, ShardId, Topology};
 use connect::Login;
+use primaries::Primaries;
 use schema::Schema;
 use spaces::{Learning, SpacesCell};
 
@@ -145,10 +147,9 @@ impl Control {
                 tasks.spawn(spaces::watch(self.learning(database, &known)));
             }
             databases.insert(database.name.clone(), known.clone());
-            let primaries = primaries(database, &topology);
-            let Some(home) = primaries.get(usize::from(database.home.0)).cloned() else { continue };
-            tasks.spawn(catalog::watch(known.catalog, home, Arc::clone(&self.epoch)));
-            if primaries.len() > 1 {
+            let primaries = Primaries::new(database, &topology, &fleet);
+            tasks.spawn(catalog::watch(known.catalog, primaries.clone(), Arc::clone(&self.epoch)));
+            if database.is_sharded() {
                 let (progress, retention) = (Arc::clone(&self.progress), topology.process.decision_retention);
                 tasks.spawn(async move {
                     known.schema.ensure(&primaries).await;
@@ -176,17 +177,6 @@ impl Control {
             epoch: Arc::clone(&self.epoch),
         }
     }
-}
-
-/// Of each shard, as far as they are configured.
-fn primaries(database: &Database, topology: &Topology) -> Vec<Login> {
-    let of_shard = database.shards.iter().filter_map(|shard| {
-        let servers = shard.servers.iter().map(|&id| topology.server(id));
-        let server =
-            servers.clone().find(|server| server.role == ConfiguredRole::Primary).or_else(|| servers.clone().next());
-        server.and_then(|server| login(server, topology))
-    });
-    of_shard.collect()
 }
 
 /// `[control]`, else the database's first user.

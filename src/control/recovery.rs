@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::connect::{Login, SqlError, connect};
+use super::primaries::Primaries;
 use crate::topology::ShardId;
 
 /// Writes over several shards that this process is carrying out.
@@ -52,18 +53,28 @@ impl Drop for Ticket {
     }
 }
 
-/// Looks after one database until it is aborted. `primaries`: of each shard, in order.
-pub(super) async fn watch(primaries: Vec<Login>, progress: Arc<InProgress>, retention: Duration) {
+/// Looks after one database until it is aborted.
+pub(super) async fn watch(primaries: Primaries, progress: Arc<InProgress>, retention: Duration) {
+    let mut pruned = Instant::now();
     loop {
         sleep(INTERVAL).await;
+        let Some(primaries) = primaries.all() else { continue };
         for login in &primaries {
-            if let Err(cause) = recover(login, &primaries, &progress).await {
-                tracing::debug!(%cause, "recovery of two-phase commits");
-            }
+            within_deadline("recovery of two-phase commits", recover(login, &primaries, &progress)).await;
         }
-        if let Err(cause) = prune(&primaries, retention).await {
-            tracing::debug!(%cause, "pruning of decisions");
+        if pruned.elapsed() > PRUNE_INTERVAL {
+            within_deadline("pruning of decisions", prune(&primaries, retention)).await;
+            pruned = Instant::now();
         }
+    }
+}
+
+/// A shard that is away or hangs must not keep the others waiting; its turn comes again.
+async fn within_deadline(what: &str, work: impl Future<Output = Result<(), SqlError>>) {
+    match timeout(DEADLINE, work).await {
+        Ok(Ok(())) => {}
+        Ok(Err(cause)) => tracing::debug!(%cause, what),
+        Err(_) => tracing::debug!(cause = "no answer", what),
     }
 }
 
@@ -122,4 +133,6 @@ const PREPARED: &str = "SELECT gid FROM pg_prepared_xacts WHERE database = curre
      AND gid LIKE 'pgweir:%' AND prepared < now() - interval '5 seconds'";
 const ALL_PREPARED: &str =
     "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND gid LIKE 'pgweir:%'";
-const INTERVAL: Duration = Duration::from_secs(5);
+const INTERVAL: Duration = Duration::from_secs(1);
+const PRUNE_INTERVAL: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(2);

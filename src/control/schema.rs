@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::connect::Login;
 use super::migrate::apply;
+use super::primaries::Primaries;
 use crate::error::{Error, SqlState};
 
 /// Whether schema `pgweir` is there, for those who wait for it.
@@ -29,11 +29,11 @@ impl Default for Schema {
 
 impl Schema {
     /// Makes it where it may, and tries again until it is there.
-    pub(super) async fn ensure(&self, primaries: &[Login]) {
-        while let Err(cause) = apply(primaries, &[]).await {
-            let state = State::Failed(cause.to_string());
+    pub(super) async fn ensure(&self, primaries: &Primaries) {
+        while let Err(why) = make(primaries).await {
+            let state = State::Failed(why.clone());
             if self.0.send_replace(state.clone()) != state {
-                tracing::warn!(%cause, "schema pgweir is not complete: writes over several shards are refused");
+                tracing::warn!(why, "schema pgweir is not complete: writes over several shards are refused");
             }
             sleep(PAUSE).await;
         }
@@ -57,5 +57,15 @@ impl Schema {
     }
 }
 
+async fn make(primaries: &Primaries) -> Result<(), String> {
+    let servers = primaries.all().ok_or("no password to log in with")?;
+    match timeout(DEADLINE, apply(&servers, &[])).await {
+        Ok(outcome) => outcome.map(drop).map_err(|cause| cause.to_string()),
+        Err(_) => Err(format!("no answer within {} s", DEADLINE.as_secs())),
+    }
+}
+
+/// A server that hangs is left for another try.
+const DEADLINE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(3);
 const WAIT: Duration = Duration::from_secs(5);

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf, BytesMut};
 
 use crate::backend::{Connection, Event, Verdict};
-use crate::error::{Error, SqlState};
+use crate::error::Error;
 use crate::wire::Channel;
 use crate::wire::frame::{Header, server};
 
@@ -206,6 +206,10 @@ impl Relay {
                 return Err(Broken::Server { error, midway: false });
             }
             (_, Event::Failed(_)) => unit.failed(body),
+            (_, Event::Nothing) if header.kind == server::NOTICE && crate::backend::is_last_word(body) => {
+                let error = fatal_of(connection, body);
+                return Err(Broken::Server { error, midway: false });
+            }
             (_, Event::CopyIn(true)) => {
                 self.complete = false;
                 unit.reopen();
@@ -279,10 +283,7 @@ fn told(unit: &mut dyn Unit, body: &[u8]) -> bool {
 
 /// A server's FATAL ends its connection, not the client's: it is told as an error of the statement.
 pub(super) fn fatal_of(connection: &Connection, body: &[u8]) -> Error {
-    let said = crate::backend::describe_failure(body);
-    let lost = connection.lost(&std::io::ErrorKind::ConnectionAborted.into());
-    let (server, message) = (&connection.server, lost.message);
-    Error::new(SqlState::CONNECTION_LOST, message).with_detail(format!("{}:{}: {said}", server.host, server.port))
+    connection.ended(body)
 }
 
 /// Each buffer of a relay holds about this much at most.

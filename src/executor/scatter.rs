@@ -202,6 +202,10 @@ pub(super) async fn next_reporting(
                     let error = fatal_of(input, &frame[Header::BYTES..]);
                     return Err(Broken::Server { error, midway: false });
                 }
+                _ if header.kind == server::NOTICE && crate::backend::is_last_word(&frame[Header::BYTES..]) => {
+                    let error = fatal_of(input, &frame[Header::BYTES..]);
+                    return Err(Broken::Server { error, midway: false });
+                }
                 _ if header.kind == server::NOTICE => client.output.extend_from_slice(&frame),
                 _ => return Ok((header.kind, frame.freeze())),
             }

@@ -115,6 +115,8 @@ impl Frontend {
                 }
             });
         }
+        // Nobody new comes. Those who are here are served until the process ends: they live on this runtime.
+        std::future::pending().await
     }
 
     /// Goes on with a client of another worker.

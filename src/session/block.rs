@@ -63,7 +63,7 @@ impl Session {
         match lost {
             None => Ok(open),
             Some(error) => {
-                self.lose(*open, true);
+                self.lose(*open, true, &[]);
                 Err(error.into())
             }
         }
@@ -161,7 +161,7 @@ impl Session {
     pub(super) fn break_off<T>(&mut self, open: Open, broken: Broken) -> Came<T> {
         match broken {
             Broken::Server { error, midway: false } => {
-                self.lose(open, true);
+                self.lose(open, true, &[]);
                 Ok(Err(error.into()))
             }
             Broken::Server { error, .. } | Broken::Refused(error) => {
@@ -232,7 +232,7 @@ impl Session {
                 return Err(Stopped::Server(body));
             }
             Err(error) => {
-                self.lose(*open, true);
+                self.lose(*open, true, &[]);
                 return Err(error.into());
             }
         }
@@ -327,7 +327,7 @@ impl Session {
         if open.lent.connection.status == Status::Idle {
             self.settle(open, &[end], false, true);
         } else {
-            self.lose(*open, false);
+            self.lose(*open, false, &[]);
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, SqlState};
 use crate::executor::{BUFFER_BYTES, Unit, move_front};
 use crate::topology::ShardId;
 use crate::wire::frame::{Header, client, malformed, put, put_text, server};
-use crate::wire::message::{put_bare, put_error, put_parse};
+use crate::wire::message::{error_field, put_bare, put_error, put_parse};
 use crate::wire::{Bind, Severity, Status};
 
 /// What one relay carries.
@@ -43,6 +43,8 @@ pub(super) struct Carried<'s> {
     /// Which unnamed statement the server has.
     unnamed: Option<u64>,
     pub failed: bool,
+    /// The server refused to write.
+    pub needs_primary: bool,
     /// ParameterStatus messages: name and value.
     pub heard: Vec<(String, String)>,
     /// Notifications are for this client.
@@ -71,6 +73,7 @@ impl<'s> Carried<'s> {
             leaves: false,
             unnamed: None,
             failed: false,
+            needs_primary: false,
             effects: Vec::new(),
         }
     }
@@ -445,6 +448,7 @@ impl Unit for Carried<'_> {
         // What comes before the Sync, the server would skip without an answer.
         self.skipping |= !self.complete;
         self.session.meter.failed(body);
+        self.needs_primary |= error_field(body, b'C') == Some(SqlState::READ_ONLY.0);
     }
 
     fn reopen(&mut self) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::time::Instant;
 
+use super::again::{Again, Kept};
 use super::carried::Carried;
 use super::decide::{Decided, Way, block_has_failed};
 use super::digest::{Steps, only_prepares};
@@ -19,7 +20,7 @@ use super::station::Borrower;
 use super::transaction::{Begun, Open, Transaction};
 use super::wishes::Wishes;
 use super::{Pin, Session, State};
-use crate::balance::Need;
+use crate::balance::{Need, ShardState};
 use crate::cache::Touched;
 use crate::control::Ticket;
 use crate::error::{Error, SqlState};
@@ -27,7 +28,7 @@ use crate::executor::{Broken, Decision, Ended, Request, relay, rows_of_each, sca
 use crate::figures::Route;
 use crate::plan::{Access, Part, Scatter, Spread};
 use crate::statement::Isolation;
-use crate::topology::{Database, Role, ShardId, User};
+use crate::topology::{Consistency, Database, Role, ServerId, ShardId, User};
 use crate::wire::frame::{Header, server};
 use crate::wire::message::put_error;
 use crate::wire::{Channel, Severity, Status};
@@ -65,15 +66,18 @@ impl From<Error> for Stopped {
 }
 
 impl Session {
-    /// Relays the unit at the front of the client's input over one connection.
+    /// Relays the unit of `length` bytes (as far as they are there) at the front of the client's input over one
+    /// connection.
     pub(super) async fn carry_one(
         &mut self,
         client: &mut Channel,
         decided: Decided,
         steps: Steps,
+        length: usize,
     ) -> Result<Result<Carriage, Halted>, End> {
         let Way::One { shard, access } = decided.way else { unreachable!("several shards are not relayed") };
-        let mut open = match self.take_connection(shard, access).await {
+        let may_repeat = self.may_repeat(access, length);
+        let mut open = match self.take_live_connection(shard, access, &decided.effects).await {
             Ok(open) => open,
             Err(why) => {
                 self.names.settle(Done::Some(0));
@@ -84,6 +88,7 @@ impl Session {
         client.output.extend_from_slice(&self.news.split());
         let before = open.lent.connection.status;
         let was_in_block = before != Status::Idle;
+        let kept = may_repeat.then(|| Kept::new(client, length));
         open.wrote |= access == Access::Write;
         let may_commit = !was_in_block || decided.effects.contains(&Effect::Commit);
         self.touch(&mut open.lent, &decided.touched, may_commit);
@@ -95,6 +100,7 @@ impl Session {
         carried.prepares = prepares;
         let outcome = relay(client, &mut open.lent.connection, &mut carried).await;
         let (failed, (taken, left), leaves) = (carried.failed, carried.taken(), carried.leaves);
+        let needs_primary = carried.needs_primary;
         let mut effects = decided.effects;
         effects.extend(carried.take_effects());
         if before == Status::Failed {
@@ -104,18 +110,12 @@ impl Session {
         open.forgot = carried.forgets;
         match outcome {
             Ok(()) => {
-                let done = match (failed, &open.lent.connection.owed) {
-                    (false, _) => Done::All,
-                    (true, owed) if owed.lost_unnamed() => Done::SomeAndLost(owed.names()),
-                    (true, owed) => Done::Some(owed.names()),
-                };
-                let ddl = open.wrote && effects.contains(&Effect::Ddl);
-                self.settle(open, &effects, failed, was_in_block);
-                self.names.settle(done);
-                if ddl {
-                    self.station.shared.catalog_changed(&self.snapshot.name).await;
-                    self.meter.answered();
+                if failed && needs_primary && self.try_primary(client, kept, open.lent.role) {
+                    self.names.settle(Done::Some(0));
+                    self.settle(open, &[], true, was_in_block);
+                    return Ok(Ok(Carriage::Done));
                 }
+                self.settle_answered(open, &effects, failed, was_in_block).await;
                 if leaves {
                     return Err(End::Left);
                 }
@@ -132,13 +132,50 @@ impl Session {
             Err(Broken::Server { .. }) if leaves => Err(End::Left),
             Err(Broken::Server { error, midway }) => {
                 self.names.settle(Done::Some(0));
-                self.lose(*open, was_in_block);
-                if midway {
-                    return Err(End::Refused(error));
+                let again = taken && self.try_without(client, kept, &open);
+                tracing::debug!(%error, detail = error.detail, taken, retrying = ?self.retrying, again, "server lost");
+                let error = describe_loss(error, open.wrote, &effects);
+                self.lose(*open, was_in_block, &effects);
+                match (again, midway) {
+                    (true, _) => Ok(Ok(Carriage::Done)),
+                    (false, true) => Err(End::Refused(error)),
+                    (false, false) => Ok(Err(Halted { why: Stopped::Refused(error), taken, left })),
                 }
-                Ok(Err(Halted { why: Stopped::Refused(error), taken, left }))
             }
         }
+    }
+
+    async fn settle_answered(&mut self, open: Box<Open>, effects: &[Effect], failed: bool, was_in_block: bool) {
+        let done = match (failed, &open.lent.connection.owed) {
+            (false, _) => Done::All,
+            (true, owed) if owed.lost_unnamed() => Done::SomeAndLost(owed.names()),
+            (true, owed) => Done::Some(owed.names()),
+        };
+        let ddl = open.wrote && effects.contains(&Effect::Ddl);
+        self.settle(open, effects, failed, was_in_block);
+        self.names.settle(done);
+        if ddl {
+            self.station.shared.catalog_changed(&self.snapshot.name).await;
+            self.meter.answered();
+        }
+    }
+
+    /// As [`Session::take_connection`]. An open block whose server has gone is found before anything is sent there:
+    /// nothing of it was committed.
+    async fn take_live_connection(
+        &mut self,
+        shard: ShardId,
+        access: Access,
+        effects: &[Effect],
+    ) -> Result<Box<Open>, Stopped> {
+        let mut open = self.take_connection(shard, access).await?;
+        if open.lent.connection.status != Status::Idle
+            && let Err(error) = open.lent.connection.overhear()
+        {
+            self.lose(*open, true, effects);
+            return Err(error.into());
+        }
+        Ok(open)
     }
 
     /// The connection of the open block or the pinned one, else one from the pool, with the session's settings and
@@ -188,15 +225,41 @@ impl Session {
                 None
             }
         };
-        let mut lent = match pinned {
-            Some(lent) => lent,
-            None => self.lend(shard, access).await?,
+        let lent = match pinned {
+            Some(mut lent) => match self.make_ready(&mut lent, begun).await {
+                Ok(()) => lent,
+                Err(stopped) => {
+                    lent.abandon();
+                    return Err(stopped);
+                }
+            },
+            None => self.lend_live(shard, access, begun).await?,
         };
-        if let Err(stopped) = self.make_ready(&mut lent, begun).await {
-            lent.abandon();
-            return Err(stopped);
-        }
         Ok(lent)
+    }
+
+    /// A connection that was found to be dead before anything of the unit was sent is replaced by another.
+    async fn lend_live(&mut self, shard: ShardId, access: Access, begun: Option<&Begun>) -> Result<Lent, Stopped> {
+        let mut without = match self.retrying {
+            Some(Again::Without(server)) => Some(server),
+            _ => None,
+        };
+        for last in [false, true] {
+            let mut lent = self.lend(shard, access, without).await?;
+            match self.make_ready(&mut lent, begun).await {
+                Ok(()) => return Ok(lent),
+                Err(Stopped::Refused(error)) if error.sqlstate == SqlState::CONNECTION_LOST && !last => {
+                    without = Some(lent.server);
+                    self.snapshot.fleet.suspect(&lent.connection.server);
+                    lent.abandon();
+                }
+                Err(stopped) => {
+                    lent.abandon();
+                    return Err(stopped);
+                }
+            }
+        }
+        unreachable!("the last attempt returns")
     }
 
     async fn make_ready(&mut self, lent: &mut Lent, begun: Option<&Begun>) -> Result<(), Stopped> {
@@ -212,6 +275,10 @@ impl Session {
             let texts: Vec<&str> = begun.texts.iter().map(String::as_str).collect();
             lent.connection.run_all(&texts, &mut report).await?.map_err(Stopped::Server)?;
         }
+        if !lent.connection.channel.input.is_empty() {
+            // Behind the last answer came the server's last word.
+            lent.connection.overhear()?;
+        }
         // Of what was set and set again, the last value counts.
         for (index, (name, value)) in news.iter().enumerate() {
             if news[index + 1..].iter().all(|(later, _)| later != name) {
@@ -223,12 +290,21 @@ impl Session {
     }
 
     /// A connection to a server that may serve; a cancel request ends the wait.
-    pub(super) async fn lend(&mut self, shard: ShardId, access: Access) -> Result<Lent, Error> {
+    async fn lend(&mut self, shard: ShardId, access: Access, without: Option<ServerId>) -> Result<Lent, Error> {
         let need = need(&self.wishes, &self.user, &self.position, (&self.snapshot.database, shard, access));
+        let newest = match need.consistency {
+            Consistency::Global => self.shard_state(shard).and_then(|state| state.newest_write()),
+            _ => None,
+        };
+        let access = match self.retrying {
+            Some(Again::OnPrimary) => crate::balance::Access::Primary,
+            _ => need.access,
+        };
+        let need = Need { access, wrote: need.wrote.max(newest), ..need };
         let shared = &self.station.shared;
         let (figures, begun) = (&*self.meter.figures, self.meter.lately());
         let (snapshot, worker) = (&self.snapshot, self.station.worker);
-        let borrower = Borrower { snapshot, user: &self.user, worker, figures, begun };
+        let borrower = Borrower { snapshot, user: &self.user, worker, figures, begun, without };
         if let Some(borrowed) = shared.lend_at_once(&borrower, &need, &mut self.known_pools) {
             self.meter.waited(Duration::ZERO);
             return Ok(Lent::new(borrowed, shard, &self.client));
@@ -293,9 +369,13 @@ impl Session {
     pub(super) fn note_write(&mut self, shard: ShardId, now: Instant) {
         self.position.wrote(shard, now);
         // Probes look out for the replica that has it.
-        if let Some(state) = self.snapshot.fleet.shard(&self.snapshot.name, shard) {
-            state.want(now);
+        if let Some(state) = self.shard_state(shard) {
+            state.wrote(now);
         }
+    }
+
+    fn shard_state(&self, shard: ShardId) -> Option<&Arc<ShardState>> {
+        self.snapshot.fleet.shard(&self.snapshot.name, shard)
     }
 
     /// What was reported and not set by this session, the server's configuration has changed.
@@ -383,12 +463,15 @@ impl Session {
         }
     }
 
-    /// The server is gone: a block cannot go on.
-    pub(super) fn lose(&mut self, open: Open, was_in_block: bool) {
+    /// The server is gone: a block cannot go on, and is over where the unit was to end it.
+    pub(super) fn lose(&mut self, mut open: Open, was_in_block: bool, effects: &[Effect]) {
+        // It may have been committed.
+        let wrote: Vec<ShardId> = open.parts().filter(|part| part.2).map(|(_, shard, _)| shard).collect();
+        wrote.into_iter().for_each(|shard| self.note_write(shard, Instant::now()));
         self.snapshot.fleet.suspect(&open.lent.connection.server);
         open.abandon();
         self.client.pin(None);
-        if was_in_block {
+        if was_in_block && !effects.iter().any(|effect| matches!(effect, Effect::Commit | Effect::Rollback)) {
             self.transaction = Transaction::Failed(None);
         }
         self.local_variant = 0;
@@ -418,19 +501,31 @@ impl Session {
         if !matches!(self.transaction, Transaction::Idle) {
             return self.scatter_in_block(client, plan, access, request).await;
         }
-        let mut lents = match self.lend_all(&plan.parts, access).await {
-            Ok(lents) => lents,
-            Err(stopped) => return Ok(Err(stopped)),
-        };
-        client.output.extend_from_slice(&self.news.split());
-        for (lent, part) in lents.iter_mut().zip(&plan.parts) {
-            request.put(&mut lent.connection, part, plan.merge.hidden, rows_of_each(&plan.merge, request.rows()));
+        loop {
+            let mut lents = match self.lend_all(&plan.parts, access).await {
+                Ok(lents) => lents,
+                Err(stopped) => return Ok(Err(stopped)),
+            };
+            client.output.extend_from_slice(&self.news.split());
+            let answer = client.put_so_far();
+            let rows = rows_of_each(&plan.merge, request.rows());
+            for (lent, part) in lents.iter_mut().zip(&plan.parts) {
+                request.put(&mut lent.connection, part, plan.merge.hidden, rows);
+            }
+            self.record(client, &lents);
+            let limit = self.snapshot.topology.process.merge_limit;
+            let mut inputs: Vec<_> = lents.iter_mut().map(|lent| &mut *lent.connection).collect();
+            let ended = scatter(client, &mut inputs, &plan.merge, request, limit).await;
+            if access == Access::Write {
+                self.note_writes(&plan.parts);
+            }
+            let lost = lents.iter().find(|lent| !lent.connection.owed.is_empty()).map(|lent| lent.server);
+            let is_lost = matches!(ended, Err(Broken::Server { .. }));
+            let outcome = self.settle_all(lents, ended);
+            if !(is_lost && self.try_scatter_again(client, access, (answer, lost))) {
+                return outcome;
+            }
         }
-        self.record(client, &lents);
-        let limit = self.snapshot.topology.process.merge_limit;
-        let mut inputs: Vec<_> = lents.iter_mut().map(|lent| &mut *lent.connection).collect();
-        let ended = scatter(client, &mut inputs, &plan.merge, request, limit).await;
-        self.settle_all(lents, ended)
     }
 
     /// A write on several shards, all or none.
@@ -467,9 +562,13 @@ impl Session {
             lents.iter_mut().for_each(|lent| lent.end_writes(false));
         }
         drop(ticket);
-        let now = Instant::now();
-        plan.parts.iter().for_each(|part| self.note_write(part.shard, now));
+        self.note_writes(&plan.parts);
         self.settle_all(lents, ended)
+    }
+
+    fn note_writes(&mut self, parts: &[Part]) {
+        let now = Instant::now();
+        parts.iter().for_each(|part| self.note_write(part.shard, now));
     }
 
     /// A name for a write that takes two phases; waits until what decides it is there.
@@ -485,12 +584,7 @@ impl Session {
     async fn lend_all(&mut self, parts: &[Part], access: Access) -> Result<Vec<Lent>, Stopped> {
         let mut lents = Vec::with_capacity(parts.len());
         for part in parts {
-            let mut lent = self.lend(part.shard, access).await?;
-            if let Err(stopped) = self.make_ready(&mut lent, None).await {
-                lent.abandon();
-                return Err(stopped);
-            }
-            lents.push(lent);
+            lents.push(self.lend_ready(part.shard, access, None).await?);
         }
         Ok(lents)
     }
@@ -501,8 +595,15 @@ impl Session {
             if lent.role == Role::Replica {
                 self.position.read_replica(lent.shard, lent.server, now);
             }
+            if lent.connection.owed.is_empty() {
+                lent.give_back();
+                continue;
+            }
             // What still runs there is of no use to anybody.
-            if lent.connection.owed.is_empty() { lent.give_back() } else { lent.abandon() }
+            if matches!(ended, Err(Broken::Server { .. })) {
+                self.snapshot.fleet.suspect(&lent.connection.server);
+            }
+            lent.abandon();
         }
         match ended {
             Ok(Ended::Done) => Ok(Ok(())),
@@ -559,6 +660,20 @@ pub(super) fn need<'a>(
         wrote: floor.write,
         read: floor.replica_read.map(|(read, _)| read),
         last: floor.replica_read.map(|(_, server)| server),
+    }
+}
+
+/// What the client is told when a server was lost: what may have happened to what was written.
+fn describe_loss(error: Error, wrote: bool, effects: &[Effect]) -> Error {
+    if wrote && effects.contains(&Effect::Commit) {
+        let message = "the server was lost while committing; whether the transaction is committed is not known";
+        return Error::new(SqlState::OUTCOME_UNKNOWN, message)
+            .with_detail(error.detail.unwrap_or(error.message))
+            .with_hint("Look for its rows before trying again.");
+    }
+    match wrote {
+        true => error.with_hint("Outside of a transaction block, the statement may have taken effect."),
+        false => error,
     }
 }
 

@@ -52,7 +52,7 @@ impl Session {
             return self.serve_steps(client, steps, &unit.frames, &input).await;
         }
         let carried = match decided {
-            Ok(decided) => self.carry_one(client, decided, steps).await?,
+            Ok(decided) => self.carry_one(client, decided, steps, end).await?,
             Err(error) => {
                 self.names.settle(Done::Some(0));
                 let why = match steps.iter().find_map(of_statement) {

@@ -3,6 +3,7 @@
 //! Knows what the client sent and where it goes; nothing of how a client is accepted or authenticated. Names down, rows
 //! up: plans go to `executor`, replies to the client's output.
 
+mod again;
 mod block;
 mod cached;
 mod carried;
@@ -89,6 +90,10 @@ pub struct Session {
     /// Transactions read one snapshot unless they say otherwise.
     one_snapshot: bool,
     meter: Meter,
+    /// The unit at the front of the input is there for the second time.
+    again: Option<again::Again>,
+    /// So is the one being served.
+    retrying: Option<again::Again>,
 }
 
 /// A connection that stays with the session between transactions. It is in `Transaction::Open` while a block is.
@@ -136,6 +141,8 @@ impl Session {
             filling: None,
             one_snapshot: welcome.one_snapshot,
             meter,
+            again: None,
+            retrying: None,
         };
         session.derive();
         session

@@ -389,7 +389,7 @@ impl Session {
             }
             Err(broken) if was_in_block => self.break_off(*open, broken),
             Err(Broken::Server { error, midway: false }) => {
-                self.lose(*open, false);
+                self.lose(*open, false, &[]);
                 Ok(Err(error.into()))
             }
             Err(broken) => {

@@ -64,6 +64,7 @@ impl Session {
             Unit::Unknown(kind) => Err(End::Refused(malformed(&format!("invalid frontend message type {kind}")))),
             unit => {
                 self.begin()?;
+                self.retrying = self.again.take();
                 let client_of = (!limit.is_zero()).then(|| Arc::clone(&self.client));
                 let span = statement_span();
                 // On the heap, so that an idle client does not carry the room for it.
@@ -298,7 +299,9 @@ impl Session {
 
     /// Relays the Query or FunctionCall at the front of the input.
     async fn relay_or_tell(&mut self, client: &mut Channel, decided: Decided, header: Header) -> Result<(), End> {
-        let Err(halted) = self.carry_one(client, decided, Steps::new()).await? else { return Ok(()) };
+        let Err(halted) = self.carry_one(client, decided, Steps::new(), header.length).await? else {
+            return Ok(());
+        };
         skip(client, halted.left).await?;
         if !halted.taken {
             drop_frame(client, header).await?;

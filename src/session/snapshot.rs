@@ -23,6 +23,13 @@ pub struct Snapshot {
     pub name: Arc<str>,
 }
 
+impl Snapshot {
+    /// A read may find more than one server that can answer it.
+    pub(super) fn has_replicas(&self) -> bool {
+        self.database.shards.iter().any(|shard| shard.servers.len() > 1)
+    }
+}
+
 /// Schemas of a `search_path` value as SET takes it: names and texts, separated by commas.
 pub(super) fn search_path(value: &str, user: &str) -> Arc<[String]> {
     let mut path = names(value);

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::again::Budget;
 use super::planned::Plans;
 use super::prepared::Interner;
 use super::registry::Registry;
@@ -52,6 +53,7 @@ pub struct Shared {
     pub(super) interner: Interner,
     /// Of answers; nothing where none is kept.
     cache: ArcSwapOption<Cache>,
+    retries: Budget,
 }
 
 /// See [`Shared::learn`].
@@ -82,6 +84,8 @@ pub(super) struct Borrower<'a> {
     pub figures: &'a DatabaseFigures,
     /// Now, or a moment ago.
     pub begun: Instant,
+    /// The server that has just failed it: any other is better.
+    pub without: Option<ServerId>,
 }
 
 /// A connection that was lent, and where it leads.
@@ -152,6 +156,7 @@ impl Shared {
             figures: Figures::default(),
             closing,
             interner: Interner::default(),
+            retries: Budget::default(),
         }
     }
 
@@ -202,7 +207,10 @@ impl Shared {
         need: &Need<'_>,
         known: &mut KnownPools,
     ) -> Option<Borrowed> {
-        let Borrower { snapshot, user, worker, begun, .. } = *borrower;
+        let Borrower { snapshot, user, worker, begun, without, .. } = *borrower;
+        if without.is_some() {
+            return None;
+        }
         let choice = snapshot.fleet.choose(need, begun, &[]).ok()?;
         let pool = known.get(choice.server, &snapshot.topology, |server| self.pool(server, user, snapshot));
         let connection = pool.lend_at_once(worker)?;
@@ -222,12 +230,22 @@ impl Shared {
         need: &Need<'_>,
         known: &mut KnownPools,
     ) -> Result<Borrowed, Error> {
-        let Borrower { snapshot, user, worker, figures, begun } = *borrower;
+        let Borrower { snapshot, user, worker, figures, begun, mut without } = *borrower;
         let Snapshot { topology, fleet, .. } = snapshot;
-        let mut tried = Vec::new();
+        let mut tried = Vec::from_iter(without);
+        let mut failed = None;
         loop {
             let now = if tried.is_empty() { begun } else { Instant::now() };
-            let choice = choose(fleet, need, &tried, now).await?;
+            let choice = match choose(fleet, need, &tried, now).await {
+                // There is no other.
+                Err(_) if tried.len() == 1 && without.take().is_some() => {
+                    tried.clear();
+                    continue;
+                }
+                // Why the last one could not be reached tells more than that nobody is left.
+                Err(error) => return Err(failed.unwrap_or(error)),
+                Ok(choice) => choice,
+            };
             let server = choice.server;
             let in_flight = fleet.begin(server);
             let pool = Arc::clone(known.get(server, topology, |server| self.pool(server, user, snapshot)));
@@ -241,6 +259,7 @@ impl Shared {
                         return Err(error);
                     }
                     figures.retried();
+                    failed = Some(error);
                 }
                 Err(error) => return Err(error),
             }
@@ -267,7 +286,7 @@ impl Shared {
         };
         let mut known = KnownPools::default();
         let figures = &*self.figures.of(worker, &snapshot.name, snapshot.database.shards.len());
-        let borrower = Borrower { snapshot, user, worker, figures, begun: Instant::now() };
+        let borrower = Borrower { snapshot, user, worker, figures, begun: Instant::now(), without: None };
         let borrowed = match self.lend(&borrower, &need, &mut known).await {
             Err(error) if error.sqlstate == SqlState::UNAVAILABLE => {
                 // A replica knows the same; the primary may be away.
@@ -296,6 +315,11 @@ impl Shared {
         let search_path = super::snapshot::search_path(&path, name);
         let epoch = snapshot.topology.epoch;
         Ok(Learned { reported: told.into_iter().collect(), search_path, one_snapshot, epoch, pool, heard })
+    }
+
+    /// Within the budget of second attempts.
+    pub(super) fn may_try_again(&self) -> bool {
+        self.retries.spend(self.control.fleet().states().iter().map(|state| state.served()).sum())
     }
 
     pub(super) async fn begin_two_phase(&self, database: &str, home: ShardId) -> Result<Ticket, Error> {

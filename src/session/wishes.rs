@@ -132,8 +132,9 @@ impl Wish {
                     None => None,
                     Some("eventual") => Some(Consistency::Eventual),
                     Some("session") => Some(Consistency::Session),
+                    Some("global") => Some(Consistency::Global),
                     Some("strong") => Some(Consistency::Strong),
-                    Some(_) => return Err(bad().with_hint("eventual, session or strong.")),
+                    Some(_) => return Err(bad().with_hint("eventual, session, global or strong.")),
                 };
             }
             "pgweir.cache" => {

@@ -128,6 +128,22 @@ impl Channel {
         }
     }
 
+    /// Bytes put into `output` so far: what is put there now begins at this place.
+    pub fn put_so_far(&self) -> u64 {
+        self.traffic.1 + self.output.len() as u64
+    }
+
+    /// Nothing of what was put since that place was written.
+    pub fn can_take_back(&self, place: u64) -> bool {
+        self.traffic.1 <= place
+    }
+
+    /// Forgets what was put since that place, as far as it was not written.
+    pub fn take_back(&mut self, place: u64) {
+        let left = usize::try_from(place.saturating_sub(self.traffic.1)).unwrap_or(usize::MAX);
+        self.output.truncate(left);
+    }
+
     pub async fn fill(&mut self) -> io::Result<usize> {
         std::future::poll_fn(|cx| self.poll_fill(cx)).await
     }

@@ -204,6 +204,11 @@ impl Proxy {
         self.child.wait().unwrap()
     }
 
+    /// The end of a proxy that was told to end.
+    pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
+        self.child.wait().unwrap()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
     }

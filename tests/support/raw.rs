@@ -111,6 +111,11 @@ impl Raw {
         Some((header[0], length as usize - 4))
     }
 
+    /// Gone at once, by a reset: what was on its way is lost.
+    pub(crate) fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
     pub(crate) fn input(&mut self) -> &mut impl Read {
         &mut self.input
     }
@@ -310,4 +315,4 @@ fn row(body: &[u8]) -> String {
 }
 
 pub(crate) const PROTOCOL_3_0: u32 = 3 << 16;
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,141 @@
+//! Second attempts: a proven read whose server failed before the client had a byte of its answer.
+//!
+//! The unit is put back in front of the client's input, and is served as if it had just come.
+
+use std::sync::{Mutex, PoisonError};
+
+use bytes::BytesMut;
+
+use super::Session;
+use super::transaction::{Open, Transaction};
+use crate::plan::Access;
+use crate::topology::{Role, ServerId};
+use crate::wire::Channel;
+
+/// A unit that may be served once more.
+pub(super) struct Kept {
+    unit: Box<[u8]>,
+    /// Where its answer begins in all that the client was ever sent.
+    answer: u64,
+}
+
+/// What the second attempt must not do as the first did.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Again {
+    Without(ServerId),
+    /// The replica says that it is no read.
+    OnPrimary,
+}
+
+/// How many second attempts there may be, for all sessions together: when everything fails, none is to double the load.
+#[derive(Default)]
+pub(super) struct Budget(Mutex<Account>);
+
+struct Account {
+    left: f64,
+    /// Statements served when the account was last looked at.
+    served: u64,
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Self { left: BURST, served: 0 }
+    }
+}
+
+impl Budget {
+    /// Spends one, if there is one. `served`: statements served so far.
+    pub(super) fn spend(&self, served: u64) -> bool {
+        let mut account = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Counters begin anew for servers that a reload brought.
+        let since = served.saturating_sub(account.served);
+        account.served = served;
+        account.left = (account.left + since as f64 * SHARE).min(BURST);
+        let there = account.left >= 1.0;
+        account.left -= f64::from(u8::from(there));
+        there
+    }
+}
+
+impl Kept {
+    /// Of the unit of `length` bytes at the front of the input.
+    pub(super) fn new(client: &Channel, length: usize) -> Self {
+        Self { unit: Box::from(&client.input[..length]), answer: client.put_so_far() }
+    }
+}
+
+impl Session {
+    /// Whether a unit, as the session stands, may be served once more.
+    pub(super) fn may_repeat(&self, access: Access, length: usize) -> bool {
+        let fits = matches!(access, Access::Read | Access::ReplicaOnly) && length <= MOST_KEPT;
+        let free = matches!(self.transaction, Transaction::Idle) && self.pin.is_none() && self.retrying.is_none();
+        fits && free && self.snapshot.has_replicas()
+    }
+
+    /// The unit's server is lost.
+    pub(super) fn try_without(&mut self, client: &mut Channel, kept: Option<Kept>, open: &Open) -> bool {
+        let again = Again::Without(open.lent.server);
+        open.heard.is_empty() && self.begin_again(client, kept, again)
+    }
+
+    /// Whether the unit is served anew on the primary, because a replica found that it writes.
+    pub(super) fn try_primary(&mut self, client: &mut Channel, kept: Option<Kept>, role: Role) -> bool {
+        role == Role::Replica && self.begin_again(client, kept, Again::OnPrimary)
+    }
+
+    /// Whether a read of several shards is carried out anew; `answer` is where the first one's began.
+    pub(super) fn try_scatter_again(
+        &mut self,
+        client: &mut Channel,
+        access: Access,
+        (answer, lost): (u64, Option<ServerId>),
+    ) -> bool {
+        let reads = matches!(access, Access::Read | Access::ReplicaOnly) && self.retrying.is_none();
+        let (Some(lost), true) = (lost, reads && client.can_take_back(answer)) else { return false };
+        if !self.station.shared.may_try_again() {
+            return false;
+        }
+        client.take_back(answer);
+        self.retrying = Some(Again::Without(lost));
+        true
+    }
+
+    /// `true`: the unit is at the front of the input again, its answer forgotten.
+    fn begin_again(&mut self, client: &mut Channel, kept: Option<Kept>, again: Again) -> bool {
+        let Some(kept) = kept else { return false };
+        if !client.can_take_back(kept.answer) || !self.station.shared.may_try_again() {
+            return false;
+        }
+        client.take_back(kept.answer);
+        let mut input = BytesMut::with_capacity(kept.unit.len() + client.input.len());
+        input.extend_from_slice(&kept.unit);
+        input.extend_from_slice(&client.input);
+        client.input = input;
+        self.again = Some(again);
+        true
+    }
+}
+
+/// Longer units are not kept.
+const MOST_KEPT: usize = 16 * 1024;
+/// Of all statements served.
+const SHARE: f64 = 0.1;
+/// As many as are in flight on a server that dies, and some more.
+const BURST: f64 = 500.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn second_attempts_are_a_share_of_what_is_served() {
+        let budget = Budget::default();
+        let spent = |budget: &Budget, served| (0..1000).filter(|_| budget.spend(served)).count();
+        assert_eq!(spent(&budget, 0), 500);
+        assert_eq!(spent(&budget, 100), 10);
+        assert_eq!(spent(&budget, 100), 0);
+        assert_eq!(spent(&budget, 1_000_000), 500);
+        assert_eq!(spent(&budget, 0), 0, "counters that begin anew");
+        assert_eq!(spent(&budget, 20), 2);
+    }
+}
