@@ -29,7 +29,7 @@ use crate::figures::Route;
 use crate::plan::{Access, Part};
 use crate::statement::{Kind, TransactionControl};
 use crate::topology::ShardId;
-use crate::wire::frame::{Header, client, malformed, put, server};
+use crate::wire::frame::{Header, client, put, server};
 use crate::wire::message::{put_bare, put_command_complete, put_ready, put_warning};
 use crate::wire::{Bind, Channel, Status};
 
@@ -53,8 +53,10 @@ impl Session {
         };
         loop {
             let Some((step, body)) = pipeline.steps.pop_front() else {
-                self.read_step(client, &mut pipeline).await?;
-                continue;
+                match self.read_step(client, &mut pipeline).await? {
+                    Some(query) => return self.end_by_query(client, &pipeline, query).await,
+                    None => continue,
+                }
             };
             if pipeline.skipping && !matches!(step, Step::Sync) {
                 continue;
@@ -83,8 +85,8 @@ impl Session {
         }
     }
 
-    /// Sends what is due and waits for the next message.
-    async fn read_step(&mut self, client: &mut Channel, pipeline: &mut Pipeline) -> Result<(), End> {
+    /// Sends what is due and waits for the next message. One that is not of the extended protocol stays where it is.
+    async fn read_step(&mut self, client: &mut Channel, pipeline: &mut Pipeline) -> Result<Option<Header>, End> {
         client.flush().await.map_err(End::Gone)?;
         let header = loop {
             match Header::read(&client.input).map_err(End::Refused)? {
@@ -95,11 +97,11 @@ impl Session {
         let skipped = pipeline.skipping && header.kind != client::SYNC;
         match header.kind {
             client::TERMINATE => return Err(End::Left),
-            client::QUERY | client::FUNCTION_CALL => {
-                return Err(End::Refused(malformed("a Query before the Sync of what precedes it")));
+            _ if skipped => return drop_frame(client, header).await.map(|()| None),
+            client::QUERY | client::FUNCTION_CALL => return Ok(Some(header)),
+            client::COPY_DATA | client::COPY_DONE | client::COPY_FAIL => {
+                return drop_frame(client, header).await.map(|()| None);
             }
-            _ if skipped => return drop_frame(client, header).await,
-            client::COPY_DATA | client::COPY_DONE | client::COPY_FAIL => return drop_frame(client, header).await,
             _ => {}
         }
         if header.length > client.input.len() {
@@ -109,11 +111,34 @@ impl Session {
             let hint = "Send the long value in a statement of its own, by COPY or in parts.";
             let error = Error::new(SqlState::TOO_LARGE, message).with_hint(hint);
             pipeline.steps.push_back((Step::Refused(Box::new(error)), Bytes::new()));
-            return Ok(());
+            return Ok(None);
         }
         let body = client.input.split_to(header.length).freeze().slice(Header::BYTES..);
         let step = self.digest(header.kind, &body);
         pipeline.steps.push_back((step, body));
+        Ok(None)
+    }
+
+    /// A Query ends what came before it as a Sync does, and is in the same transaction: of which nothing may depend on
+    /// it that is not its own.
+    async fn end_by_query(&mut self, client: &mut Channel, pipeline: &Pipeline, query: Header) -> Result<(), End> {
+        let came = match &self.transaction {
+            Transaction::Open(open) if pipeline.implicit && open.has_written() => {
+                let hint = "Send a Sync before the Query.";
+                Ok(Err(Error::unsupported("a Query in the transaction of a pipeline that wrote", hint).into()))
+            }
+            _ => self.end_pipeline(client, pipeline).await,
+        };
+        self.names.settle(Done::All);
+        let Err(stopped) = came? else { return Ok(()) };
+        self.put_stopped(&mut client.output, &stopped);
+        if pipeline.implicit
+            && let Err(stopped) = self.end_pipeline(client, pipeline).await?
+        {
+            self.put_stopped(&mut client.output, &stopped);
+        }
+        drop_frame(client, query).await?;
+        put_ready(&mut client.output, self.transaction.status());
         Ok(())
     }
 

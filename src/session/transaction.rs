@@ -130,6 +130,10 @@ impl Open {
             || self.others.iter().any(|other| other.wrote && other.lent.shard != shard)
     }
 
+    pub(super) fn has_written(&self) -> bool {
+        self.wrote || self.others.iter().any(|other| other.wrote)
+    }
+
     /// A block begins, unless one is under way.
     pub(super) fn begin(&mut self, begun: &Begun) {
         if self.begun.as_ref().is_none_or(|known| known.texts.len() <= 1) {
