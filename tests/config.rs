@@ -437,13 +437,14 @@ async fn min_pool_size_fills_pools_before_anybody_comes() {
     let config = format!("server_idle_timeout = \"1ms\"\n{config}");
     let proxy = tokio::task::spawn_blocking(move || Proxy::start(&config)).await.unwrap();
     let console = client(proxy.port, "pgweir").await;
-    let servers = cluster().servers().count();
-    loop {
-        let pools = shown(&console, "pools", "sv_idle").await;
-        if pools.len() == servers && pools.iter().all(|idle| idle == "2") {
-            break;
+    // Two on each server, of one user in one database.
+    let wanted = (2 * cluster().servers().count()).to_string();
+    let filled = async {
+        while !shown(&console, "pools", "sv_idle").await.contains(&wanted) {
+            tokio::task::yield_now().await;
         }
-    }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), filled).await.unwrap();
     // They are good for clients of every worker.
     let one = client(proxy.port, "shop").await;
     assert_eq!(value(&one, "select 1").await, "1");

@@ -61,9 +61,6 @@ fn reading(statement: &Statement, relations: &[Resolved], catalog: &Catalog) -> 
 /// Its call changes nothing: by the catalog, or by name.
 pub(super) fn is_harmless(call: &Call, catalog: &Catalog) -> bool {
     let name = call.name.name.as_str();
-    if is_clock(call) {
-        return true;
-    }
     let mut overloads = catalog.functions(call.name.schema.as_deref(), name).peekable();
     if overloads.peek().is_none() {
         return false;
@@ -81,11 +78,6 @@ pub(super) fn is_harmless_in_view(call: &ViewCall) -> bool {
 /// What it does must happen where others look for it: sequences, advisory locks, notifications count on one server only.
 pub(super) fn is_anchored(call: &Call, catalog: &Catalog) -> bool {
     !is_harmless(call, catalog) && !OF_THE_SESSION.contains(&call.name.name.as_str())
-}
-
-/// Written without parentheses: no function of the catalog.
-fn is_clock(call: &Call) -> bool {
-    call.name.schema.is_none() && CLOCKS.contains(&call.name.name.as_str())
 }
 
 /// Gives the same on every shard at any time.
@@ -111,7 +103,6 @@ pub(super) fn is_foreign_aggregate(call: &Call, catalog: &Catalog) -> bool {
     overloads.into_iter().any(|function| function.is_aggregate && function.schema != "pg_catalog")
 }
 
-const CLOCKS: [&str; 5] = ["current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"];
 /// Volatile functions that change or tell what belongs to the transaction or session they are called in.
 const OF_THE_SESSION: [&str; 4] = ["set_config", "setseed", "txid_current", "pg_current_xact_id"];
 /// Volatile functions that write nothing.

@@ -266,6 +266,7 @@ fn shallow(statement: &Statement) -> Statement {
         blocks: Vec::new(),
         calls: statement.calls.clone(),
         locks_rows: statement.locks_rows,
+        reads_clock: statement.reads_clock,
         assigned: Vec::new(),
         shape: crate::statement::Shape::default(),
         hints: Hints::default(),
@@ -363,7 +364,7 @@ fn everywhere(statement: &Statement, resolved: &[Resolved], catalog: &Catalog) -
     if resolved.iter().any(|relation| !matches!(relation.class, Class::Reference)) {
         return refuse("a write of a reference table that reads other tables", "Give the values themselves.");
     }
-    if !statement.calls.iter().all(|call| access::is_immutable(call, catalog)) {
+    if statement.reads_clock || !statement.calls.iter().all(|call| access::is_immutable(call, catalog)) {
         let what = "a write of a reference table with a function that may differ from shard to shard";
         return refuse(what, "Compute the value first and give it as a constant.");
     }

@@ -16,6 +16,8 @@ pub(super) struct Walker<'t> {
     pub blocks: Vec<Block>,
     pub calls: Vec<Call>,
     pub locks_rows: bool,
+    /// See [`super::types::Statement::reads_clock`].
+    pub reads_clock: bool,
     pub assigned: Vec<Assigned>,
     /// Queries and items of FROM that were walked through: all there are, or the statement was not understood.
     walked: Walked,
@@ -42,6 +44,7 @@ impl<'t> Walker<'t> {
             blocks: Vec::new(),
             calls: Vec::new(),
             locks_rows: false,
+            reads_clock: false,
             assigned: Vec::new(),
             walked: Walked::default(),
             unreadable: false,
@@ -516,11 +519,12 @@ impl<'t> Walker<'t> {
 
     /// `once`: which of them are made once (see [`Call::once`]).
     fn collect_calls_knowing(&mut self, tree: &impl Visit, once: &[*const Expr]) {
-        let mut calls = Calls { walker: self, once, found: Vec::new() };
+        let mut calls = Calls { walker: self, once, found: Vec::new(), reads_clock: false };
         // It never breaks off.
         let _ = tree.visit(&mut calls);
-        let found = calls.found;
+        let Calls { found, reads_clock, .. } = calls;
         self.calls.extend(found);
+        self.reads_clock |= reads_clock;
     }
 }
 
@@ -548,6 +552,7 @@ struct Calls<'w, 't> {
     walker: &'w Walker<'t>,
     once: &'w [*const Expr],
     found: Vec<Call>,
+    reads_clock: bool,
 }
 
 impl Visitor for Calls<'_, '_> {
@@ -556,6 +561,7 @@ impl Visitor for Calls<'_, '_> {
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         if let Expr::Function(function) = expr {
             let name = object(&function.name);
+            self.reads_clock |= name.schema.is_none() && CLOCKS.contains(&name.name.as_str());
             if !(name.schema.is_none() && NO_FUNCTIONS.contains(&name.name.as_str())) {
                 let arguments = match &function.args {
                     ast::FunctionArguments::List(list) => list.args.iter().map(|arg| self.value(arg)).collect(),
@@ -757,8 +763,9 @@ pub(super) fn object(name: &ast::ObjectName) -> ObjectName {
     ObjectName { schema: parts.next(), name: last }
 }
 
+const CLOCKS: [&str; 5] = ["current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"];
 /// Written like functions, they are constructs of the grammar, harmless all.
-const NO_FUNCTIONS: [&str; 13] = [
+const NO_FUNCTIONS: [&str; 18] = [
     "coalesce",
     "greatest",
     "least",
@@ -766,6 +773,11 @@ const NO_FUNCTIONS: [&str; 13] = [
     "grouping",
     "array",
     "row",
+    "current_date",
+    "current_time",
+    "current_timestamp",
+    "localtime",
+    "localtimestamp",
     "current_user",
     "session_user",
     "user",

@@ -36,6 +36,7 @@ impl Statement {
             blocks: Vec::new(),
             calls: Vec::new(),
             locks_rows: false,
+            reads_clock: false,
             assigned: Vec::new(),
             shape: Shape::default(),
             hints: Hints::default(),
@@ -56,6 +57,8 @@ pub struct Statement {
     pub calls: Vec<Call>,
     /// A row lock (`FOR UPDATE/SHARE …`) anywhere.
     pub locks_rows: bool,
+    /// `current_timestamp` and its like are used, which are no functions.
+    pub reads_clock: bool,
     /// What UPDATE, ON CONFLICT DO UPDATE and MERGE assign, wherever they stand.
     pub assigned: Vec<Assigned>,
     /// Output, order and limits of block 0, where it is a query.
