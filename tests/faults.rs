@@ -564,7 +564,7 @@ async fn role_auto_follows_promotion_and_the_newer_timeline() {
         assert!(written_by(second).await, "never back to the older one");
     }
     let console = try_connect(proxy.port, "pgweir").await.unwrap();
-    let servers = rows(&console, "show servers").await.unwrap();
+    let servers = rows(&console, "show health").await.unwrap();
     let left = servers.iter().find(|line| line.contains(&format!("|{first}|"))).unwrap();
     assert!(left.contains("timeline"), "{left}");
     assert_eq!(load.end().await.errors, []);
