@@ -73,6 +73,11 @@ impl Lead {
         kept
     }
 
+    /// What a replica has not caught up with, its answer is not kept: later than this it must be.
+    pub fn floor(&self) -> Option<Instant> {
+        self.stamp.written()
+    }
+
     /// The answer is not to be kept: an error, a notice, a part of a result …
     pub fn give_up(mut self, reason: Reason) {
         self.cache.counters().miss(reason);

@@ -1,6 +1,7 @@
 //! The state of a read's tables before its query ran.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -64,6 +65,17 @@ impl Stamp {
             let mut bumps = tables.chain([space.whole.bumped(), space.shared.anywhere.bumped()]);
             bumps.all(|bumped| reached > bumped)
         })
+    }
+
+    /// When one of the tables was last written.
+    pub(super) fn written(&self) -> Option<Instant> {
+        let bumps = self.spaces.iter().map(|stamped| {
+            let space = &stamped.space;
+            let tables = stamped.tables.iter().map(|&(tag, _)| space.table(tag).bumped());
+            let bumped = tables.chain([space.whole.bumped(), space.shared.anywhere.bumped()]).max().unwrap_or_default();
+            space.shared.anchor + Duration::from_nanos(bumped)
+        });
+        bumps.max()
     }
 
     /// Bytes that it takes beside its own size.

@@ -16,6 +16,7 @@ use super::transaction::Transaction;
 use super::unit::Frame;
 use super::{SESSION_MODE, Session};
 use crate::backend::settings::Settings;
+use crate::balance::{self, Need, Unfit};
 use crate::cache::{Answer, Cache, Entry, Fill, Found, KeyBytes, Lead, Origin, Place, Reason};
 use crate::error::{Error, SqlState};
 use crate::figures::Route;
@@ -284,6 +285,16 @@ impl Session {
                 scatter.parts.iter().for_each(|part| self.position.saw(part.shard, entry.ended()));
             }
             Way::Spread(_) => {}
+        }
+    }
+
+    /// For an answer that may be kept: from a replica only if that has seen what was written, else from the primary.
+    pub(super) fn need_of_fill<'n>(&self, need: Need<'n>, now: Instant) -> Need<'n> {
+        let Some(filling) = &self.filling else { return need };
+        let later = Need { wrote: need.wrote.max(filling.lead.floor()), ..need };
+        match self.snapshot.fleet.choose(&later, now, &[]) {
+            Err(Unfit::Wait) => Need { access: balance::Access::Primary, ..need },
+            _ => later,
         }
     }
 

@@ -301,6 +301,7 @@ impl Session {
             _ => need.access,
         };
         let need = Need { access, wrote: need.wrote.max(newest), ..need };
+        let need = self.need_of_fill(need, self.meter.lately());
         let shared = &self.station.shared;
         let (figures, begun) = (&*self.meter.figures, self.meter.lately());
         let (snapshot, worker) = (&self.snapshot, self.station.worker);
