@@ -33,6 +33,8 @@ pub struct Connection {
     pub reported: Reported,
     /// The client speaks: CopyInResponse was seen, and neither its end nor an error.
     pub copying_in: bool,
+    /// The number of its unnamed statement, if that is known.
+    pub unnamed: Option<u64>,
     prepared: Prepared,
     target: Arc<CancelTarget>,
     opened: Instant,
@@ -104,6 +106,7 @@ impl Connection {
             server: Arc::clone(server),
             reported: Arc::new(parameters),
             copying_in: false,
+            unnamed: None,
             prepared: Prepared::default(),
             target: Arc::new(target),
             opened: Instant::now(),
@@ -137,6 +140,7 @@ impl Connection {
     /// Its client is done with it.
     pub(super) fn change_hands(&mut self) {
         self.unclean |= std::mem::take(&mut self.unsure);
+        self.unnamed = None;
     }
 
     /// Everything asked was answered, no transaction is open, nothing unaccounted is there.
@@ -175,6 +179,9 @@ impl Connection {
         }
         if skipped.close {
             self.taint();
+        }
+        if skipped.unnamed {
+            self.unnamed = None;
         }
     }
 
@@ -259,6 +266,7 @@ impl Connection {
         report: &mut (dyn FnMut(&str, &str) + Send),
     ) -> Result<Result<(), Bytes>, Error> {
         self.check_unasked()?;
+        self.unnamed = None;
         for sql in texts {
             put_query(&mut self.channel.output, sql);
             self.owed.push(Cause::Query, Payee::Nobody);
@@ -303,6 +311,7 @@ impl Connection {
 
     /// The first value of the first row that a text of the proxy's own gives.
     pub async fn ask(&mut self, sql: &str) -> Result<Option<String>, Error> {
+        self.unnamed = None;
         put_query(&mut self.channel.output, sql);
         self.owed.push(Cause::Query, Payee::Nobody);
         self.channel.flush().await.map_err(|cause| self.lost(&cause))?;

@@ -84,6 +84,8 @@ pub struct Skipped {
     pub parses: Vec<u64>,
     /// A statement that was to be closed is still there.
     pub close: bool,
+    /// The unnamed statement is not the one that it was to become.
+    pub unnamed: bool,
 }
 
 impl Owed {
@@ -192,6 +194,7 @@ impl Owed {
             match self.debts.pop_front() {
                 Some((Cause::Parse(Some(statement)), _)) => self.skipped.parses.push(statement),
                 Some((Cause::Close, Payee::Nobody)) => self.skipped.close = true,
+                Some((Cause::Parse(None), _)) => self.skipped.unnamed = true,
                 _ => {}
             }
         }

@@ -29,6 +29,7 @@ impl Request<'_> {
     /// Puts the part on the connection; it is sent with the next flush. `hidden`: output columns of the part that the
     /// client does not know of; `rows`: how many are of use at most, 0 for all.
     pub fn put(self, connection: &mut Connection, part: &Part, hidden: usize, rows: u32) {
+        connection.unnamed = None;
         let mut owe = |cause| connection.owed.push(cause, Payee::Client);
         let out = &mut connection.channel.output;
         match self {

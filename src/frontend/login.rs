@@ -261,10 +261,18 @@ fn negotiate(channel: &mut Channel, opening: &Opening) {
 /// The body of the client's next authentication message.
 async fn answer(channel: &mut Channel) -> std::io::Result<Result<BytesMut, Refusal>> {
     channel.flush().await?;
+    // Of another message there may be no end to wait for.
+    while channel.input.is_empty() {
+        if channel.fill().await? == 0 {
+            return Ok(Err(Refusal::Gone));
+        }
+    }
+    if channel.input[0] != client::PASSWORD {
+        return Ok(Err(malformed("not an authentication message").into()));
+    }
     Ok(match channel.frame(MAX_AUTHENTICATION).await? {
-        Ok(Some((client::PASSWORD, body))) => Ok(body),
+        Ok(Some((_, body))) => Ok(body),
         Ok(None) => Err(Refusal::Gone),
-        Ok(Some(_)) => Err(malformed("not an authentication message").into()),
         Err(error) => Err(error.into()),
     })
 }

@@ -40,8 +40,6 @@ pub(super) struct Carried<'s> {
     pub forgets: bool,
     /// The client said Terminate, and the server was told.
     pub leaves: bool,
-    /// Which unnamed statement the server has.
-    unnamed: Option<u64>,
     pub failed: bool,
     /// The server refused to write.
     pub needs_primary: bool,
@@ -71,7 +69,6 @@ impl<'s> Carried<'s> {
             asked: false,
             forgets: false,
             leaves: false,
-            unnamed: None,
             failed: false,
             needs_primary: false,
             effects: Vec::new(),
@@ -176,6 +173,7 @@ impl<'s> Carried<'s> {
 
     fn relay_query(&mut self, input: &mut BytesMut, connection: &mut Connection, header: Header) {
         connection.owed.push(Cause::Query, Payee::Client);
+        connection.unnamed = None;
         self.complete = true;
         self.relay(input, connection, header, true);
     }
@@ -300,13 +298,13 @@ impl<'s> Carried<'s> {
                 let behind = memchr::memchr(0, body).unwrap_or(0);
                 put(&mut connection.channel.output, client::PARSE, |out| out.extend_from_slice(&body[behind..]));
                 connection.owed.push(Cause::Parse(None), Payee::Nobody);
-                self.unnamed = None;
+                connection.unnamed = None;
                 self.refuse(&error, connection);
             }
         }
     }
 
-    fn send_parse(&mut self, prepared: &Prepared, named: bool, frame: &[u8], connection: &mut Connection) {
+    fn send_parse(&self, prepared: &Prepared, named: bool, frame: &[u8], connection: &mut Connection) {
         let known = named && connection.knows(self.number(prepared));
         let given = match connection.status {
             // The server lets nothing pass but the end of the block.
@@ -321,26 +319,26 @@ impl<'s> Carried<'s> {
             }
             self.parse(prepared, named, Payee::Client, connection);
         } else {
-            self.unnamed = Some(self.number(prepared));
+            connection.unnamed = Some(self.number(prepared));
             forward(connection, frame, Cause::Parse(None));
         }
     }
 
     /// Sends a Parse in front of what needs it, unless the server knows the statement.
-    fn ensure(&mut self, prepared: &Prepared, named: bool, connection: &mut Connection) {
+    fn ensure(&self, prepared: &Prepared, named: bool, connection: &mut Connection) {
         let number = self.number(prepared);
-        let known = if named { connection.knows(number) } else { self.unnamed == Some(number) };
+        let known = if named { connection.knows(number) } else { connection.unnamed == Some(number) };
         if !known {
             self.parse(prepared, named, Payee::Nobody, connection);
         }
     }
 
-    fn parse(&mut self, prepared: &Prepared, named: bool, payee: Payee, connection: &mut Connection) {
+    fn parse(&self, prepared: &Prepared, named: bool, payee: Payee, connection: &mut Connection) {
         let number = self.number(prepared);
         if named {
             connection.make_room(self.session.snapshot.topology.process.prepared_statements_limit);
         } else {
-            self.unnamed = Some(number);
+            connection.unnamed = Some(number);
         }
         let name = self.name_of(prepared, named);
         put_parse(&mut connection.channel.output, &name, &prepared.text, &prepared.types);

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::again::{Again, Kept};
 use super::carried::Carried;
-use super::decide::{Decided, Way, block_has_failed};
+use super::decide::{Decided, Way};
 use super::digest::{Steps, only_prepares};
 use super::effects::Effect;
 use super::lent::Lent;
@@ -194,9 +194,16 @@ impl Session {
             }
             // Whatever gets this far ends the block, or goes back to a savepoint of it.
             Transaction::Failed(Some(open)) => self.fail_on_servers(open).await,
-            failed @ Transaction::Failed(None) => {
-                self.transaction = failed;
-                Err(block_has_failed().into())
+            // Behind the end of the block there may be more: a server takes it up where the client stands.
+            Transaction::Failed(None) => {
+                let begun = Begun { texts: vec!["BEGIN".to_owned()], ..Begun::default() };
+                match self.fresh(shard, Access::Write, Some(&begun)).await {
+                    Ok(open) => self.fail_on_servers(open).await,
+                    Err(why) => {
+                        self.transaction = Transaction::Failed(None);
+                        Err(why)
+                    }
+                }
             }
         }
     }
@@ -345,12 +352,14 @@ impl Session {
             // Whether the server came so far is not known.
             open.lent.connection.taint();
         }
+        if failed && may_have_set(effects, &open, was_in_block) {
+            open.lent.connection.distrust();
+        }
         if !failed {
             effects.iter().for_each(|effect| self.take_effect(effect, &mut open, &mut pin));
         }
         if status == Status::Idle {
-            let committed = !failed && !effects.contains(&Effect::Rollback);
-            self.end_block(&mut open, committed, was_in_block);
+            self.end_block(&mut open, !failed);
         }
         let pinned = self.client.pinned();
         let pin = pin.or(pinned).or_else(|| self.is_session_pooled().then_some(super::SESSION_MODE));
@@ -389,21 +398,21 @@ impl Session {
         }
     }
 
-    fn end_block(&mut self, open: &mut Open, committed: bool, was_in_block: bool) {
+    fn end_block(&mut self, open: &mut Open, committed: bool) {
         if committed {
-            self.settings.commit();
+            self.commit_settings(open);
         } else {
             self.settings.rollback();
+            open.changes.clear();
         }
         self.wishes.end(committed);
         self.local_variant = 0;
+    }
+
+    fn commit_settings(&mut self, open: &mut Open) {
+        self.settings.commit();
         for change in open.changes.drain(..) {
-            if committed {
-                open.lent.connection.applied = Tracked::on_server(&open.lent.connection.applied, &change);
-            } else if !was_in_block {
-                // A text that failed half way may have committed some of what it set.
-                open.lent.connection.taint();
-            }
+            open.lent.connection.applied = Tracked::on_server(&open.lent.connection.applied, &change);
         }
     }
 
@@ -418,9 +427,15 @@ impl Session {
             }
             Effect::Savepoint(name) => self.settings.savepoint(name),
             Effect::Release(name) => self.settings.release(name),
-            Effect::RollbackTo(name) => self.settings.rollback_to(name),
+            Effect::RollbackTo(name) => {
+                self.settings.rollback_to(name);
+                if !open.changes.is_empty() {
+                    // Which of them are undone, the server knows.
+                    open.lent.connection.distrust();
+                }
+            }
             Effect::Commit => {
-                self.settings.commit();
+                self.commit_settings(open);
                 open.begin_anew();
                 self.wishes.end(true);
             }
@@ -636,6 +651,13 @@ impl Session {
             }
         }
     }
+}
+
+/// A unit that failed half way may have committed some of what it, or its block, had set.
+fn may_have_set(effects: &[Effect], open: &Open, was_in_block: bool) -> bool {
+    let sets = !open.changes.is_empty() || effects.iter().any(|effect| matches!(effect, Effect::Setting(_)));
+    let ends = effects.iter().any(|effect| matches!(effect, Effect::Commit | Effect::Rollback));
+    sets && (ends || open.lent.connection.status == Status::Idle) && (was_in_block || effects.len() > 1)
 }
 
 /// COMMIT ends a block that has failed as ROLLBACK does.

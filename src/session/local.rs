@@ -10,6 +10,7 @@ use super::decide::block_has_failed;
 use super::digest::{Step, Steps};
 use super::names::Done;
 use super::prepared::Prepared;
+use super::transaction::Transaction;
 use super::unit::Frame;
 use crate::error::{Error, SqlState};
 use crate::statement::{Kind, SettingControl, Statement, Tokens, bytes_of, token_ranges};
@@ -43,7 +44,7 @@ impl Session {
 
     /// Answers an extended unit that is complete and asks no server for anything.
     pub(super) fn answer_steps(&mut self, steps: Steps, (frames, input): (&[Frame], &[u8]), out: &mut BytesMut) {
-        let mut bound = None;
+        let mut bound = self.portal.take().map(|portal| *portal);
         let (mut named, mut failed) = (0, false);
         for (step, frame) in steps.into_iter().zip(frames) {
             match step {
@@ -57,6 +58,9 @@ impl Session {
                     }
                 }
             }
+        }
+        if matches!(self.transaction, Transaction::Begun(_)) {
+            self.portal = bound.map(Box::new);
         }
         self.names.settle(if failed { Done::Some(named) } else { Done::All });
     }
@@ -129,8 +133,8 @@ impl Session {
     }
 }
 
-/// The portal of a unit that needs no server.
-struct Bound {
+/// A portal that no server knows.
+pub(super) struct Bound {
     portal: String,
     prepared: Arc<Prepared>,
     executed: bool,

@@ -77,6 +77,8 @@ pub struct Session {
     news: BytesMut,
     names: Names,
     transaction: Transaction,
+    /// Of the BEGIN, while no server has been asked.
+    portal: Option<Box<local::Bound>>,
     pin: Option<Pin>,
     /// The epoch of the topology that `user` is of.
     user_of: u64,
@@ -133,6 +135,7 @@ impl Session {
             news: BytesMut::new(),
             names: Names::default(),
             transaction: Transaction::Idle,
+            portal: None,
             pin: None,
             wishes: Wishes::default(),
             position: Position::default(),

@@ -57,7 +57,7 @@ impl<'t> Source<'t> {
 
     fn statement(self, part: Tokens, sensitive: &mut bool) -> Statement {
         let cursor = self.cursor(part);
-        let unknown = || Statement::of(Kind::Unknown { keyword: cursor.peek().to_ascii_uppercase() }, part);
+        let unknown = || Statement::of(unknown(cursor), part);
         if cursor.tokens.iter().any(|token| token.kind == TokenKind::Problem) {
             *sensitive = true;
             return unknown();
@@ -87,7 +87,7 @@ impl<'t> Source<'t> {
 
     /// A query within a command, which is nothing but a query.
     fn query(self, part: Tokens, sensitive: &mut bool) -> Statement {
-        let unknown = || Statement::of(Kind::Unknown { keyword: self.cursor(part).peek().to_ascii_uppercase() }, part);
+        let unknown = || Statement::of(unknown(self.cursor(part)), part);
         self.parsed(part, sensitive).unwrap_or_else(unknown)
     }
 
@@ -312,6 +312,11 @@ impl<'t> Source<'t> {
     }
 }
 
+/// Named by its first word, as far as a message has room for it.
+fn unknown(cursor: Cursor<'_>) -> Kind {
+    Kind::Unknown { keyword: cursor.peek().chars().take(LONGEST_KEYWORD).collect::<String>().to_ascii_uppercase() }
+}
+
 /// Token ranges of the statements of a text: between semicolons that stand outside of parentheses and of the body of a
 /// SQL function.
 fn split(text: &str, tokens: &[Token]) -> Vec<Tokens> {
@@ -425,6 +430,7 @@ fn agrees(tokens: &[TokenWithSpan], places: &Places, source: Source<'_>, range: 
     }
 }
 
+const LONGEST_KEYWORD: usize = 40;
 /// Deeper nesting than any program writes by hand is not worth the stack.
 const RECURSION: usize = 64;
 /// See [`Source::longest_chain`].

@@ -1,6 +1,7 @@
 //! The values of one execution: literals of the text, parameters of a Bind message.
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
 use super::scan::{LiteralKind, LiteralSpan};
 use super::types::{LiteralIndex, ParameterIndex};
@@ -30,12 +31,14 @@ pub enum Given<'a> {
 }
 
 /// The parameters of a Bind message, found when asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Parameters<'a> {
     types: &'a [u32],
     formats: &'a [u8],
     values: &'a [u8],
     count: usize,
+    /// Where each value begins, once it is known; where there are few, nobody looks it up.
+    places: OnceLock<Box<[usize]>>,
 }
 
 impl<'a> Values<'a> {
@@ -60,7 +63,7 @@ impl<'a> Parameters<'a> {
         let bytes = usize::from(u16::from_be_bytes(*count)) * 2;
         let (formats, rest) = rest.split_at_checked(bytes).ok_or_else(malformed)?;
         let (count, values) = rest.split_first_chunk::<2>().ok_or_else(malformed)?;
-        Ok(Self { types, formats, values, count: usize::from(u16::from_be_bytes(*count)) })
+        Ok(Self { types, formats, values, count: usize::from(u16::from_be_bytes(*count)), places: OnceLock::new() })
     }
 
     pub fn len(&self) -> usize {
@@ -88,23 +91,23 @@ impl<'a> Parameters<'a> {
         if index >= self.count {
             return Given::Missing;
         }
-        let mut rest = self.values;
-        for position in 0..=index {
-            let Some((length, tail)) = rest.split_first_chunk::<4>() else { return Given::Missing };
-            let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) else {
-                if position == index {
-                    return Given::Null;
-                }
-                rest = tail;
-                continue;
-            };
-            let Some((bytes, tail)) = tail.split_at_checked(length) else { return Given::Missing };
-            if position == index {
-                return self.given(index, bytes);
-            }
-            rest = tail;
+        let place = if self.count > FEW {
+            self.places.get_or_init(|| self.walk().collect()).get(index).copied()
+        } else {
+            self.walk().nth(index)
+        };
+        match place.and_then(|place| take_value(&self.values[place..])) {
+            None => Given::Missing,
+            Some((None, _)) => Given::Null,
+            Some((Some(bytes), _)) => self.given(index, bytes),
         }
-        Given::Missing
+    }
+
+    /// Where each value begins, as far as the message goes.
+    fn walk(&self) -> impl Iterator<Item = usize> {
+        let values = self.values;
+        let next = move |&place: &usize| take_value(&values[place..]).map(|(_, rest)| values.len() - rest.len());
+        std::iter::successors(Some(0), next).take(self.count)
     }
 
     fn given(&self, index: usize, bytes: &'a [u8]) -> Given<'a> {
@@ -120,6 +123,18 @@ impl<'a> Parameters<'a> {
         }
     }
 }
+
+/// The value at the front, `None` for NULL, and what is behind it.
+fn take_value(values: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
+    let (length, rest) = values.split_first_chunk::<4>()?;
+    match usize::try_from(i32::from_be_bytes(*length)) {
+        Ok(length) => rest.split_at_checked(length).map(|(value, rest)| (Some(value), rest)),
+        Err(_) => Some((None, rest)),
+    }
+}
+
+/// Up to so many parameters, the way to any of them is short.
+const FEW: usize = 32;
 
 /// The value that PostgreSQL's lexer would make of a literal; `None` for what is left to it.
 fn decode(written: &str, kind: LiteralKind) -> Option<Cow<'_, str>> {

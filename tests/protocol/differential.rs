@@ -8,7 +8,7 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use crate::raw::{self, Raw};
-use crate::support::{Cluster, PASSWORD, Proxy, Role};
+use crate::support::{Cluster, PASSWORD, Proxy, Role, sql, until};
 
 /// One message, or some that make sense together only.
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ const TEXTS: [&str; 36] = [
     "insert into d values (11, 'gone'); select 1/0; select 2",
     "begin; insert into d values (12, 'maybe')",
     "commit; select 3",
-    "copy d to stdout",
+    "copy (select * from d order by id) to stdout",
     "do $$ begin raise notice 'heard'; end $$",
     "declare c cursor for select id from d order by id",
     "fetch 2 from c",
@@ -101,7 +101,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (portal(), name(), proptest::sample::select(&VALUES[..]))
             .prop_map(|(portal, name, values)| Step::Bind { portal, name, values }),
         1 => name().prop_map(Step::DescribeStatement),
-        1 => portal().prop_map(Step::DescribePortal),
+        // The unnamed one is described in [`Step::Whole`]: that of a BEGIN which the proxy answered is not kept for long.
+        1 => Just(Step::DescribePortal("p")),
         4 => (portal(), 0..3_u32).prop_map(|(portal, rows)| Step::Execute { portal, rows }),
         1 => name().prop_map(Step::CloseStatement),
         1 => portal().prop_map(Step::ClosePortal),
@@ -157,7 +158,7 @@ struct Pair {
     /// Of the user that the trials are made as.
     direct: Raw,
     superuser: Raw,
-    _cluster: Cluster,
+    cluster: Cluster,
 }
 
 impl Pair {
@@ -166,17 +167,32 @@ impl Pair {
         cluster.sql(0, Role::Primary, "create table d (id int primary key, v text); grant all on d to public");
         let user = format!("[[users]]\nname = \"app\"\nauth = \"trust\"\nserver_password = \"{PASSWORD}\"\n");
         let proxy = Proxy::start(&format!("default_pool_size = 2\n{}{user}", cluster.databases_toml()));
-        let direct = Raw::log_in(cluster.primary(0).port(), &WHO, PASSWORD);
-        let superuser = Raw::log_in(cluster.primary(0).port(), &[("user", "postgres"), ("database", "shop")], PASSWORD);
-        Self { proxy, direct, superuser, _cluster: cluster }
+        let (direct, superuser) = log_in(&cluster);
+        Self { proxy, direct, superuser, cluster }
     }
 
     fn check(&mut self, steps: &[Step]) -> Result<(), TestCaseError> {
         self.reset();
         let direct = answers(&mut self.direct, steps);
+        if direct.ends_with(CLOSED) {
+            eprintln!("PostgreSQL itself did not survive {steps:?}");
+            let login = self.cluster.app(self.cluster.primary(0));
+            until(|| sql(&login, "select 1").is_ok());
+            (self.direct, self.superuser) = log_in(&self.cluster);
+            until(|| Raw::try_connect(self.proxy.port, &WHO).0.query("select 1").error.is_none());
+            return Ok(());
+        }
         self.direct.rows("discard all");
         self.reset();
         let proxied = answers(&mut Raw::connect(self.proxy.port, &WHO), steps);
+        let left = Raw::connect(self.proxy.port, &WHO).value("show timezone");
+        if left != "UTC" {
+            // Not to be found again by the next trial.
+            let others = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'app'";
+            self.superuser.rows(others);
+            (self.direct, self.superuser) = log_in(&self.cluster);
+            return Err(TestCaseError::fail(format!("the next client finds the time zone of this one: {left}")));
+        }
         if direct == proxied {
             return Ok(());
         }
@@ -188,6 +204,12 @@ impl Pair {
     }
 }
 
+/// The user of the trials, and the superuser, without a proxy.
+fn log_in(cluster: &Cluster) -> (Raw, Raw) {
+    let port = cluster.primary(0).port();
+    (Raw::log_in(port, &WHO, PASSWORD), Raw::log_in(port, &[("user", "postgres"), ("database", "shop")], PASSWORD))
+}
+
 const WHO: [(&str, &str); 2] = [("user", "app"), ("database", "shop")];
 
 /// All that a client is sent for these steps, as text.
@@ -197,15 +219,22 @@ fn answers(client: &mut Raw, steps: &[Step]) -> String {
     sent.extend([raw::sync(), raw::query("rollback"), raw::query(LAST)].concat());
     client.send(&sent);
     let mut seen = String::new();
-    let mut ending = false;
+    let (mut ending, mut failed) = (false, false);
     while let Some((kind, body)) = client.frame() {
         ending |= kind == b'D' && body.ends_with(LAST_VALUE.as_bytes());
-        tell(&mut seen, kind, &body);
+        match kind {
+            // A failed block refuses either way, but not at the same message: the proxy may have to make a statement known
+            // once more before it can be bound, or has no server any more that would parse it.
+            b'E' if failed => seen += "  E in a failed block\n",
+            b'1' | b'2' | b'3' | b't' | b'n' if failed => {}
+            _ => tell(&mut seen, kind, &body),
+        }
+        failed = if kind == b'Z' { body == b"E" } else { failed };
         if ending && kind == b'Z' {
             return seen;
         }
     }
-    seen + "(closed)"
+    seen + CLOSED
 }
 
 /// Errors and notices without the place in PostgreSQL's own source, and without the name of a prepared statement: the
@@ -227,6 +256,7 @@ fn tell(out: &mut String, kind: u8, body: &[u8]) {
 }
 
 const NAMED: &str = "prepared statement \\\"";
+const CLOSED: &str = "  closed";
 const LAST: &str = "select 'the last word'";
 const LAST_VALUE: &str = "the last word";
 

@@ -152,7 +152,7 @@ fn serve(
     }
     loop {
         match read(&mut stream) {
-            Ok((b'Q', body)) if is_control || body == b"SHOW search_path\0" => stream.write_all(&answer(&body))?,
+            Ok((b'Q', body)) if is_control || body.starts_with(b"SHOW ") => stream.write_all(&answer(&body))?,
             Ok((kind, body)) if !is_control => tell(Seen::Message(kind, body)),
             Ok(_) => {}
             Err(_) => {
@@ -188,6 +188,8 @@ fn answer(sql: &[u8]) -> Vec<u8> {
         &[Some("t")]
     } else if sql.contains("search_path") {
         &[Some("public")]
+    } else if sql.contains("default_transaction_isolation") {
+        &[Some("read committed")]
     } else {
         return messages("T C(SELECT 0) Z(I)");
     };

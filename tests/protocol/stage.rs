@@ -1,5 +1,7 @@
 //! A proxy between a client and a server that both keep to a script, message by message.
 
+use std::io::Write;
+
 use crate::fake::{Fake, messages};
 use crate::raw::{self, Raw};
 use crate::support::Proxy;
@@ -61,29 +63,26 @@ impl Stage {
         let mut on = None;
         for act in script {
             match act {
-                Act::Client(bytes) => {
-                    let parts = parts(bytes, cut);
-                    for (index, part) in parts.iter().enumerate() {
-                        if index > 0 {
-                            self.pulse();
-                        }
-                        client.send(part);
-                    }
-                }
+                Act::Client(bytes) => self.put(&mut client.stream(), bytes, cut),
                 Act::Seen(kinds) => on = Some(self.server.expect(kinds)),
                 Act::Server(text) => {
-                    let bytes = messages(text);
-                    for (index, part) in parts(&bytes, cut).iter().enumerate() {
-                        if index > 0 {
-                            self.pulse();
-                        }
-                        self.server.say(on.expect("the server was asked"), part);
-                    }
+                    let mut stream = self.server.stream(on.expect("the server was asked"));
+                    self.put(&mut stream, &messages(text), cut);
                 }
                 Act::Told(text) => assert_told(&mut client, text, &format!("{script:?} cut {cut:?}")),
             }
         }
         (client, on)
+    }
+
+    /// Each part arrives before the next one is sent.
+    fn put(&mut self, stream: &mut impl Write, bytes: &[u8], cut: Cut) {
+        for (index, part) in parts(bytes, cut).iter().enumerate() {
+            if index > 0 {
+                self.pulse();
+            }
+            stream.write_all(part).unwrap();
+        }
     }
 
     /// The client is served, and by whom.

@@ -79,7 +79,7 @@ impl Raw {
 
     pub(crate) fn connect(port: u16, parameters: &[(&str, &str)]) -> Self {
         let (client, reply) = Self::try_connect(port, parameters);
-        assert_eq!(reply.error, None);
+        assert_eq!((reply.error, reply.status), (None, 'I'));
         client
     }
 
