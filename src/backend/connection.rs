@@ -386,9 +386,11 @@ impl Connection {
         }
         if self.owed.is_empty()
             && let Some(header) = Header::whole(&self.channel.input)?
-            && header.kind == crate::wire::frame::server::ERROR
         {
-            return Err(self.ended(&self.channel.input[Header::BYTES..header.length]));
+            let body = &self.channel.input[Header::BYTES..header.length];
+            if header.kind == server::ERROR || (header.kind == server::NOTICE && is_last_word(body)) {
+                return Err(self.ended(body));
+            }
         }
         gone.map_or(Ok(()), |cause| Err(self.lost(&cause)))
     }

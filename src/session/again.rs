@@ -72,10 +72,12 @@ impl Session {
         fits && free && self.snapshot.has_replicas()
     }
 
-    /// The unit's server is lost.
-    pub(super) fn try_without(&mut self, client: &mut Channel, kept: Option<Kept>, open: &Open) -> bool {
-        let again = Again::Without(open.lent.server);
-        open.heard.is_empty() && self.begin_again(client, kept, again)
+    /// Whether the unit is served anew because its server is lost. `taken`: it is off the input, else it must still be
+    /// there as it came.
+    pub(super) fn try_without(&mut self, client: &mut Channel, kept: Option<Kept>, open: &Open, taken: bool) -> bool {
+        let kept = kept.filter(|kept| open.heard.is_empty() && (taken || client.input.starts_with(&kept.unit)));
+        let kept = kept.map(|kept| Kept { unit: if taken { kept.unit } else { Box::default() }, ..kept });
+        self.begin_again(client, kept, Again::Without(open.lent.server))
     }
 
     /// Whether the unit is served anew on the primary, because a replica found that it writes.

@@ -132,7 +132,7 @@ impl Session {
             Err(Broken::Server { .. }) if leaves => Err(End::Left),
             Err(Broken::Server { error, midway }) => {
                 self.names.settle(Done::Some(0));
-                let again = taken && self.try_without(client, kept, &open);
+                let again = self.try_without(client, kept, &open, taken);
                 tracing::debug!(%error, detail = error.detail, taken, retrying = ?self.retrying, again, "server lost");
                 let error = describe_loss(error, open.wrote, &effects);
                 self.lose(*open, was_in_block, &effects);
