@@ -72,7 +72,8 @@ impl Frontend {
             return Ok(Err(Error::new(SqlState::INVALID_AUTHORIZATION, "no user name in the startup packet").into()));
         };
         let database = of("database").filter(|database| !database.is_empty()).unwrap_or(name);
-        if self.logged_in() >= topology.process.max_client_conn {
+        // Who only opens connections takes no place of those who are through.
+        if self.shared.registry.count() >= topology.process.max_client_conn {
             let error = Error::new(SqlState::SATURATED, "too many clients");
             return Ok(Err(error.with_hint("Raise max_client_conn or retry later.").into()));
         }

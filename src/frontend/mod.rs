@@ -32,7 +32,7 @@ pub struct Frontend {
     tls: Option<tls::Acceptor>,
     logins: Logins,
     clients: AtomicUsize,
-    /// Those of them who are not through their log-in.
+    /// Log-ins under way.
     entering: AtomicUsize,
 }
 
@@ -53,11 +53,6 @@ impl Frontend {
     /// Clients being served.
     pub fn clients(&self) -> usize {
         self.clients.load(Ordering::Relaxed)
-    }
-
-    /// Those of them who are through their log-in. Who only opens connections takes no place of theirs.
-    fn logged_in(&self) -> usize {
-        self.clients().saturating_sub(self.entering.load(Ordering::Relaxed))
     }
 
     /// Serves clients of a bound listener until the future is dropped; those who are there then stay.

@@ -90,6 +90,10 @@ impl Registry {
         client.cancel().await;
     }
 
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
     pub fn all(&self) -> Vec<Arc<Client>> {
         self.lock().values().cloned().collect()
     }
