@@ -245,10 +245,15 @@ impl Connection {
     fn check_unasked(&self) -> Result<(), Error> {
         let mut rest = &self.channel.input[..];
         while let Some(kind) = rest.first() {
-            if !matches!(*kind, server::NOTICE | server::NOTIFICATION | server::PARAMETER_STATUS) {
-                return Err(malformed("a reply that nobody asked for"));
+            let header = Header::whole(rest)?;
+            match (*kind, header) {
+                // The server ends the session, and says why.
+                (server::ERROR, Some(header)) => return Err(self.ended(&rest[Header::BYTES..header.length])),
+                (server::ERROR, None) => return Err(self.lost(&std::io::ErrorKind::ConnectionAborted.into())),
+                (server::NOTICE | server::NOTIFICATION | server::PARAMETER_STATUS, _) => {}
+                _ => return Err(malformed("a reply that nobody asked for")),
             }
-            let Some(header) = Header::whole(rest)? else { break };
+            let Some(header) = header else { break };
             rest = &rest[header.length..];
         }
         Ok(())

@@ -134,7 +134,9 @@ impl Owed {
             }
             _ => {}
         }
-        let Some((cause, payee)) = self.debts.front() else { return Err(malformed("a reply that nobody asked for")) };
+        let Some((cause, payee)) = self.debts.front() else {
+            return Err(malformed(&format!("a reply of kind {:?} that nobody asked for", kind as char)));
+        };
         let verdict = if *payee == Payee::Client { Verdict::ToClient } else { Verdict::Swallow };
         let fits = match (cause, kind) {
             (_, server::ERROR) => return Ok(self.fail()),
