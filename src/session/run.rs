@@ -258,7 +258,7 @@ impl Session {
         analysis: &crate::statement::Analysis,
     ) -> Stopped {
         let unknown = matches!(analysis.statements.as_slice(), [only] if matches!(only.kind, Kind::Unknown { .. }));
-        if !unknown || error.sqlstate != SqlState::UNSUPPORTED {
+        if !unknown || error.sqlstate != SqlState::UNSUPPORTED || text.len() > CHECKED_BYTES {
             return error.into();
         }
         let said = if let Transaction::Open(open) = &mut self.transaction {
@@ -513,5 +513,7 @@ fn connection_lost(server: &crate::topology::Server) -> Error {
     Error::new(SqlState::CONNECTION_LOST, message)
 }
 
+/// Some texts (comments in comments) take a server's parser time by the square of their length.
+const CHECKED_BYTES: usize = 64 * 1024;
 /// A server that was asked to cancel has this long to answer.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
