@@ -7,7 +7,7 @@ mod support;
 #[path = "support/raw.rs"]
 mod raw;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -76,6 +76,22 @@ async fn until_fit(proxy: &Proxy, replicas: usize) {
             line.split('|').nth(4).and_then(|lag| lag.parse::<f64>().ok()).is_some_and(|lag| lag < 0.1)
         };
         lags.iter().filter(is_close).count() == replicas
+    })
+    .await;
+}
+
+/// Returns when sessions that begin now have found each of these servers, and no other one for a while.
+async fn until_found(proxy: &Proxy, ports: &[u16]) {
+    let mut found = HashSet::new();
+    soon("each is found", async || {
+        let row = rows(&connect(proxy.port).await, WHO).await.unwrap();
+        let port: u16 = row[0].parse().unwrap();
+        if !ports.contains(&port) {
+            found.clear();
+            return false;
+        }
+        found.insert(port);
+        found.len() == ports.len()
     })
     .await;
 }
@@ -188,7 +204,7 @@ async fn a_replicas_death_costs_no_read_that_was_not_half_answered() {
     until_fit(&proxy, 2).await;
     let quick = Load::start(proxy.port, 16, WHO).await;
     let slow = Load::start(proxy.port, 16, WHO_SLOWLY).await;
-    quick.served_by(&ports).await;
+    until_found(&proxy, &ports).await;
     for (number, how) in [(1, Stop::Kill), (2, Stop::Immediate), (1, Stop::Fast)] {
         let other = ports[usize::from(2 - number)];
         quick.take();
@@ -349,8 +365,8 @@ async fn reads_go_elsewhere_when_a_replica_hangs() {
     let proxy = start(&format!("default_pool_size = 50\nconnect_timeout = \"2s\"\n{IN_TURNS}{}", cluster.toml()));
     let ports = ports_of(&cluster);
     until_fit(&proxy, 2).await;
+    until_found(&proxy, &ports).await;
     let load = Load::start(proxy.port, 8, WHO).await;
-    load.served_by(&ports).await;
     let frozen = Frozen::new(processes(&cluster, Role::Replica(1)));
     // Probes give up after a second; what was sent before hangs with the server.
     let took = load.served_by(&[ports[1]]).await;
@@ -554,8 +570,8 @@ async fn role_auto_follows_promotion_and_the_newer_timeline() {
         cluster.primary(0).start().unwrap();
     });
     until_fit(&proxy, 2).await;
+    until_found(&proxy, &[old, second]).await;
     let load = Load::start(proxy.port, 8, WHO).await;
-    load.served_by(&[old, second]).await;
     assert_eq!(rows(&client, "select v from registers where user_id = 1").await.unwrap(), ["2"]);
     // A failover without a fence: both take writes, the newer timeline gets them.
     block_in_place(|| cluster.sql(0, Role::Replica(2), "select pg_promote()"));
