@@ -134,9 +134,24 @@ struct Load {
 struct Seen {
     /// Answers by the port of the server that gave them.
     by: HashMap<u16, usize>,
+    /// Sessions that had an answer.
+    answered: HashSet<usize>,
     /// SQLSTATEs, by session.
     errors: Vec<(usize, String)>,
     longest: Duration,
+}
+
+impl Seen {
+    fn add(&mut self, session: usize, took: Duration, answer: Result<Vec<String>, String>) {
+        self.longest = self.longest.max(took);
+        match answer {
+            Ok(rows) => {
+                *self.by.entry(rows[0].parse().unwrap()).or_default() += 1;
+                self.answered.insert(session);
+            }
+            Err(sqlstate) => self.errors.push((session, sqlstate)),
+        }
+    }
 }
 
 impl Load {
@@ -153,12 +168,7 @@ impl Load {
                 while !*stopped.borrow() && !client.is_closed() {
                     let begun = Instant::now();
                     let answer = rows(&client, sql).await;
-                    let mut seen = seen.lock().unwrap();
-                    seen.longest = seen.longest.max(begun.elapsed());
-                    match answer {
-                        Ok(rows) => *seen.by.entry(rows[0].parse().unwrap()).or_default() += 1,
-                        Err(sqlstate) => seen.errors.push((number, sqlstate)),
-                    }
+                    seen.lock().unwrap().add(number, begun.elapsed(), answer);
                 }
             }));
         }
@@ -172,12 +182,23 @@ impl Load {
     /// Waits until the servers with these ports, and no others, serve.
     async fn served_by(&self, ports: &[u16]) -> Duration {
         soon(&format!("served by {ports:?}"), async || {
-            self.take();
+            self.seen.lock().unwrap().by.clear();
             sleep(Duration::from_millis(100)).await;
             let seen = self.seen.lock().unwrap();
             !seen.by.is_empty() && seen.by.keys().all(|port| ports.contains(port)) && seen.by.len() == ports.len()
         })
         .await
+    }
+
+    /// Waits until every session has begun a read anew and had its answer: nothing from before is on its way.
+    async fn settled(&self) {
+        for _ in 0..2 {
+            self.seen.lock().unwrap().answered.clear();
+            soon("each session has an answer", async || {
+                self.seen.lock().unwrap().answered.len() == self.sessions.len()
+            })
+            .await;
+        }
     }
 
     async fn end(self) -> Seen {
@@ -211,7 +232,8 @@ async fn a_replicas_death_costs_no_read_that_was_not_half_answered() {
         slow.take();
         block_in_place(|| cluster.replica(0, number).stop(how));
         quick.served_by(&[other]).await;
-        sleep(Duration::from_millis(300)).await;
+        quick.settled().await;
+        slow.settled().await;
         for (what, seen) in [("quick", quick.take()), ("slow", slow.take())] {
             assert_eq!(seen.errors, [], "{what} reads, {how:?}");
             assert!(seen.longest < Duration::from_secs(10), "{what} reads waited for {:?}", seen.longest);
@@ -230,13 +252,14 @@ async fn a_replicas_death_costs_no_read_that_was_not_half_answered() {
     quick.served_by(&[primary]).await;
     (1..=2).for_each(|number| block_in_place(|| cluster.replica(0, number).start()).unwrap());
     soon("replicas serve again", async || {
-        let seen = quick.take();
-        !seen.by.is_empty() && !seen.by.contains_key(&primary)
+        let by = std::mem::take(&mut quick.seen.lock().unwrap().by);
+        !by.is_empty() && !by.contains_key(&primary)
     })
     .await;
     for seen in [quick.end().await, slow.end().await] {
         // A read is tried again once: the second replica may have died under it, too.
         let mut sessions: Vec<usize> = seen.errors.iter().map(|(session, _)| *session).collect();
+        sessions.sort_unstable();
         sessions.dedup();
         assert_eq!(sessions.len(), seen.errors.len(), "{:?}", seen.errors);
         assert!(seen.errors.iter().all(|(_, sqlstate)| sqlstate == "08006"), "{:?}", seen.errors);
@@ -676,8 +699,10 @@ struct Soaker {
     connection: Option<Raw>,
     prepared: bool,
     turn: u64,
-    /// Tokens that the client's rows may have, by shard.
-    written: [Vec<String>; 2],
+    /// The token that the client's row has, by shard, as far as it was told.
+    written: [String; 2],
+    /// Tokens of writes of whose end it did not hear: they may have been carried out, or be yet.
+    unheard: [Vec<String>; 2],
     tally: Tally,
 }
 
@@ -692,7 +717,6 @@ struct Tally {
 impl Soaker {
     fn new(port: u16, number: u64, seed: u64) -> Self {
         let random = StdRng::seed_from_u64(seed.wrapping_mul(1000) + number);
-        let written = [vec![String::new()], vec![String::new()]];
         Self {
             port,
             key: 1 + number,
@@ -700,7 +724,8 @@ impl Soaker {
             connection: None,
             prepared: false,
             turn: 0,
-            written,
+            written: Default::default(),
+            unheard: Default::default(),
             tally: Tally::default(),
         }
     }
@@ -876,7 +901,7 @@ impl Soaker {
             ),
         };
         if text.starts_with("insert") {
-            self.written[0].push(token.to_owned());
+            self.unheard[0].push(token.to_owned());
         }
         connection.send(&raw::query(&text));
         if self.random.random_bool(0.5) {
@@ -894,10 +919,11 @@ impl Soaker {
         let text = format!(
             "insert into tokens values ({key}, '{token}') on conflict (user_id) do update set token = excluded.token returning token"
         );
-        self.written[shard].push(token.to_owned());
+        self.unheard[shard].push(token.to_owned());
         if let Some(reply) = self.ask(&raw::query(&text)) {
             self.expect(&reply.rows, &[token]);
-            self.written[shard] = vec![token.to_owned()];
+            self.unheard[shard].pop();
+            token.clone_into(&mut self.written[shard]);
         }
     }
 
@@ -909,7 +935,7 @@ impl Soaker {
         for (shard, key) in [low, high].into_iter().enumerate() {
             let row = reply.rows.iter().find_map(|row| row.strip_prefix(&format!("{key}|")));
             let token = row.unwrap_or_default().to_owned();
-            if !self.written[shard].contains(&token) {
+            if token != self.written[shard] && !self.unheard[shard].contains(&token) {
                 self.tally.mismatches.push(format!("row {key} is {token}, not one of {:?}", self.written[shard]));
             }
         }
