@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pgweir::control::connect::Login;
 use pgweir::dev;
+use pgweir::topology::ServerTls;
 use support::{Cluster, Role, Stop};
 
 #[test]
@@ -180,6 +181,8 @@ fn primaries(ready_file: &Path) -> Vec<Login> {
         database: text("database"),
         user: text("user"),
         password: text("password"),
+        tls: ServerTls::Disable,
+        tls_ca: None,
     };
     servers.map(login).collect()
 }

@@ -21,6 +21,7 @@ use std::sync::OnceLock;
 
 use pgweir::control::connect::Login;
 use pgweir::control::migrate::{Migrations, apply};
+use pgweir::topology::ServerTls;
 use support::{APP, Cluster, KEYS, PASSWORD, Proxy, Role, SUPERUSER, wait_for};
 
 /// Databases `direct` and `whole` hold all rows on shard 0's servers, database `shop` is split.
@@ -373,7 +374,8 @@ fn sqlx() {
 
 fn login(database: &str, port: u16) -> Login {
     let (user, password) = (APP.to_owned(), PASSWORD.to_owned());
-    Login { host: "127.0.0.1".to_owned(), port, database: database.to_owned(), user, password }
+    let (host, database) = ("127.0.0.1".to_owned(), database.to_owned());
+    Login { host, port, database, user, password, tls: ServerTls::Disable, tls_ca: None }
 }
 
 /// Hosts, the password, the port and the split are the cluster's own; all else is as the README has it.

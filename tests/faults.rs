@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use raw::{Raw, bind, execute, parse};
-use support::{APP, Cluster, PASSWORD, Proxy, Role, Stop, sql, until};
+use support::{APP, Cluster, PASSWORD, Proxy, Role, SUPERUSER, Stop, sql, until};
 use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::{Instant, sleep, timeout};
@@ -501,7 +501,15 @@ async fn write_both(client: Client) -> Result<Vec<String>, String> {
 async fn a_write_on_two_shards_is_all_or_none_whoever_dies_between_its_phases() {
     let cluster = block_in_place(|| Cluster::start(2, 0));
     block_in_place(|| (prepare(&cluster), slow_commits(&cluster)));
-    let mut proxy = Some(start(&cluster.toml()));
+    // Recovery's own user may not end what others have prepared.
+    cluster.sql_everywhere(&format!(
+        "create role keeper login password '{PASSWORD}' in role pg_monitor; grant create on database shop to keeper"
+    ));
+    let superuser = format!("[control]\nuser = \"{SUPERUSER}\"");
+    let toml = cluster.toml();
+    assert!(toml.contains(&superuser));
+    let toml = toml.replace(&superuser, "[control]\nuser = \"keeper\"");
+    let mut proxy = Some(start(&toml));
     let sum =
         |cluster: &Cluster| cluster.sql_everywhere("select sum(v) from registers where user_id in (1, 1001)").join(",");
     let prepared = |cluster: &Cluster| cluster.sql_everywhere("select count(*) from pg_prepared_xacts").join(",");
@@ -533,7 +541,7 @@ async fn a_write_on_two_shards_is_all_or_none_whoever_dies_between_its_phases() 
             }
         }
         let up = Instant::now();
-        let proxy = proxy.get_or_insert_with(|| start(&cluster.toml()));
+        let proxy = proxy.get_or_insert_with(|| start(&toml));
         block_in_place(|| until(|| prepared(&cluster) == "0,0" && running(&cluster, 0, "select pgweir.decide") == 0));
         let took = up.elapsed();
         assert!(took < Duration::from_secs(10), "{victim}: {took:?} until nothing is prepared");

@@ -8,7 +8,7 @@ mod support;
 
 use std::sync::OnceLock;
 
-use support::{APP, Cluster, PASSWORD, Proxy, Role};
+use support::{APP, Cluster, PASSWORD, Proxy, Role, Stop};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 /// One cluster with a few rows, and one proxy, for all tests of this file.
@@ -121,6 +121,33 @@ async fn a_write_on_several_shards_is_all_or_none() {
     client.simple_query("insert into made values (3), (1003)").await.unwrap();
     assert_eq!(rows(&client, "select count(*) from made").await, ["2"]);
     client.simple_query("drop table made").await.unwrap();
+}
+
+#[tokio::test]
+async fn without_room_for_prepared_transactions_a_second_shard_is_not_begun() {
+    let start = || {
+        let cluster = Cluster::start(2, 0);
+        cluster.sql_everywhere("create table notes(user_id bigint primary key); grant all on notes to public");
+        cluster.sql(1, Role::Primary, "alter system set max_prepared_transactions = 0");
+        cluster.primary(1).stop(Stop::Fast);
+        cluster.primary(1).start().unwrap();
+        let proxy = Proxy::start(&cluster.toml());
+        (cluster, proxy)
+    };
+    let (cluster, proxy) = tokio::task::spawn_blocking(start).await.unwrap();
+    let client = client_of(proxy.port).await;
+    let cause = client.simple_query("insert into notes values (1), (1001)").await.unwrap_err();
+    let cause = cause.as_db_error().unwrap();
+    assert_eq!(cause.code().code(), "0A000");
+    assert_eq!(cause.hint(), Some("Set max_prepared_transactions on every server."));
+    let named = format!("max_prepared_transactions is 0 on 127.0.0.1:{}", cluster.primary(1).port());
+    assert_eq!(cause.detail(), Some(named.as_str()));
+    client.batch_execute("begin; insert into notes values (2)").await.unwrap();
+    assert_eq!(rows(&client, "select user_id from notes where user_id = 1002").await, [""; 0], "a read joins");
+    assert_eq!(sqlstate(&client, "insert into notes values (1002)").await, "0A000");
+    client.simple_query("rollback").await.unwrap();
+    client.simple_query("insert into notes values (1003)").await.unwrap();
+    assert_eq!(cluster.sql_everywhere("select string_agg(user_id::text, ',') from notes"), ["", "1003"]);
 }
 
 #[tokio::test]

@@ -9,11 +9,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 
 use pgweir::control::connect::Login;
+use pgweir::topology::ServerTls;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use support::{APP, Cluster, PASSWORD, Proxy, Role, Server, psql_as, sql, until};
 
@@ -251,6 +252,8 @@ fn where_encryption_is_required_nobody_stays_in_the_clear() {
         database: "shop".to_owned(),
         user: APP.to_owned(),
         password: PASSWORD.to_owned(),
+        tls: ServerTls::Disable,
+        tls_ca: None,
     };
     assert_eq!(sql(&login, "select 1"), Err("28000".to_owned()));
     // It begins in the clear and turns to TLS when it is refused.
@@ -361,6 +364,32 @@ fn the_server_decides_who_may_log_in_without_tls() {
     }
 }
 
+#[test]
+fn probes_and_migrations_encrypt_as_the_server_asks() {
+    let bench = bench();
+    bench.cluster.sql(ENCRYPTED, Role::Primary, "grant create on database shop to sealed");
+    let control = CONTROL.replace("postgres", "sealed");
+    let keys = format!("tls = 'verify-full'\ntls_ca = {:?}", bench.file("ours.crt"));
+    let way = |keys: &str| bench.database("shop", bench.port(ENCRYPTED), keys);
+    let proxy = Proxy::start(&format!("{control}{}{}", way(&keys), user(APP, "")));
+    // The primary is one only when its probe has seen it.
+    check_encryption(&proxy, APP, "shop", &Ok("t"));
+    let migrate = |keys: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("pgweir.toml");
+        fs::write(&config, format!("{control}{}{}", way(keys), user(APP, ""))).unwrap();
+        fs::write(folder.path().join("1_sealed.sql"), "create table sealed_only (n int)").unwrap();
+        let arguments = ["migrate".as_ref(), "--config".as_ref(), config.as_os_str()];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgweir"));
+        command.args(arguments).arg("--dir").arg(folder.path()).output().unwrap()
+    };
+    let refused = migrate("tls = 'disable'");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("no encryption"), "{said}");
+    let done = migrate(&keys);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
 /// Stands between the proxy and a server: says that there is no TLS, and keeps what it is told then.
 struct Stripper {
     port: u16,
@@ -382,7 +411,7 @@ impl Stripper {
     }
 }
 
-/// Who does not ask for TLS, as the control plane does not, reaches the server.
+/// Who does not ask for TLS reaches the server.
 fn strip(mut client: TcpStream, port: u16, told: &Mutex<Vec<Vec<u8>>>) {
     let mut first = [0; 8];
     if client.read_exact(&mut first).is_err() {
@@ -491,6 +520,8 @@ fn scram_takes_the_right_password_and_tells_nothing_about_wrong_ones() {
         database: "shop".to_owned(),
         user: name.to_owned(),
         password: password.to_owned(),
+        tls: ServerTls::Disable,
+        tls_ca: None,
     };
     for (name, password, seen_as) in [
         (APP, PASSWORD, APP),

@@ -18,6 +18,7 @@ pub use connection::{
 pub use login::{Login, read_parameter};
 pub use owed::{Cause, Event, Owed, Payee, Verdict};
 pub use pool::{Limits, Pool, Seen, Usage};
+pub(crate) use tls::tls_to_server;
 
 use crate::topology::{Process, Server, Topology, User};
 
@@ -130,7 +131,8 @@ fn fits(pool: &Pool, server: &Server, user: &User, process: &Process) -> bool {
         && pool.server.tls_ca == server.tls_ca
 }
 
-fn login_of(user: &User) -> Login {
+/// Who a user of the proxy is on the servers.
+pub(crate) fn login_of(user: &User) -> Login {
     let password = match &user.password {
         crate::topology::Credential::Password(password) => Some(password.clone()),
         _ => None,

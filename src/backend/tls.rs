@@ -15,14 +15,15 @@ use crate::topology::{Server, ServerTls};
 
 /// Shakes hands on a stream whose server agreed to TLS.
 pub(super) async fn connect(stream: TcpStream, server: &Server) -> std::io::Result<TlsStream<TcpStream>> {
-    let config = client_config(server.tls, server.tls_ca.as_deref()).map_err(std::io::Error::other)?;
+    let config = tls_to_server(server.tls, server.tls_ca.as_deref()).map_err(std::io::Error::other)?;
     let name = ServerName::try_from(server.host.clone()).map_err(std::io::Error::other)?;
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
-fn client_config(mode: ServerTls, authorities: Option<&Path>) -> Result<ClientConfig, Fault> {
+/// What is asked of a server's certificate; `authorities` is a PEM file.
+pub(crate) fn tls_to_server(mode: ServerTls, authorities: Option<&Path>) -> Result<ClientConfig, Fault> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let strictness = match mode {

@@ -56,7 +56,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 /// The environment beats the configuration.
 fn log(format: LogFormat, level: LogLevel) {
     let filter = EnvFilter::try_from_env("PGWEIR_LOG").or_else(|_| EnvFilter::try_from_default_env());
-    let filter = filter.unwrap_or_else(|_| EnvFilter::new(format!("warn,pgweir={}", level.name())));
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new(format!("warn,deadpool=off,pgweir={}", level.name())));
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use super::connect::{Client, Login, SqlError, connect};
+use super::connect::{Client, SqlError};
 use super::effects;
 use super::primaries::Primaries;
 use crate::catalog::{Catalog, Column, Function, Relation, RelationKind, Volatility};
@@ -68,25 +68,14 @@ impl CatalogCell {
 
 /// Loads and watches until it is aborted. `epochs` numbers all catalogs of the process.
 pub(super) async fn watch(cell: Arc<CatalogCell>, primaries: Primaries, epochs: Arc<AtomicU64>) {
-    let mut client: Option<Client> = None;
-    let mut home = None;
     let mut fingerprint = String::new();
     loop {
-        let now = primaries.home();
-        if home != now {
-            client = None;
-            home = now;
-        }
-        if let Some(login) = &home {
-            let look = look(&mut client, login, &cell, &mut fingerprint, &epochs);
-            let failure = match timeout(DEADLINE, look).await {
-                Ok(Ok(())) => None,
-                Ok(Err(cause)) => Some(cause.to_string()),
-                Err(_) => Some("no answer".to_owned()),
-            };
-            if let Some(why) = failure {
-                tracing::debug!(why, "catalog not loaded");
-                client = None;
+        if let Some(home) = primaries.home() {
+            let look = async { look(&primaries.lend(&home).await?, &cell, &mut fingerprint, &epochs).await };
+            match timeout(DEADLINE, look).await {
+                Ok(Ok(())) => {}
+                Ok(Err(cause)) => tracing::debug!(%cause, "catalog not loaded"),
+                Err(_) => tracing::debug!(cause = "no answer", "catalog not loaded"),
             }
         }
         tokio::select! {
@@ -97,16 +86,11 @@ pub(super) async fn watch(cell: Arc<CatalogCell>, primaries: Primaries, epochs: 
 }
 
 async fn look(
-    client: &mut Option<Client>,
-    login: &Login,
+    client: &Client,
     cell: &CatalogCell,
     fingerprint: &mut String,
     epochs: &AtomicU64,
 ) -> Result<(), SqlError> {
-    let client = match client {
-        Some(client) => client,
-        None => client.insert(connect(login).await?),
-    };
     let rows = client.rows(FINGERPRINT).await?;
     let seen = rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()).unwrap_or_default();
     if seen != *fingerprint || !cell.current.load().loaded {

@@ -1,54 +1,151 @@
-//! One connection of the control plane to one server, without TLS: for migrations and `pgweir dev`.
+//! One connection of the control plane to one server: one of its own, or lent by a pool for a while.
 //!
 //! Hides the driver: whoever is above `control` sees texts in and texts out.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
 use futures_util::SinkExt;
+use tokio_postgres::config::SslMode;
 use tokio_postgres::error::ErrorPosition;
 use tokio_postgres::{Config, NoTls, SimpleQueryMessage};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::backend::tls_to_server;
+use crate::topology::ServerTls;
 
 /// Where and as whom to log in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Login {
     pub host: String,
     pub port: u16,
     pub database: String,
     pub user: String,
     pub password: String,
+    pub tls: ServerTls,
+    /// As the server's entry in the configuration has it.
+    pub tls_ca: Option<PathBuf>,
 }
 
-/// A session on one server; it ends when this is dropped.
+/// A session on one server; it ends when this is dropped, unless a pool takes it back.
 pub struct Client {
-    inner: tokio_postgres::Client,
+    link: Link,
     server: String,
+    /// What was asked and not waited for: a session that owes an answer is not lent again.
+    asked: AtomicBool,
 }
+
+enum Link {
+    Own(tokio_postgres::Client),
+    Lent(Object),
+    Gone,
+}
+
+/// Sessions that the tasks of the control plane share, a few to each server.
+#[derive(Default)]
+pub(super) struct Pools(Mutex<HashMap<Login, Pool>>);
 
 /// What a server, or the way to it, answered.
 #[derive(Debug, thiserror::Error)]
-#[error("{server}: {}", describe(cause))]
+#[error("{server}: {cause}")]
 pub struct SqlError {
     /// `host:port/database`.
     pub server: String,
-    cause: tokio_postgres::Error,
+    cause: Cause,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Cause {
+    #[error("{}", describe(.0))]
+    Server(tokio_postgres::Error),
+    #[error("TLS: {0}")]
+    Tls(Box<dyn std::error::Error + Send + Sync>),
+    #[error("{0}")]
+    Pool(PoolError),
 }
 
 /// Logs in; the connection is served by a task of its own.
 pub async fn connect(login: &Login) -> Result<Client, SqlError> {
-    let server = format!("{}:{}/{}", login.host, login.port, login.database);
-    let mut config = Config::new();
-    config.host(&login.host).port(login.port).dbname(&login.database).user(&login.user).password(&login.password);
-    match config.application_name("pgweir").connect(NoTls).await {
-        Ok((inner, connection)) => {
-            tokio::spawn(async move {
-                if let Err(cause) = connection.await {
-                    tracing::debug!(%cause, "control connection ended");
-                }
-            });
-            Ok(Client { inner, server })
+    let opened = match login.encryption().map_err(|cause| login.error(cause))? {
+        None => login.driver().connect(NoTls).await.map(|(client, connection)| (client, serve(connection))),
+        Some(tls) => login.driver().connect(tls).await.map(|(client, connection)| (client, serve(connection))),
+    };
+    opened.map(|(client, ())| login.client(Link::Own(client))).map_err(|cause| login.error(Cause::Server(cause)))
+}
+
+fn serve<C>(connection: C)
+where
+    C: Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static,
+{
+    tokio::spawn(async move {
+        if let Err(cause) = connection.await {
+            tracing::debug!(%cause, "control connection ended");
         }
-        Err(cause) => Err(SqlError { server, cause }),
+    });
+}
+
+impl Login {
+    fn driver(&self) -> Config {
+        let mut config = Config::new();
+        config.host(&self.host).port(self.port).dbname(&self.database).user(&self.user).password(&self.password);
+        config.application_name("pgweir").ssl_mode(match self.tls {
+            ServerTls::Disable => SslMode::Disable,
+            ServerTls::Prefer => SslMode::Prefer,
+            ServerTls::Require | ServerTls::VerifyCa | ServerTls::VerifyFull => SslMode::Require,
+        });
+        config
+    }
+
+    fn encryption(&self) -> Result<Option<MakeRustlsConnect>, Cause> {
+        if self.tls == ServerTls::Disable {
+            return Ok(None);
+        }
+        let config = tls_to_server(self.tls, self.tls_ca.as_deref()).map_err(Cause::Tls)?;
+        Ok(Some(MakeRustlsConnect::new(config)))
+    }
+
+    fn server(&self) -> String {
+        format!("{}:{}/{}", self.host, self.port, self.database)
+    }
+
+    fn client(&self, link: Link) -> Client {
+        Client { link, server: self.server(), asked: AtomicBool::new(false) }
+    }
+
+    fn error(&self, cause: Cause) -> SqlError {
+        SqlError { server: self.server(), cause }
+    }
+}
+
+impl Pools {
+    /// A session that nobody else uses meanwhile. What it has set or begun, its user must have undone.
+    pub(super) async fn lend(&self, login: &Login) -> Result<Client, SqlError> {
+        let pool = self.of(login).map_err(|cause| login.error(cause))?;
+        match pool.get().await {
+            Ok(object) => Ok(login.client(Link::Lent(object))),
+            Err(PoolError::Backend(cause)) => Err(login.error(Cause::Server(cause))),
+            Err(cause) => Err(login.error(Cause::Pool(cause))),
+        }
+    }
+
+    fn of(&self, login: &Login) -> Result<Pool, Cause> {
+        let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = pools.get(login) {
+            return Ok(pool.clone());
+        }
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = match login.encryption()? {
+            None => Manager::from_config(login.driver(), NoTls, recycling),
+            Some(tls) => Manager::from_config(login.driver(), tls, recycling),
+        };
+        let pool = Pool::builder(manager).max_size(POOL_SIZE).build().expect("no timeout needs a runtime");
+        pools.insert(login.clone(), pool.clone());
+        Ok(pool)
     }
 }
 
@@ -60,12 +157,12 @@ impl Client {
 
     /// Runs all statements of a text.
     pub async fn batch(&self, sql: &str) -> Result<(), SqlError> {
-        self.inner.batch_execute(sql).await.map_err(|cause| self.error(cause))
+        self.answer(self.link().batch_execute(sql).await)
     }
 
     /// The rows of a text, each value as the server writes it.
     pub async fn rows(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>, SqlError> {
-        let messages = self.inner.simple_query(sql).await.map_err(|cause| self.error(cause))?;
+        let messages = self.answer(self.link().simple_query(sql).await)?;
         let rows = messages.iter().filter_map(|message| match message {
             SimpleQueryMessage::Row(row) => {
                 Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect())
@@ -77,28 +174,51 @@ impl Client {
 
     /// `COPY … FROM STDIN`: the number of rows taken.
     pub async fn copy_in(&self, sql: &str, data: Bytes) -> Result<u64, SqlError> {
-        let sink = self.inner.copy_in(sql).await.map_err(|cause| self.error(cause))?;
+        let sink = self.answer(self.link().copy_in(sql).await)?;
         let mut sink = pin!(sink);
-        sink.send(data).await.map_err(|cause| self.error(cause))?;
-        sink.finish().await.map_err(|cause| self.error(cause))
+        self.answer(sink.send(data).await)?;
+        self.answer(sink.finish().await)
     }
 
     /// One statement with text parameters: the number of rows touched.
     pub async fn execute(&self, sql: &str, parameters: &[&str]) -> Result<u64, SqlError> {
         let parameters = parameters.iter().map(|text| text as &(dyn tokio_postgres::types::ToSql + Sync));
         let parameters: Vec<_> = parameters.collect();
-        self.inner.execute(sql, &parameters).await.map_err(|cause| self.error(cause))
+        self.answer(self.link().execute(sql, &parameters).await)
     }
 
-    fn error(&self, cause: tokio_postgres::Error) -> SqlError {
-        SqlError { server: self.server.clone(), cause }
+    /// To ask something of.
+    fn link(&self) -> &tokio_postgres::Client {
+        self.asked.store(true, Ordering::Relaxed);
+        match &self.link {
+            Link::Own(client) => client,
+            Link::Lent(object) => object,
+            Link::Gone => unreachable!("it goes when it is dropped"),
+        }
+    }
+
+    fn answer<T>(&self, answer: Result<T, tokio_postgres::Error>) -> Result<T, SqlError> {
+        self.asked.store(false, Ordering::Relaxed);
+        answer.map_err(|cause| SqlError { server: self.server.clone(), cause: Cause::Server(cause) })
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let (Link::Lent(object), true) = (std::mem::replace(&mut self.link, Link::Gone), *self.asked.get_mut()) {
+            // The pool forgets it, and the session ends.
+            drop(Object::take(object));
+        }
     }
 }
 
 impl SqlError {
     /// The server's SQLSTATE, where it was the server that complained.
     pub fn sqlstate(&self) -> Option<&str> {
-        self.cause.code().map(|code| code.code())
+        match &self.cause {
+            Cause::Server(cause) => cause.code().map(|code| code.code()),
+            Cause::Tls(_) | Cause::Pool(_) => None,
+        }
     }
 }
 
@@ -120,3 +240,6 @@ fn describe(cause: &tokio_postgres::Error) -> String {
     }
     text
 }
+
+/// Of one user's connections to one database of one server.
+const POOL_SIZE: usize = 4;

@@ -24,11 +24,12 @@ use tokio::time::Instant;
 pub use catalog::CatalogCell;
 pub use recovery::{InProgress, Ticket};
 
+use crate::backend::login_of;
 use crate::balance::Fleet;
 use crate::cache::{Space, Spaces};
 use crate::error::Error;
 use crate::topology::{Credential, Database, Server, ShardId, Topology};
-use connect::Login;
+use connect::{Login, Pools};
 use primaries::Primaries;
 use schema::Schema;
 use spaces::{Learning, SpacesCell};
@@ -125,6 +126,11 @@ impl Control {
         Ok(self.progress.begin(home))
     }
 
+    /// Whether the servers could take part in a write over several shards, as far as it is known.
+    pub fn check_write(&self, database: &str) -> Result<(), Error> {
+        self.databases.load().get(database).map_or(Ok(()), |known| known.schema.check())
+    }
+
     fn start_tasks(&self) {
         let Cluster { topology, fleet } = self.cluster();
         let mut tasks = JoinSet::new();
@@ -138,16 +144,17 @@ impl Control {
             let interval = topology.process.probe_interval;
             tasks.spawn(probe::watch(Arc::clone(state), Arc::clone(shard), login, interval));
         }
+        let pools = Arc::new(Pools::default());
         let before = self.databases.load_full();
         let mut databases = HashMap::new();
         for database in topology.databases.values() {
             let known = before.get(&database.name).cloned().unwrap_or_default();
             let known = Known { spaces: Arc::default(), ..known };
             if topology.process.cache.is_some() {
-                tasks.spawn(spaces::watch(self.learning(database, &known)));
+                tasks.spawn(spaces::watch(self.learning(database, &known, &pools)));
             }
             databases.insert(database.name.clone(), known.clone());
-            let primaries = Primaries::new(database, &topology, &fleet);
+            let primaries = Primaries::new(database, &topology, &fleet, &pools);
             tasks.spawn(catalog::watch(known.catalog, primaries.clone(), Arc::clone(&self.epoch)));
             if database.is_sharded() {
                 let (progress, retention) = (Arc::clone(&self.progress), topology.process.decision_retention);
@@ -158,7 +165,7 @@ impl Control {
             }
         }
         if topology.process.cache.is_some() {
-            tasks.spawn(outcomes::watch(Arc::clone(&self.spaces), topology, fleet));
+            tasks.spawn(outcomes::watch(Arc::clone(&self.spaces), topology, fleet, pools));
         }
         self.databases.store(Arc::new(databases));
         // The tasks of the topology before end with their set.
@@ -167,11 +174,12 @@ impl Control {
 }
 
 impl Control {
-    fn learning(&self, database: &Arc<Database>, known: &Known) -> Learning {
+    fn learning(&self, database: &Arc<Database>, known: &Known, pools: &Arc<Pools>) -> Learning {
         Learning {
             database: Arc::clone(database),
             topology: self.topology(),
             fleet: self.fleet(),
+            pools: Arc::clone(pools),
             spaces: Arc::clone(&self.spaces),
             cell: Arc::clone(&known.spaces),
             epoch: Arc::clone(&self.epoch),
@@ -181,18 +189,34 @@ impl Control {
 
 /// `[control]`, else the database's first user.
 pub fn login(server: &Server, topology: &Topology) -> Option<Login> {
-    let (user, password) = match &topology.process.control {
-        Some((user, password)) => (user.clone(), password.0.clone()),
-        None => {
-            let user = topology.users.iter().find(|user| user.may_use(&server.database))?;
-            let password = match (&user.server_password, &user.password) {
-                (Some(password), _) | (None, Credential::Password(password)) => password.0.clone(),
-                (None, Credential::Trust) => String::new(),
-                (None, Credential::ScramVerifier(_)) => return None,
-            };
-            (user.server_user.clone().unwrap_or_else(|| user.name.clone()), password)
-        }
+    if let Some((user, password)) = &topology.process.control {
+        return Some(login_on(server, user.clone(), password.0.clone()));
+    }
+    let user = topology.users.iter().find(|user| user.may_use(&server.database))?;
+    let known = login_of(user);
+    let password = match (known.password, &user.password) {
+        (Some(password), _) => password.0,
+        (None, Credential::Trust) => String::new(),
+        (None, _) => return None,
     };
-    let (host, port, database) = (server.host.clone(), server.port, server.database_name.clone());
-    Some(Login { host, port, database, user, password })
+    Some(login_on(server, known.user, password))
+}
+
+/// The configured user whose name on the server this is.
+fn login_as(server: &Server, topology: &Topology, name: &str) -> Option<Login> {
+    let mut users = topology.users.iter().filter(|user| user.may_use(&server.database)).map(|user| login_of(user));
+    let known = users.find(|known| known.user == name)?;
+    Some(login_on(server, known.user, known.password.map(|password| password.0).unwrap_or_default()))
+}
+
+fn login_on(server: &Server, user: String, password: String) -> Login {
+    Login {
+        host: server.host.clone(),
+        port: server.port,
+        database: server.database_name.clone(),
+        user,
+        password,
+        tls: server.tls,
+        tls_ca: server.tls_ca.clone(),
+    }
 }

@@ -1,33 +1,42 @@
 //! Finds out how writes ended of which nobody heard, so that what they touched can be cached again.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::connect::{Client, SqlError, connect};
+use super::connect::{Client, Pools, SqlError};
 use super::login;
 use crate::balance::Fleet;
 use crate::cache::{Spaces, Unresolved, Witness};
 use crate::topology::{Role, Server, Topology};
 
 /// Asks until it is aborted; what is open then is handed out to the next one.
-pub(super) async fn watch(spaces: Arc<Spaces>, topology: Arc<Topology>, fleet: Arc<Fleet>) {
+pub(super) async fn watch(spaces: Arc<Spaces>, topology: Arc<Topology>, fleet: Arc<Fleet>, pools: Arc<Pools>) {
     let mut open: Vec<Unresolved> = Vec::new();
     loop {
         if open.is_empty() {
             open = spaces.unresolved().await;
         }
         open.extend(spaces.take_unresolved());
-        let mut clients: HashMap<(String, u16, String), Option<Client>> = HashMap::new();
+        // One that cannot be reached is not tried again in this round.
+        let mut away: HashSet<(String, u16)> = HashSet::new();
         let mut left = Vec::new();
         for write in open {
             let witness = write.witness();
-            let over = match leads_elsewhere(&witness.server, &fleet) {
+            let place = (witness.server.host.clone(), witness.server.port);
+            let over = if leads_elsewhere(&witness.server, &fleet) {
                 // Whatever the old primary did, it is the new one's state that counts from now on.
-                true => true,
-                false => timeout(DEADLINE, is_over(witness, &topology, &mut clients)).await.is_ok_and(|over| over),
+                true
+            } else if away.contains(&place) {
+                false
+            } else {
+                let asked = timeout(DEADLINE, is_over(witness, &topology, &pools)).await.unwrap_or(None);
+                if asked.is_none() {
+                    away.insert(place);
+                }
+                asked.unwrap_or(false)
             };
             if over { write.resolved(Instant::now()) } else { left.push(write) }
         }
@@ -36,27 +45,11 @@ pub(super) async fn watch(spaces: Arc<Spaces>, topology: Arc<Topology>, fleet: A
     }
 }
 
-async fn is_over(
-    witness: &Witness,
-    topology: &Topology,
-    clients: &mut HashMap<(String, u16, String), Option<Client>>,
-) -> bool {
-    let server = &witness.server;
-    let key = (server.host.clone(), server.port, server.database_name.clone());
-    if !clients.contains_key(&key) {
-        let Some(login) = login(server, topology) else { return false };
-        // One that cannot be reached is not tried again in this round.
-        clients.insert(key.clone(), connect(&login).await.ok());
-    }
-    let Some(Some(client)) = clients.get(&key) else { return false };
-    match ask(witness, client).await {
-        Ok(over) => over,
-        Err(cause) => {
-            tracing::debug!(%cause, "outcome of a write");
-            clients.insert(key, None);
-            false
-        }
-    }
+/// Nothing where the server does not answer.
+async fn is_over(witness: &Witness, topology: &Topology, pools: &Pools) -> Option<bool> {
+    let login = login(&witness.server, topology)?;
+    let asked = async { ask(witness, &pools.lend(&login).await?).await };
+    asked.await.inspect_err(|cause| tracing::debug!(%cause, "outcome of a write")).ok()
 }
 
 /// The server's process is gone, and so is what it may have prepared: then its outcome can be seen by all.

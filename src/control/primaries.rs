@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::connect::Login;
-use super::login;
+use super::connect::{Client, Login, Pools, SqlError};
+use super::{login, login_as};
 use crate::balance::Fleet;
 use crate::topology::{ConfiguredRole, Database, Role, Server, ShardId, Topology};
 
@@ -12,11 +12,26 @@ pub(super) struct Primaries {
     database: Arc<Database>,
     topology: Arc<Topology>,
     fleet: Arc<Fleet>,
+    pools: Arc<Pools>,
 }
 
 impl Primaries {
-    pub(super) fn new(database: &Arc<Database>, topology: &Arc<Topology>, fleet: &Arc<Fleet>) -> Self {
-        Self { database: Arc::clone(database), topology: Arc::clone(topology), fleet: Arc::clone(fleet) }
+    pub(super) fn new(
+        database: &Arc<Database>,
+        topology: &Arc<Topology>,
+        fleet: &Arc<Fleet>,
+        pools: &Arc<Pools>,
+    ) -> Self {
+        Self {
+            database: Arc::clone(database),
+            topology: Arc::clone(topology),
+            fleet: Arc::clone(fleet),
+            pools: Arc::clone(pools),
+        }
+    }
+
+    pub(super) async fn lend(&self, login: &Login) -> Result<Client, SqlError> {
+        self.pools.lend(login).await
     }
 
     /// Of each shard, in order; nothing where there is no way to log in.
@@ -26,6 +41,14 @@ impl Primaries {
 
     pub(super) fn home(&self) -> Option<Login> {
         self.of(self.database.home)
+    }
+
+    /// As `owner`, where it is known how, to the server that a shard's `login` is for; else as that.
+    pub(super) fn as_owner(&self, shard: usize, login: &Login, owner: &str) -> Login {
+        let servers = self.database.shards[shard].servers.iter().map(|&id| self.topology.server(id));
+        let mut same = servers.filter(|server| (&server.host, server.port) == (&login.host, login.port));
+        let found = same.find_map(|server| login_as(server, &self.topology, owner));
+        found.filter(|_| owner != login.user).unwrap_or_else(|| login.clone())
     }
 
     fn of(&self, shard: ShardId) -> Option<Login> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::connect::{Login, SqlError, connect};
+use super::connect::{Client, Login, SqlError};
 use super::primaries::Primaries;
 use crate::topology::ShardId;
 
@@ -59,12 +59,12 @@ pub(super) async fn watch(primaries: Primaries, progress: Arc<InProgress>, reten
     let mut pruned = Instant::now();
     loop {
         sleep(INTERVAL).await;
-        let Some(primaries) = primaries.all() else { continue };
+        let Some(logins) = primaries.all() else { continue };
         // A shard that is away or hangs does not keep the others waiting.
-        let each = primaries.iter().map(|login| recover(login, &primaries, &progress));
+        let each = (0..logins.len()).map(|shard| recover(shard, &logins, &primaries, &progress));
         join_all(each.map(|work| within_deadline("recovery of two-phase commits", work))).await;
         if pruned.elapsed() > PRUNE_INTERVAL {
-            within_deadline("pruning of decisions", prune(&primaries, retention)).await;
+            within_deadline("pruning of decisions", prune(&logins, &primaries, retention)).await;
             pruned = Instant::now();
         }
     }
@@ -79,41 +79,46 @@ async fn within_deadline(what: &str, work: impl Future<Output = Result<(), SqlEr
     }
 }
 
-async fn recover(login: &Login, primaries: &[Login], progress: &InProgress) -> Result<(), SqlError> {
-    let client = connect(login).await?;
-    let found = client.rows(PREPARED).await?;
-    for gid in found.into_iter().filter_map(|row| row.into_iter().next().flatten()) {
+async fn recover(shard: usize, logins: &[Login], primaries: &Primaries, progress: &InProgress) -> Result<(), SqlError> {
+    let login = &logins[shard];
+    let found = primaries.lend(login).await?.rows(PREPARED).await?;
+    for (gid, owner) in found.into_iter().filter_map(pair) {
         let home = gid.strip_prefix(PREFIX).and_then(|rest| rest.split(':').next()).and_then(|home| home.parse().ok());
-        let Some(home) = home.and_then(|home: usize| primaries.get(home)) else { continue };
+        let Some(home) = home.and_then(|home: usize| logins.get(home)) else { continue };
         if progress.has(&gid) || gid.contains('\'') {
             continue;
         }
-        let outcome = outcome(home, &gid).await?;
+        let outcome = outcome(&primaries.lend(home).await?, &gid).await?;
         let end = if outcome == "committed" { "COMMIT" } else { "ROLLBACK" };
         tracing::warn!(gid, outcome, "ending a prepared transaction that was left behind");
-        client.batch(&format!("{end} PREPARED '{gid}'")).await?;
+        // Only its owner, or a superuser, may.
+        let owner = primaries.as_owner(shard, login, &owner);
+        primaries.lend(&owner).await?.batch(&format!("{end} PREPARED '{gid}'")).await?;
     }
     Ok(())
 }
 
+fn pair(row: Vec<Option<String>>) -> Option<(String, String)> {
+    let [gid, owner] = <[Option<String>; 2]>::try_from(row).ok()?;
+    Some((gid?, owner?))
+}
+
 /// Absence is never read as abort: an `aborted` row is inserted, which waits for a decision that is being committed.
-async fn outcome(home: &Login, gid: &str) -> Result<String, SqlError> {
-    let client = connect(home).await?;
-    client
-        .batch(&format!(
-            "INSERT INTO pgweir.decisions (gid, outcome) VALUES ('{gid}', 'aborted') ON CONFLICT DO NOTHING"
-        ))
-        .await?;
-    let rows = client.rows(&format!("SELECT outcome FROM pgweir.decisions WHERE gid = '{gid}'")).await?;
+async fn outcome(home: &Client, gid: &str) -> Result<String, SqlError> {
+    home.batch(&format!(
+        "INSERT INTO pgweir.decisions (gid, outcome) VALUES ('{gid}', 'aborted') ON CONFLICT DO NOTHING"
+    ))
+    .await?;
+    let rows = home.rows(&format!("SELECT outcome FROM pgweir.decisions WHERE gid = '{gid}'")).await?;
     Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()).unwrap_or_default())
 }
 
 /// Decisions of writes of which no shard holds anything any more.
-async fn prune(primaries: &[Login], retention: Duration) -> Result<(), SqlError> {
+async fn prune(logins: &[Login], primaries: &Primaries, retention: Duration) -> Result<(), SqlError> {
     let mut held = Vec::new();
     let mut clients = Vec::new();
-    for login in primaries {
-        let client = connect(login).await?;
+    for login in logins {
+        let client = primaries.lend(login).await?;
         held.extend(client.rows(ALL_PREPARED).await?.into_iter().filter_map(|row| row.into_iter().next().flatten()));
         clients.push(client);
     }
@@ -130,7 +135,7 @@ async fn prune(primaries: &[Login], retention: Duration) -> Result<(), SqlError>
 }
 
 const PREFIX: &str = "pgweir:";
-const PREPARED: &str = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() \
+const PREPARED: &str = "SELECT gid, owner FROM pg_prepared_xacts WHERE database = current_database() \
      AND gid LIKE 'pgweir:%' AND prepared < now() - interval '5 seconds'";
 const ALL_PREPARED: &str =
     "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND gid LIKE 'pgweir:%'";

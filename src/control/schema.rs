@@ -19,6 +19,8 @@ enum State {
     Unknown,
     Made,
     Failed(String),
+    /// It is there, but this server has no room for prepared transactions.
+    Unprepared(String),
 }
 
 impl Default for Schema {
@@ -30,22 +32,34 @@ impl Default for Schema {
 impl Schema {
     /// Makes it where it may, and tries again until it is there.
     pub(super) async fn ensure(&self, primaries: &Primaries) {
-        while let Err(why) = make(primaries).await {
-            let state = State::Failed(why.clone());
-            if self.0.send_replace(state.clone()) != state {
-                tracing::warn!(why, "schema pgweir is not complete: writes over several shards are refused");
+        loop {
+            let state = look(primaries).await;
+            if state == State::Made {
+                break;
             }
+            if *self.0.borrow() != state {
+                tracing::warn!(why = state.fault(), "writes over several shards are refused");
+            }
+            self.0.send_replace(state);
             sleep(PAUSE).await;
         }
         self.0.send_replace(State::Made);
     }
 
+    /// Whether there is any use in beginning such a write, by what is known now.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        match &*self.0.borrow() {
+            State::Unprepared(server) => Err(unprepared(server)),
+            State::Unknown | State::Made | State::Failed(_) => Ok(()),
+        }
+    }
+
     /// Waits for a while until it is there.
     pub(super) async fn made(&self) -> Result<(), Error> {
         let mut state = self.0.subscribe();
-        let waited = timeout(WAIT, state.wait_for(|state| *state == State::Made)).await;
-        if waited.is_ok() {
-            return Ok(());
+        let decided = |state: &State| matches!(state, State::Made | State::Unprepared(_));
+        if timeout(WAIT, state.wait_for(decided)).await.is_ok() {
+            return self.check();
         }
         let error =
             Error::new(SqlState::UNAVAILABLE, "schema pgweir, which decides writes over several shards, is missing")
@@ -57,11 +71,39 @@ impl Schema {
     }
 }
 
-async fn make(primaries: &Primaries) -> Result<(), String> {
-    let servers = primaries.all().ok_or("no password to log in with")?;
-    match timeout(DEADLINE, apply(&servers, &[])).await {
-        Ok(outcome) => outcome.map(drop).map_err(|cause| cause.to_string()),
-        Err(_) => Err(format!("no answer within {} s", DEADLINE.as_secs())),
+impl State {
+    fn fault(&self) -> String {
+        match self {
+            Self::Unknown | Self::Made => String::new(),
+            Self::Failed(why) => format!("schema pgweir is not complete: {why}"),
+            Self::Unprepared(server) => format!("max_prepared_transactions is 0 on {server}"),
+        }
+    }
+}
+
+fn unprepared(server: &str) -> Error {
+    Error::unsupported("a write on several shards", "Set max_prepared_transactions on every server.")
+        .with_detail(State::Unprepared(server.to_owned()).fault())
+}
+
+/// Makes it where it may.
+async fn look(primaries: &Primaries) -> State {
+    let Some(servers) = primaries.all() else { return State::Failed("no password to log in with".to_owned()) };
+    let work = async {
+        apply(&servers, &[]).await.map_err(|cause| cause.to_string())?;
+        for server in &servers {
+            let client = primaries.lend(server).await.map_err(|cause| cause.to_string())?;
+            let room = client.rows("SHOW max_prepared_transactions").await.map_err(|cause| cause.to_string())?;
+            if room == [[Some("0".to_owned())]] {
+                return Ok(State::Unprepared(format!("{}:{}", server.host, server.port)));
+            }
+        }
+        Ok(State::Made)
+    };
+    match timeout(DEADLINE, work).await {
+        Ok(Ok(state)) => state,
+        Ok(Err(why)) => State::Failed(why),
+        Err(_) => State::Failed(format!("no answer within {} s", DEADLINE.as_secs())),
     }
 }
 

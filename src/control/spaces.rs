@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::connect::{Client, Login, SqlError, connect};
+use super::connect::{Login, Pools, SqlError};
 use super::login;
 use crate::balance::Fleet;
 use crate::cache::{Identity, Space, Spaces};
@@ -28,6 +28,7 @@ pub(super) struct Learning {
     pub database: Arc<Database>,
     pub topology: Arc<Topology>,
     pub fleet: Arc<Fleet>,
+    pub pools: Arc<Pools>,
     pub spaces: Arc<Spaces>,
     pub cell: Arc<SpacesCell>,
     /// Grows when the cell changes.
@@ -37,7 +38,6 @@ pub(super) struct Learning {
 /// What is known of a shard.
 #[derive(Default)]
 struct Known {
-    client: Option<(Login, Client)>,
     system: Option<System>,
     space: Option<Arc<Space>>,
 }
@@ -55,10 +55,7 @@ pub(super) async fn watch(learning: Learning) {
     loop {
         for (shard, known) in learning.database.shards.iter().zip(&mut shards) {
             let asked = timeout(DEADLINE, learning.ask(shard.id, known)).await;
-            if !matches!(asked, Ok(Ok(()))) {
-                // What is known stays: a server that is away is no other one.
-                known.client = None;
-            }
+            // What is known stays: a server that is away is no other one.
             if let Ok(Err(cause)) = asked {
                 tracing::debug!(%cause, database = learning.database.name, "system identifier");
             }
@@ -73,12 +70,7 @@ pub(super) async fn watch(learning: Learning) {
 impl Learning {
     async fn ask(&self, shard: ShardId, known: &mut Known) -> Result<(), SqlError> {
         let Some((server, login)) = self.primary(shard) else { return Ok(()) };
-        let client = match known.client.take() {
-            Some((before, client)) if before.host == login.host && before.port == login.port => client,
-            _ => connect(&login).await?,
-        };
-        let rows = client.rows(SYSTEM).await?;
-        known.client = Some((login, client));
+        let rows = self.pools.lend(&login).await?.rows(SYSTEM).await?;
         let number = |column: usize| rows.first()?.get(column)?.as_ref()?.parse::<u64>().ok();
         let (Some(identifier), Some(timeline)) = (number(0), number(1)) else { return Ok(()) };
         let system = System { identifier, timeline };

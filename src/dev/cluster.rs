@@ -12,6 +12,7 @@ use super::installation::{Installation, run};
 use super::server::{CONF, HOST, POLL, Role, Server, Stop};
 use super::state::State;
 use crate::control::connect::{Login, connect};
+use crate::topology::ServerTls;
 
 /// All servers of all shards, running; they end with this value, and with this process.
 pub struct Cluster {
@@ -196,6 +197,8 @@ impl Cluster {
             database: database.to_owned(),
             user: user.to_owned(),
             password: password.to_owned(),
+            tls: ServerTls::Disable,
+            tls_ca: None,
         }
     }
 }

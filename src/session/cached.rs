@@ -209,7 +209,7 @@ impl Session {
         match &self.transaction {
             Transaction::Idle => Ok(()),
             Transaction::Begun(begun) if default && begun.is_plain() => Ok(()),
-            Transaction::Open(open) if open.wrote_anywhere() => Err(Reason::Wrote),
+            Transaction::Open(open) if open.has_written() => Err(Reason::Wrote),
             Transaction::Open(open) if default && open.reads_plainly => Ok(()),
             Transaction::Begun(_) | Transaction::Open(_) | Transaction::Failed(_) => Err(Reason::Isolation),
         }

@@ -236,7 +236,7 @@ impl Session {
 
     fn check_two_phase(&self) -> Result<(), Error> {
         match self.snapshot.database.cross_shard_writes {
-            CrossShardWrites::TwoPhase => Ok(()),
+            CrossShardWrites::TwoPhase => self.station.shared.check_two_phase(&self.snapshot.database.name),
             CrossShardWrites::Refuse => Err(Error::unsupported(
                 "a write on several shards, by cross_shard_writes = \"refuse\",",
                 "Give every statement of the transaction the same shard key.",

@@ -326,6 +326,11 @@ impl Shared {
         self.control.begin_write(database, home).await
     }
 
+    /// Before anything of such a write is done.
+    pub(super) fn check_two_phase(&self, database: &str) -> Result<(), Error> {
+        self.control.check_write(database)
+    }
+
     /// DDL ran: the next statement must see what it made.
     pub(super) async fn catalog_changed(&self, database: &str) {
         if let Some(cell) = self.control.catalog(database) {

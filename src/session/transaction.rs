@@ -96,11 +96,6 @@ impl Open {
         std::iter::once(&mut self.lent).chain(self.others.iter_mut().map(|other| &mut other.lent))
     }
 
-    /// Something ran on some shard that is not a proven read.
-    pub(super) fn wrote_anywhere(&self) -> bool {
-        self.wrote || self.others.iter().any(|other| other.wrote)
-    }
-
     /// All parts: connection, shard, and whether it wrote.
     pub(super) fn parts(&mut self) -> impl Iterator<Item = (&mut Connection, ShardId, bool)> {
         let current = (&mut *self.lent.connection, self.lent.shard, self.wrote);
@@ -130,6 +125,7 @@ impl Open {
             || self.others.iter().any(|other| other.wrote && other.lent.shard != shard)
     }
 
+    /// Something ran on some shard that is not a proven read.
     pub(super) fn has_written(&self) -> bool {
         self.wrote || self.others.iter().any(|other| other.wrote)
     }
