@@ -1,6 +1,7 @@
 //! One logged-in connection to a server, with all that is known about its state.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -154,8 +155,8 @@ impl Connection {
             && !self.target.announced.load(Ordering::Acquire)
     }
 
-    pub(super) fn is_older_than(&self, lifetime: Duration) -> bool {
-        !lifetime.is_zero() && self.opened.elapsed() > lifetime
+    pub(super) fn is_older_than(&self, lifetime: Duration, now: Instant) -> bool {
+        !lifetime.is_zero() && now.saturating_duration_since(self.opened) > lifetime
     }
 
     /// The server neither closed the idle connection nor said anything on it. Costs no system call while it is quiet.
@@ -479,9 +480,14 @@ pub(super) struct OpeningTerms {
     pub worker: usize,
 }
 
+/// 20 digits, at most.
+pub type StatementName = arrayvec::ArrayString<27>;
+
 /// The name under which servers know a prepared statement.
-pub fn statement_name(statement: u64) -> String {
-    format!("pgweir_{statement}")
+pub fn statement_name(statement: u64) -> StatementName {
+    let mut name = StatementName::new();
+    write!(name, "pgweir_{statement}").expect("it has room for the longest number");
+    name
 }
 
 /// Message and SQLSTATE of an ErrorResponse's body, for logs.

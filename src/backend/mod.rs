@@ -13,7 +13,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use connection::{
-    CancelTarget, Connection, Reported, Settled, describe_failure, is_fatal, is_last_word, skip, statement_name,
+    CancelTarget, Connection, Reported, Settled, StatementName, describe_failure, is_fatal, is_last_word, skip,
+    statement_name,
 };
 pub use login::{Login, read_parameter};
 pub use owed::{Cause, Event, Owed, Payee, Verdict};

@@ -108,14 +108,14 @@ impl Pool {
     }
 
     /// Lends an idle connection that is registered with `worker`'s runtime already. `None`: see [`Pool::lend`].
-    pub fn lend_at_once(&self, worker: usize) -> Option<Box<Connection>> {
+    pub fn lend_at_once(&self, worker: usize, now: Instant) -> Option<Box<Connection>> {
         let mut state = self.lock();
         if !state.waiters.is_empty() {
             return None;
         }
         let position = state.idle.iter().rposition(|connection| connection.worker == worker)?;
         let mut connection = state.idle.remove(position);
-        if connection.is_quiet() && !connection.is_older_than(self.limits.lifetime) {
+        if connection.is_quiet() && !connection.is_older_than(self.limits.lifetime, now) {
             return Some(connection);
         }
         state.forget(connection);
@@ -167,7 +167,7 @@ impl Pool {
         state.forget_who_gave_up();
         if state.waiters.is_empty() && !state.paused {
             while let Some(mut connection) = state.take_idle(worker) {
-                if connection.is_quiet() && !connection.is_older_than(self.limits.lifetime) {
+                if connection.is_quiet() && !connection.is_older_than(self.limits.lifetime, Instant::now()) {
                     return Taken::Connection(connection);
                 }
                 state.forget(connection);
@@ -210,14 +210,14 @@ impl Pool {
             .with_hint("Raise pool_size, shorten transactions, or retry later.")
     }
 
-    /// Takes a connection back, if it may be used again; else it is closed.
-    pub fn take_back(&self, mut connection: Box<Connection>) {
-        if !connection.is_clean() || connection.is_older_than(self.limits.lifetime) {
+    /// Takes a connection back, now, if it may be used again; else it is closed.
+    pub fn take_back(&self, mut connection: Box<Connection>, now: Instant) {
+        if !connection.is_clean() || connection.is_older_than(self.limits.lifetime, now) {
             return;
         }
         connection.change_hands();
-        connection.channel.relax();
-        connection.used = Instant::now();
+        connection.channel.relax_large();
+        connection.used = now;
         let mut state = self.lock();
         if state.paused {
             state.forget(connection);
@@ -240,13 +240,15 @@ impl Pool {
 
     /// Closes what idled too long or grew old; opens nothing.
     pub fn tend(&self) {
+        let now = Instant::now();
         let mut state = self.lock();
         let limits = &self.limits;
         let mut spare = state.taken.saturating_sub(limits.min_size);
         let (mut kept, mut ended) = (Vec::new(), Vec::new());
         for connection in std::mem::take(&mut state.idle) {
-            let bored = !limits.idle_timeout.is_zero() && connection.used.elapsed() > limits.idle_timeout;
-            if connection.is_older_than(limits.lifetime) || (bored && spare > 0) {
+            let bored =
+                !limits.idle_timeout.is_zero() && now.saturating_duration_since(connection.used) > limits.idle_timeout;
+            if connection.is_older_than(limits.lifetime, now) || (bored && spare > 0) {
                 spare = spare.saturating_sub(1);
                 ended.push(connection);
             } else {
@@ -269,7 +271,7 @@ impl Pool {
                 Place(Some(Arc::downgrade(self)))
             };
             let connection = self.open(place, worker).await?;
-            self.take_back(connection);
+            self.take_back(connection, Instant::now());
         }
     }
 

@@ -39,6 +39,8 @@ pub struct Choice {
     pub role: Role,
     /// Of a replica: the moment of the primary that it has caught up with, at least.
     pub caught_up: Option<Instant>,
+    /// It was one of several: the next choice among them is another's turn.
+    pub(super) in_turn: bool,
 }
 
 #[derive(Debug)]
@@ -72,7 +74,7 @@ impl Fleet {
         }
         let kept = fit.iter().copied().find(|state| Some(state.server.id) == need.last);
         match kept.or_else(|| self.best(&fit, need.database.strategy)) {
-            Some(state) => Ok(choice(state)),
+            Some(state) => Ok(Choice { in_turn: kept.is_none(), ..choice(state) }),
             None if late => Err(Unfit::Wait),
             None if need.access == Access::ReplicaOnly => Err(Unfit::Nobody(nobody(need, "replica"))),
             None => primary(free()).ok_or_else(|| Unfit::Nobody(nobody(need, "primary"))),
@@ -80,7 +82,7 @@ impl Fleet {
     }
 
     fn best<'f>(&self, fit: &[&'f Arc<ServerState>], strategy: Strategy) -> Option<&'f Arc<ServerState>> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) as usize;
+        let turn = self.turn.load(Ordering::Relaxed) as usize;
         match (fit, strategy) {
             ([], _) => None,
             ([only], _) => Some(only),
@@ -188,7 +190,8 @@ fn primary<'f>(mut free: impl Iterator<Item = &'f Arc<ServerState>>) -> Option<C
 
 fn choice(state: &Arc<ServerState>) -> Choice {
     let health = state.health();
-    Choice { server: state.server.id, role: health.role.unwrap_or(Role::Primary), caught_up: health.caught_up }
+    let role = health.role.unwrap_or(Role::Primary);
+    Choice { server: state.server.id, role, caught_up: health.caught_up, in_turn: false }
 }
 
 /// The server at `turn`, each as often as its weight says.

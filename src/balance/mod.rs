@@ -120,11 +120,15 @@ impl Fleet {
         self.shards.iter().find(|((name, id), _)| *id == shard && name == database).map(|(_, state)| state)
     }
 
-    pub fn begin(&self, id: ServerId) -> InFlight {
-        let state = Arc::clone(self.state(id));
+    /// A unit begins on the server that was chosen. Who chooses and does not begin takes nobody's turn.
+    pub fn begin(&self, choice: &Choice, now: Instant) -> InFlight {
+        if choice.in_turn {
+            self.turn.fetch_add(1, Ordering::Relaxed);
+        }
+        let state = Arc::clone(self.state(choice.server));
         state.in_flight.fetch_add(1, Ordering::Relaxed);
         state.served.fetch_add(1, Ordering::Relaxed);
-        InFlight { state, begun: Instant::now() }
+        InFlight { state, begun: now }
     }
 
     /// How far a replica that is up is behind its primary at `now`, in time and bytes, by what both said last.
@@ -270,8 +274,8 @@ impl ShardState {
 
 impl InFlight {
     /// The unit has ended: how long it took counts.
-    pub fn finish(self) {
-        let took = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+    pub fn finish(self, now: Instant) {
+        let took = u64::try_from(now.saturating_duration_since(self.begun).as_micros()).unwrap_or(u64::MAX);
         let known = self.state.latency.load(Ordering::Relaxed);
         // Peaks at once, forgets slowly (peak EWMA).
         let next = if took > known { took } else { known - (known - took) / DECAY };

@@ -321,7 +321,11 @@ impl Session {
                 member.lent.connection.applied = Tracked::on_server(&member.lent.connection.applied, change);
             }
             member.lent.end_writes(committed);
-            if member.lent.connection.status == Status::Idle { member.lent.give_back() } else { member.lent.abandon() }
+            if member.lent.connection.status == Status::Idle {
+                member.lent.give_back(now)
+            } else {
+                member.lent.abandon()
+            }
         }
         let end = if committed { Effect::Commit } else { Effect::Rollback };
         if open.lent.connection.status == Status::Idle {

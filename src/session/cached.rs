@@ -17,7 +17,7 @@ use super::unit::Frame;
 use super::{SESSION_MODE, Session};
 use crate::backend::settings::Settings;
 use crate::balance::{self, Need, Unfit};
-use crate::cache::{Answer, Cache, Entry, Fill, Found, KeyBytes, Lead, Origin, Place, Reason};
+use crate::cache::{Answer, Cache, Entry, Fill, Found, KeyBytes, Lead, Origin, Place, Reason, TableTag};
 use crate::error::{Error, SqlState};
 use crate::figures::Route;
 use crate::plan::{Access, Template};
@@ -62,6 +62,21 @@ pub(super) struct Filling {
 /// Where the tables are that a read reads.
 type Places = SmallVec<[Place; 1]>;
 
+enum Sought {
+    Known(Option<Arc<Entry>>),
+    /// Another client's same query is under way.
+    Asked(Box<Asked>),
+}
+
+/// What is waited for.
+struct Asked {
+    cache: Arc<Cache>,
+    key: KeyBytes,
+    ttl: Duration,
+    spaces: Places,
+    tags: Vec<TableTag>,
+}
+
 /// The part of a key that changes with the session's state only.
 #[derive(Default)]
 pub(super) struct Prefix {
@@ -91,8 +106,8 @@ impl Session {
             _ => return Ok(Looked::Not(decided)),
         };
         let question = Question { template, values, text: values.text.as_bytes(), extended: None };
-        let entry = self.look_up(&decided, &question).await?;
-        Ok(entry.map_or(Looked::Not(decided), Looked::Hit))
+        let sought = self.seek(&decided, &question);
+        self.found(decided, sought).await
     }
 
     /// Looks a unit of the extended protocol up that has been decided.
@@ -104,45 +119,61 @@ impl Session {
         input: &[u8],
     ) -> Result<Looked, Error> {
         let decided = decided?;
-        let Some(cache) = &self.snapshot.cache else { return Ok(Looked::Not(decided)) };
+        let sought = self.seek_steps(&decided, steps, frames, input)?;
+        self.found(decided, sought).await
+    }
+
+    fn seek_steps(
+        &mut self,
+        decided: &Decided,
+        steps: &[Step],
+        frames: &[Frame],
+        input: &[u8],
+    ) -> Result<Sought, Error> {
+        let Some(cache) = &self.snapshot.cache else { return Ok(Sought::Known(None)) };
         let Some((prepared, body, described)) = only_read(steps, frames, input) else {
             if steps.iter().any(|step| matches!(step, Step::Bind { .. })) {
                 cache.pass(Reason::SeveralStatements);
             }
-            return Ok(Looked::Not(decided));
+            return Ok(Sought::Known(None));
         };
         let planned = prepared.plans.get(&prepared.analysis, &self.snapshot, &self.search_path);
-        let [template] = planned.templates.as_slice() else { return Ok(Looked::Not(decided)) };
+        let [template] = planned.templates.as_slice() else { return Ok(Sought::Known(None)) };
         let bind = Bind::after_names(body)?;
         let parameters = Parameters::parse(bind, &prepared.types)?;
         let text = prepared.readable().unwrap_or_default();
         let values = Values { text, literals: &prepared.literals, parameters: Some(&parameters) };
         let extended = Some(Bound { types: &prepared.types, bind, described });
         let question = Question { template, values: &values, text: &prepared.text, extended };
-        let entry = self.look_up(&decided, &question).await?;
-        Ok(entry.map_or(Looked::Not(decided), Looked::Hit))
+        Ok(self.seek(decided, &question))
     }
 
     /// Finds the answer to a read that has been decided, if it is one that may be kept. If it is not there, and the
     /// caller the one to ask a server, what that answers is kept.
-    async fn look_up(&mut self, decided: &Decided, question: &Question<'_>) -> Result<Option<Arc<Entry>>, Error> {
-        let Some(cache) = self.snapshot.cache.clone() else { return Ok(None) };
+    fn seek(&mut self, decided: &Decided, question: &Question<'_>) -> Sought {
+        let Some(cache) = self.snapshot.cache.clone() else { return Sought::Known(None) };
         let asked = self.ask_cache(decided, question);
         let asked = asked.and_then(|(ttl, spaces)| Ok((ttl, spaces, self.key(question)?)));
         let (ttl, spaces, key) = match asked {
             Ok(asked) => asked,
             Err(reason) => {
                 cache.pass(reason);
-                return Ok(None);
+                return Sought::Known(None);
             }
         };
-        let tags = &question.template.cacheable(question.values).map_or(&[][..], |cacheable| &cacheable.tags);
+        let tags = question.template.cacheable(question.values).map_or(&[][..], |cacheable| &cacheable.tags);
         let stamp = || self.station.shared.control.spaces().stamp(&spaces, tags);
-        let found = match cache.find(&key, Instant::now(), stamp) {
-            Found::Follow(_) => self.wait_for_answer(&cache, &key, stamp).await?,
-            found => found,
-        };
-        Ok(match found {
+        match cache.find(&key, Instant::now(), stamp) {
+            Found::Follow(_) => {
+                let tags = tags.to_vec();
+                Sought::Asked(Box::new(Asked { cache, key, ttl, spaces, tags }))
+            }
+            found => Sought::Known(self.take_found(decided, found, ttl)),
+        }
+    }
+
+    fn take_found(&mut self, decided: &Decided, found: Found, ttl: Duration) -> Option<Arc<Entry>> {
+        match found {
             Found::Hit(entry) => {
                 self.meter.route = Route::Cache;
                 self.note_hit(decided, &entry);
@@ -154,19 +185,26 @@ impl Session {
                 None
             }
             Found::Follow(_) | Found::Pass(_) => None,
-        })
+        }
     }
 
-    /// Another client's same query is under way; a cancel request ends the wait.
-    async fn wait_for_answer(
-        &self,
-        cache: &Arc<Cache>,
-        key: &KeyBytes,
-        stamp: impl Fn() -> Result<crate::cache::Stamp, Reason>,
-    ) -> Result<Found, Error> {
+    async fn found(&mut self, decided: Decided, sought: Sought) -> Result<Looked, Error> {
+        let entry = match sought {
+            Sought::Known(entry) => entry,
+            Sought::Asked(asked) => {
+                let found = Box::pin(self.wait_for_answer(&asked)).await?;
+                self.take_found(&decided, found, asked.ttl)
+            }
+        };
+        Ok(entry.map_or(Looked::Not(decided), Looked::Hit))
+    }
+
+    /// A cancel request ends the wait.
+    async fn wait_for_answer(&self, asked: &Asked) -> Result<Found, Error> {
+        let stamp = || self.station.shared.control.spaces().stamp(&asked.spaces, &asked.tags);
         tokio::select! {
             biased;
-            found = cache.look(key, LONGEST_WAIT, stamp) => Ok(found),
+            found = asked.cache.look(&asked.key, LONGEST_WAIT, stamp) => Ok(found),
             () = self.client.cancelled() => {
                 Err(Error::new(SqlState::CANCELED, "canceling statement due to user request"))
             }

@@ -7,7 +7,7 @@ use super::digest::{Step, Steps};
 use super::effects::Effect;
 use super::prepared::Prepared;
 use super::unit::STATEMENT_BYTES;
-use crate::backend::{Cause, Connection, Payee, statement_name};
+use crate::backend::{Cause, Connection, Payee, StatementName, statement_name};
 use crate::error::{Error, SqlState};
 use crate::executor::{BUFFER_BYTES, Unit, move_front};
 use crate::topology::ShardId;
@@ -354,8 +354,8 @@ impl<'s> Carried<'s> {
         prepared.number ^ self.session.variant()
     }
 
-    fn name_of(&self, prepared: &Prepared, named: bool) -> String {
-        if named { statement_name(self.number(prepared)) } else { String::new() }
+    fn name_of(&self, prepared: &Prepared, named: bool) -> StatementName {
+        if named { statement_name(self.number(prepared)) } else { StatementName::new() }
     }
 
     /// Makes the server fail too, so that what the unit did before is undone, and gives the client our reason.

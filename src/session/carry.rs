@@ -155,7 +155,7 @@ impl Session {
         self.settle(open, effects, failed, was_in_block);
         self.names.settle(done);
         if ddl {
-            self.station.shared.catalog_changed(&self.snapshot.name).await;
+            Box::pin(self.station.shared.catalog_changed(&self.snapshot.name)).await;
             self.meter.answered();
         }
     }
@@ -168,7 +168,10 @@ impl Session {
         access: Access,
         effects: &[Effect],
     ) -> Result<Box<Open>, Stopped> {
-        let mut open = self.take_connection(shard, access).await?;
+        let mut open = match self.take_at_once(shard, access) {
+            Some(open) => open,
+            None => Box::pin(self.take_connection(shard, access)).await?,
+        };
         if open.lent.connection.status != Status::Idle
             && let Err(error) = open.lent.connection.overhear()
         {
@@ -176,6 +179,26 @@ impl Session {
             return Err(error.into());
         }
         Ok(open)
+    }
+
+    /// As [`Session::take_connection`], where there is nothing to wait for.
+    fn take_at_once(&mut self, shard: ShardId, access: Access) -> Option<Box<Open>> {
+        match std::mem::replace(&mut self.transaction, Transaction::Idle) {
+            Transaction::Open(open) if open.lent.shard == shard => Some(open),
+            Transaction::Idle if self.pin.is_none() && self.retrying.is_none() => {
+                let lent = self.lend_at_once(shard, access, None)?;
+                if lent.connection.has(self.settings.current()) {
+                    self.meet(&lent.connection.reported);
+                    return Some(Box::new(Open::new(lent, None)));
+                }
+                lent.give_back(self.meter.lately());
+                None
+            }
+            other => {
+                self.transaction = other;
+                None
+            }
+        }
     }
 
     /// The connection of the open block or the pinned one, else one from the pool, with the session's settings and
@@ -298,6 +321,39 @@ impl Session {
 
     /// A connection to a server that may serve; a cancel request ends the wait.
     async fn lend(&mut self, shard: ShardId, access: Access, without: Option<ServerId>) -> Result<Lent, Error> {
+        if let Some(lent) = self.lend_at_once(shard, access, without) {
+            return Ok(lent);
+        }
+        let waiting = Instant::now();
+        let cancelled = self.client.cancelled();
+        self.client.become_(State::Waiting);
+        let mut pools = std::mem::take(&mut self.known_pools);
+        let (need, borrower) = (self.need(shard, access), self.borrower(without));
+        let lending = Box::pin(self.station.shared.lend(&borrower, &need, &mut pools));
+        let outcome = tokio::select! {
+            biased;
+            outcome = lending => outcome,
+            () = cancelled => Err(Error::new(SqlState::CANCELED, "canceling statement due to user request")),
+        };
+        self.known_pools = pools;
+        self.client.become_(State::Active);
+        self.meter.waited(waiting.elapsed());
+        Ok(Lent::new(outcome?, shard, &self.client))
+    }
+
+    /// As [`Session::lend`], where nobody has to be waited for.
+    fn lend_at_once(&mut self, shard: ShardId, access: Access, without: Option<ServerId>) -> Option<Lent> {
+        let mut pools = std::mem::take(&mut self.known_pools);
+        let (need, borrower) = (self.need(shard, access), self.borrower(without));
+        let borrowed = self.station.shared.lend_at_once(&borrower, &need, &mut pools);
+        self.known_pools = pools;
+        let borrowed = borrowed?;
+        self.meter.waited(Duration::ZERO);
+        Some(Lent::new(borrowed, shard, &self.client))
+    }
+
+    /// What a server must have to serve the unit.
+    fn need(&self, shard: ShardId, access: Access) -> Need<'_> {
         let need = need(&self.wishes, &self.user, &self.position, (&self.snapshot.database, shard, access));
         let newest = match need.consistency {
             Consistency::Global => self.shard_state(shard).and_then(|state| state.newest_write()),
@@ -307,28 +363,18 @@ impl Session {
             Some(Again::OnPrimary) => crate::balance::Access::Primary,
             _ => need.access,
         };
-        let need = Need { access, wrote: need.wrote.max(newest), ..need };
-        let need = self.need_of_fill(need, self.meter.lately());
-        let shared = &self.station.shared;
-        let (figures, begun) = (&*self.meter.figures, self.meter.lately());
-        let (snapshot, worker) = (&self.snapshot, self.station.worker);
-        let borrower = Borrower { snapshot, user: &self.user, worker, figures, begun, without };
-        if let Some(borrowed) = shared.lend_at_once(&borrower, &need, &mut self.known_pools) {
-            self.meter.waited(Duration::ZERO);
-            return Ok(Lent::new(borrowed, shard, &self.client));
+        self.need_of_fill(Need { access, wrote: need.wrote.max(newest), ..need }, self.meter.lately())
+    }
+
+    fn borrower(&self, without: Option<ServerId>) -> Borrower<'_> {
+        Borrower {
+            snapshot: &self.snapshot,
+            user: &self.user,
+            worker: self.station.worker,
+            figures: &self.meter.figures,
+            begun: self.meter.lately(),
+            without,
         }
-        let waiting = Instant::now();
-        let cancelled = self.client.cancelled();
-        self.client.become_(State::Waiting);
-        let lending = shared.lend(&borrower, &need, &mut self.known_pools);
-        let outcome = tokio::select! {
-            biased;
-            outcome = lending => outcome,
-            () = cancelled => Err(Error::new(SqlState::CANCELED, "canceling statement due to user request")),
-        };
-        self.client.become_(State::Active);
-        self.meter.waited(waiting.elapsed());
-        Ok(Lent::new(outcome?, shard, &self.client))
     }
 
     /// After the last reply of a unit.
@@ -370,7 +416,7 @@ impl Session {
             self.note_heard(&mut open);
         }
         match (status, pin) {
-            (Status::Idle, None) => open.lent.give_back(),
+            (Status::Idle, None) => open.lent.give_back(now),
             (Status::Idle, Some(_)) => self.pin = Some(Pin { lent: open.lent }),
             _ => self.transaction = Transaction::Open(open),
         }
@@ -612,7 +658,7 @@ impl Session {
                 self.position.read_replica(lent.shard, lent.server, now);
             }
             if lent.connection.owed.is_empty() {
-                lent.give_back();
+                lent.give_back(now);
                 continue;
             }
             // What still runs there is of no use to anybody.

@@ -49,7 +49,7 @@ impl Session {
         };
         if self.goes_step_by_step(&decided, &steps, unit.complete || prepares) {
             let input = client.input.split_to(end).freeze();
-            return self.serve_steps(client, steps, &unit.frames, &input).await;
+            return Box::pin(self.serve_steps(client, steps, &unit.frames, &input)).await;
         }
         let carried = match decided {
             Ok(decided) => self.carry_one(client, decided, steps, end).await?,
@@ -57,7 +57,8 @@ impl Session {
                 self.names.settle(Done::Some(0));
                 let why = match steps.iter().find_map(of_statement) {
                     Some(prepared) => {
-                        self.reason_of(error, prepared.readable().unwrap_or_default(), &prepared.analysis).await
+                        let text = prepared.readable().unwrap_or_default();
+                        Box::pin(self.reason_of(error, text, &prepared.analysis)).await
                     }
                     None => error.into(),
                 };

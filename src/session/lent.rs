@@ -28,23 +28,23 @@ pub(super) struct Lent {
 impl Lent {
     pub(super) fn new(borrowed: Borrowed, shard: ShardId, client: &Arc<Client>) -> Self {
         let Borrowed { connection, pool, choice, in_flight } = borrowed;
-        let Choice { server, role, caught_up } = choice;
+        let Choice { server, role, caught_up, .. } = choice;
         client.bind(connection.target());
         let client = Arc::clone(client);
         let (writes, in_flight) = (Writes::default(), Some(in_flight));
         Self { connection, shard, server, role, caught_up, writes, pool, client, in_flight }
     }
 
-    /// To the pool, if it may be used again.
-    pub(super) fn give_back(mut self) {
+    /// To the pool, now, if it may be used again.
+    pub(super) fn give_back(mut self, now: Instant) {
         // From here on a cancel request of the client reaches nothing.
         self.client.unbind(self.connection.target());
         if let Some(in_flight) = self.in_flight.take() {
-            in_flight.finish();
+            in_flight.finish(now);
         }
         // What was announced and not ended otherwise.
         self.end_writes(true);
-        self.pool.take_back(self.connection);
+        self.pool.take_back(self.connection, now);
     }
 
     /// The transaction is over. A server that did not do as it was told may do it yet: then the control plane finds out.

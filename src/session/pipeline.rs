@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
+use tokio::time::Instant;
 
 use super::Session;
 use super::block::{Came, concerns_all};
@@ -226,7 +227,7 @@ impl Session {
             };
             let described = describe(client, &mut lent.connection, statement, quiet).await;
             if described.is_ok() {
-                lent.give_back()
+                lent.give_back(Instant::now())
             } else {
                 lent.abandon()
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Buf;
 use smallvec::SmallVec;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span};
 
 use super::block::concerns_all;
@@ -124,11 +124,12 @@ impl Session {
         Ok(renewed)
     }
 
+    /// Each unit has a future of its own: what is rare in it is boxed, here and below, so that it is a small one.
     async fn serve(&mut self, client: &mut Channel, unit: Unit) -> Result<(), End> {
         match unit {
             Unit::Query { header, whole: true } => self.serve_query(client, header).await,
-            Unit::Query { header, .. } => self.serve_long_query(client, header).await,
-            Unit::FunctionCall(header) => self.relay_or_tell(client, self.unread(), header).await,
+            Unit::Query { header, .. } => Box::pin(self.serve_long_query(client, header)).await,
+            Unit::FunctionCall(header) => Box::pin(self.relay_or_tell(client, self.unread(), header)).await,
             Unit::Extended(extended) => self.serve_extended(client, extended).await,
             Unit::Incomplete | Unit::Terminate | Unit::Stray(_) | Unit::Unknown(_) => Ok(()),
         }
@@ -152,7 +153,7 @@ impl Session {
                 let planned = entry.extra.get(&entry.analysis, &self.snapshot, &self.search_path);
                 let checked = self.check_block(&entry.analysis).and_then(|()| self.check_neighbours(&entry.analysis));
                 if checked.is_ok() && self.spans() && concerns_all_of(&entry.analysis) {
-                    return self.serve_control(client, header, &entry.analysis).await;
+                    return Box::pin(self.serve_control(client, header, &entry.analysis)).await;
                 }
                 let decided = checked.and_then(|()| self.decide_query(text, &entry.analysis, literals, &planned));
                 let values = Values { text, literals, parameters: None };
@@ -174,7 +175,7 @@ impl Session {
                 let frame = client.input.split_to(header.length).freeze();
                 let text = std::str::from_utf8(&frame[Header::BYTES..header.length - 1]).unwrap_or_default();
                 let analysis = Arc::clone(&self.station.resolve(text).0.analysis);
-                let stopped = self.reason_of(error, text, &analysis).await;
+                let stopped = Box::pin(self.reason_of(error, text, &analysis)).await;
                 self.tell(client, &stopped);
                 Ok(())
             }
@@ -182,7 +183,7 @@ impl Session {
             Ok(decided) => {
                 let frame = client.input.split_to(header.length).freeze();
                 let text = &frame[Header::BYTES..header.length - 1];
-                self.serve_several(client, decided, Request::Simple { text }).await
+                Box::pin(self.serve_several(client, decided, Request::Simple { text })).await
             }
         }
     }
@@ -269,7 +270,7 @@ impl Session {
             };
             let said = lent.connection.check(text).await;
             if said.is_ok() {
-                lent.give_back()
+                lent.give_back(Instant::now())
             } else {
                 lent.abandon()
             }
@@ -408,7 +409,7 @@ impl Session {
         }
         if let Some(mut pin) = self.pin.take() {
             pin.lent.connection.taint();
-            pin.lent.give_back();
+            pin.lent.give_back(Instant::now());
         }
     }
 }

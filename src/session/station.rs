@@ -213,9 +213,9 @@ impl Shared {
         }
         let choice = snapshot.fleet.choose(need, begun, &[]).ok()?;
         let pool = known.get(choice.server, &snapshot.topology, |server| self.pool(server, user, snapshot));
-        let connection = pool.lend_at_once(worker)?;
+        let connection = pool.lend_at_once(worker, begun)?;
         let pool = Arc::clone(pool);
-        Some(Borrowed { connection, pool, choice, in_flight: snapshot.fleet.begin(choice.server) })
+        Some(Borrowed { connection, pool, choice, in_flight: snapshot.fleet.begin(&choice, begun) })
     }
 
     fn pool(&self, server: ServerId, user: &User, snapshot: &Snapshot) -> Arc<Pool> {
@@ -247,7 +247,7 @@ impl Shared {
                 Ok(choice) => choice,
             };
             let server = choice.server;
-            let in_flight = fleet.begin(server);
+            let in_flight = fleet.begin(&choice, now);
             let pool = Arc::clone(known.get(server, topology, |server| self.pool(server, user, snapshot)));
             match pool.lend(worker).await {
                 Ok(connection) => return Ok(Borrowed { connection, pool, choice, in_flight }),
@@ -307,8 +307,9 @@ impl Shared {
         let path = connection.ask("SHOW search_path").await?.unwrap_or_default();
         let isolation = connection.ask("SHOW default_transaction_isolation").await?;
         let one_snapshot = isolation.is_none_or(|isolation| !isolation.starts_with("read "));
-        in_flight.finish();
-        pool.take_back(connection);
+        let now = Instant::now();
+        in_flight.finish(now);
+        pool.take_back(connection, now);
         let pool = Arc::downgrade(&pool);
         told.remove("in_hot_standby");
         let name = user.server_user.as_deref().unwrap_or(&user.name);

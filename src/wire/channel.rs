@@ -195,6 +195,16 @@ impl Channel {
         }
     }
 
+    /// As [`Channel::relax`], of large buffers only: for a peer that is asked all the time.
+    pub fn relax_large(&mut self) {
+        if self.input.is_empty() && self.input.capacity() > KEPT_BYTES {
+            self.input = BytesMut::new();
+        }
+        if self.output.is_empty() && self.output.capacity() > KEPT_BYTES {
+            self.output = BytesMut::new();
+        }
+    }
+
     /// Registers a plain socket with the runtime this is called on. An encrypted one stays where it was registered:
     /// it works from here too, woken across threads.
     pub fn adopt(&mut self) -> io::Result<()> {
@@ -273,5 +283,7 @@ impl Recording {
     }
 }
 
+/// An empty buffer of a busy peer may keep so much.
+const KEPT_BYTES: usize = 16 * 1024;
 /// How much one read takes at most.
 pub const READ_BYTES: usize = 32 * 1024;
