@@ -77,7 +77,7 @@ async fn encrypt(mut stream: TcpStream, server: &Server) -> std::io::Result<Stre
     match stream.read_u8().await? {
         b'S' => tls::connect(stream, server).await.map(|stream| Stream::ServerTls(Box::new(stream))),
         b'N' if server.tls == ServerTls::Prefer => Ok(Stream::Tcp(stream)),
-        b'N' => Err(std::io::Error::other("the server does not offer TLS")),
+        b'N' => Err(std::io::Error::other("the server does not support TLS")),
         _ => Err(std::io::Error::other("the server did not understand the request for TLS")),
     }
 }

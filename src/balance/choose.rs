@@ -58,7 +58,7 @@ impl Fleet {
         let strong = need.consistency == Consistency::Strong;
         let split = need.database.read_write_split;
         if need.access == Access::Primary || strong || split == ReadWriteSplit::PrimaryOnly {
-            return primary(free()).ok_or_else(|| Unfit::Nobody(nobody(need, "primary")));
+            return primary(free()).ok_or_else(|| Unfit::Nobody(self.nobody(need, "primary")));
         }
         let mut fit: SmallVec<[&Arc<ServerState>; 4]> = SmallVec::new();
         let mut late = false;
@@ -76,9 +76,23 @@ impl Fleet {
         match kept.or_else(|| self.best(&fit, need.database.strategy)) {
             Some(state) => Ok(Choice { in_turn: kept.is_none(), ..choice(state) }),
             None if late => Err(Unfit::Wait),
-            None if need.access == Access::ReplicaOnly => Err(Unfit::Nobody(nobody(need, "replica"))),
-            None => primary(free()).ok_or_else(|| Unfit::Nobody(nobody(need, "primary"))),
+            None if need.access == Access::ReplicaOnly => Err(Unfit::Nobody(self.nobody(need, "replica"))),
+            None => primary(free()).ok_or_else(|| Unfit::Nobody(self.nobody(need, "primary"))),
         }
+    }
+
+    /// With what is known of the shard's servers.
+    fn nobody(&self, need: &Need<'_>, role: &str) -> Error {
+        let states = need.database.shard(need.shard).servers.iter().map(|id| self.state(*id));
+        let told = states.filter_map(|state| {
+            let reason = state.health().reason.clone()?;
+            Some(format!("{}:{}: {reason}", state.server.host, state.server.port))
+        });
+        let told: Vec<String> = told.collect();
+        let message = format!("no {role} available for shard {} of database \"{}\"", need.shard.0, need.database.name);
+        let error = Error::new(SqlState::UNAVAILABLE, message)
+            .with_hint("SHOW HEALTH in database pgweir tells the state of each server.");
+        if told.is_empty() { error } else { error.with_detail(told.join("; ")) }
     }
 
     fn best<'f>(&self, fit: &[&'f Arc<ServerState>], strategy: Strategy) -> Option<&'f Arc<ServerState>> {
@@ -210,11 +224,6 @@ fn weighted<'f>(fit: &[&'f Arc<ServerState>], turn: usize) -> Option<&'f Arc<Ser
 /// Less is better: latency by load.
 fn score(state: &ServerState) -> u128 {
     state.latency().as_micros().max(1) * u128::from(state.in_flight() + 1)
-}
-
-fn nobody(need: &Need<'_>, role: &str) -> Error {
-    let message = format!("no {role} available for shard {} of database \"{}\"", need.shard.0, need.database.name);
-    Error::new(SqlState::UNAVAILABLE, message).with_hint("SHOW LAG in database pgweir tells the state of each server.")
 }
 
 const PROBE_SLACK: std::time::Duration = std::time::Duration::from_secs(1);
