@@ -1,6 +1,6 @@
 //! The life of a session: read a unit, decide, carry it out, until the client leaves.
 
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -67,11 +67,10 @@ impl Session {
                 self.retrying = self.again.take();
                 let client_of = (!limit.is_zero()).then(|| Arc::clone(&self.client));
                 let span = statement_span();
-                // On the heap, so that an idle client does not carry the room for it.
-                let serving = Box::pin(self.serve(client, unit).instrument(span.clone()));
+                let serving = self.serve(client, unit).instrument(span.clone());
                 let outcome = match client_of {
                     None => serving.await,
-                    Some(client) => within(limit, &client, serving).await,
+                    Some(client) => Box::pin(within(limit, client, serving)).await,
                 };
                 if outcome.is_ok() {
                     self.fill_cache(client);
@@ -124,7 +123,7 @@ impl Session {
         Ok(renewed)
     }
 
-    /// Each unit has a future of its own: what is rare in it is boxed, here and below, so that it is a small one.
+    /// What is rare is boxed, here and below: an idle client, too, carries the room for the rest.
     async fn serve(&mut self, client: &mut Channel, unit: Unit) -> Result<(), End> {
         match unit {
             Unit::Query { header, whole: true } => self.serve_query(client, header).await,
@@ -479,13 +478,13 @@ fn statement_span() -> Span {
 /// What takes longer is cancelled on its servers; what that does not end, ends the session.
 async fn within(
     limit: Duration,
-    client: &Arc<Client>,
-    mut serving: Pin<Box<impl Future<Output = Result<(), End>>>>,
+    client: Arc<Client>,
+    serving: impl Future<Output = Result<(), End>>,
 ) -> Result<(), End> {
-    if let Ok(outcome) = timeout(limit, &mut serving).await {
+    let mut serving = pin!(serving);
+    if let Ok(outcome) = timeout(limit, serving.as_mut()).await {
         return outcome;
     }
-    let client = Arc::clone(client);
     tokio::spawn(async move { client.cancel().await });
     timeout(CANCEL_GRACE, serving).await.unwrap_or_else(|_| Err(End::Refused(too_slow(limit))))
 }
