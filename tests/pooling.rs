@@ -645,9 +645,13 @@ fn a_prepared_statement_has_the_settings_of_its_client() {
 /// What ties a session to its connection, the reason that the console gives, and how to see that it lasts.
 const TIES: &[(&str, &str, &str)] = &[
     ("create temp table tied as select 7", "temporary table", "table tied"),
-    ("select 7 into temp tied", "SELECT INTO", "table tied"),
+    ("select 7 into temp tied", "temporary table", "table tied"),
     ("create temp view tied as select 7", "temporary table", "table tied"),
-    ("select pg_advisory_lock(77)", "advisory lock", "select 7 where pg_advisory_unlock(77)"),
+    (
+        "select pg_advisory_lock(77)",
+        "advisory lock",
+        "select 7 from pg_locks where locktype = 'advisory' and objid = 77",
+    ),
     ("listen tied", "LISTEN", "select 7 from pg_listening_channels()"),
     ("prepare tied as select 7", "PREPARE", "execute tied"),
     ("begin; declare tied cursor with hold for select 7; commit", "cursor WITH HOLD", "fetch tied"),
@@ -668,6 +672,143 @@ fn what_lives_in_a_server_session_ties_the_client_to_it() {
         drop(client);
         until(|| bench.pinned_by().is_empty());
         until(|| direct(&format!("select count(*) from pg_stat_activity where pid = {pid}")) == "0");
+    }
+}
+
+/// What ties a session to its connection, and what frees it: then another client has that connection.
+const FREED: &[(&str, &str)] = &[
+    ("select pg_advisory_lock(77)", "select pg_advisory_unlock(77)"),
+    ("select pg_advisory_lock_shared(7, 7)", "select pg_advisory_unlock_shared(7, 7)"),
+    ("select pg_advisory_lock(76), pg_advisory_lock(77)", "select pg_advisory_unlock_all()"),
+    ("begin; select pg_advisory_lock(77)", "commit; select pg_advisory_unlock(77)"),
+    ("do $$ begin perform pg_advisory_lock(77); end $$", "do $$ begin perform pg_advisory_unlock(77); end $$"),
+    ("create temp table tied as select 7", "drop table tied"),
+    ("create table pg_temp.tied as select 7", "discard temp"),
+    ("create temp table tied as select 7", "discard all"),
+    ("select 7 into temp tied", "begin; drop table tied; commit"),
+    ("begin; create temp table tied(n int) on commit drop", "commit"),
+    ("begin; create temp table tied(n int)", "rollback"),
+    ("do $$ begin create temp table tied(n int); end $$", "drop table tied"),
+    ("create function pg_temp.tied() returns int language sql as 'select 7'", "drop function pg_temp.tied()"),
+    ("create type pg_temp.tied as enum ('7')", "drop type pg_temp.tied"),
+    ("begin; declare tied cursor with hold for select 7; commit", "close tied"),
+    ("begin; declare tied cursor with hold for select 7; commit", "close all"),
+    ("begin; declare tied cursor with hold for select 7", "rollback"),
+    ("prepare tied as select 7", "deallocate tied"),
+    ("prepare tied as select 7", "deallocate all"),
+    (
+        "create temp table tied as select 7; select pg_advisory_lock(77)",
+        "select pg_advisory_unlock(77); drop table tied",
+    ),
+];
+
+#[test]
+fn a_client_is_tied_as_long_as_what_ties_it_is_there() {
+    let bench = Bench::start("freeing", "default_pool_size = 2\nworkers = 1");
+    for (tie, free) in FREED {
+        let (mut client, mut plain) = (bench.client(), bench.client());
+        client.rows(tie);
+        let pid = client.value(PID);
+        assert_eq!(bench.pinned_by().len(), 1, "{tie}");
+        assert_ne!(plain.value(PID), pid, "{tie}");
+        client.rows(free);
+        assert_eq!(bench.pinned_by(), [""; 0], "{tie}, {free}");
+        assert_eq!((plain.value(PID), client.value(PID)), (pid.clone(), pid), "{tie}, {free}");
+    }
+}
+
+#[test]
+fn what_is_half_gone_still_ties() {
+    let bench = Bench::start("halving", "default_pool_size = 2\nworkers = 1");
+    let mut client = bench.client();
+    // A lock taken twice is to be released twice.
+    client.rows("select pg_advisory_lock(79), pg_advisory_lock(79)");
+    client.rows("create temp table kept as select 7; create temp table gone as select 7");
+    client.rows("drop table gone");
+    client.rows("select pg_advisory_unlock(79)");
+    assert_eq!(bench.pinned_by(), ["advisory lock"]);
+    client.rows("select pg_advisory_unlock(79)");
+    assert_eq!((bench.pinned_by(), client.value("table kept")), (vec!["temporary table".to_owned()], "7".to_owned()));
+    client.rows("begin; drop table kept; rollback");
+    assert_eq!((bench.pinned_by(), client.value("table kept")), (vec!["temporary table".to_owned()], "7".to_owned()));
+    assert_eq!(client.value("select set_config(name, '8', false) from (values ('my.tied')) known(name)"), "8");
+    client.rows("drop table kept");
+    assert_eq!((bench.pinned_by(), client.value("show my.tied")), (vec!["set_config".to_owned()], "8".to_owned()));
+}
+
+#[test]
+fn a_try_that_failed_ties_nobody() {
+    let bench = Bench::start("trying", "default_pool_size = 2\nworkers = 1");
+    let (mut holder, mut client) = (bench.client(), bench.client());
+    holder.rows("select pg_advisory_lock(80)");
+    for attempt in ["select pg_try_advisory_lock(80)", "select pg_try_advisory_lock_shared(80)"] {
+        assert_eq!(client.value(attempt), "f");
+        let reply = client.extended(&[parse("", attempt), bind("", &[]), execute()]);
+        assert_eq!((reply.rows, bench.pinned_by().len()), (vec!["f".to_owned()], 1), "{attempt}");
+    }
+    // A transaction's own lock ends with it.
+    assert_eq!(client.value("begin; select pg_try_advisory_xact_lock(81); commit"), "t");
+    client.rows("begin; select pg_advisory_xact_lock(81)");
+    client.rows("rollback");
+    assert_eq!(bench.pinned_by().len(), 1);
+}
+
+#[test]
+fn a_lock_outlives_the_error_behind_it() {
+    let bench = Bench::start("erring", "default_pool_size = 2\nworkers = 1");
+    direct(
+        "create function lock_and_fail() returns int language plpgsql as \
+         $$ begin perform pg_advisory_lock(83); return 1 / 0; end $$",
+    );
+    let (mut client, mut other) = (bench.client(), bench.client());
+    for (text, key) in [("select pg_advisory_lock(82); select 1/0", 82), ("select lock_and_fail()", 83)] {
+        assert_eq!(client.refusal(text), "22012");
+        assert_eq!(
+            (bench.pinned_by(), other.value(&format!("select pg_try_advisory_xact_lock({key})"))),
+            (vec!["advisory lock".to_owned()], "f".to_owned())
+        );
+        assert_eq!(client.value(&format!("select pg_advisory_unlock({key})")), "t");
+        assert_eq!(bench.pinned_by(), [""; 0]);
+    }
+}
+
+#[test]
+fn the_lock_of_a_killed_client_is_free_within_a_second() {
+    let bench = Bench::start("dying", "default_pool_size = 4");
+    let mut other = bench.client();
+    let attempt = "select pg_try_advisory_xact_lock(84)";
+    // Idle; in a transaction; while a statement of its own runs; while it waits for another lock.
+    let last_words = ["select 1", "begin; select 1", "select pg_sleep(60)", "select pg_advisory_lock(85)"];
+    let mut holder = bench.client();
+    holder.rows("select pg_advisory_lock(85)");
+    for last in last_words {
+        let mut client = bench.client();
+        client.rows("select pg_advisory_lock(84)");
+        assert_eq!(other.value(attempt), "f");
+        client.send(&raw::query(last));
+        if last.contains("(60)") || last.contains("lock") {
+            until(|| bench.server_connections("active") == 1);
+        } else {
+            client.reply();
+        }
+        let killed = tokio::time::Instant::now();
+        client.reset();
+        until(|| other.value(attempt) == "t");
+        assert!(killed.elapsed() < Duration::from_secs(1), "{last}: {:?}", killed.elapsed());
+    }
+    holder.rows("select pg_advisory_unlock(85)");
+    assert_eq!(direct("select count(*) from pg_locks where locktype = 'advisory' and objid in (84, 85)"), "0");
+}
+
+#[test]
+fn a_temporary_table_is_its_clients_alone() {
+    let bench = Bench::start("owning", "default_pool_size = 3");
+    let (mut owner, mut other) = (bench.client(), bench.client());
+    owner.rows("create temp table own(n int)");
+    for number in 1..=100 {
+        owner.rows(&format!("insert into own values ({number})"));
+        assert_eq!(owner.value("select count(*) from own"), number.to_string());
+        assert_eq!(other.refusal("table own"), "42P01");
     }
 }
 

@@ -19,7 +19,7 @@ use super::settings::Tracked;
 use super::station::Borrower;
 use super::transaction::{Begun, Open, Transaction};
 use super::wishes::Wishes;
-use super::{Pin, Session, State};
+use super::{Pin, Session, State, ties};
 use crate::balance::{Need, ShardState};
 use crate::cache::Touched;
 use crate::control::Ticket;
@@ -94,7 +94,7 @@ impl Session {
         self.touch(&mut open.lent, &decided.touched, may_commit);
         self.record(client, [&open.lent]);
         open.lent.connection.owed.start_counting();
-        let listens = decided.effects.contains(&Effect::Pin("LISTEN"));
+        let listens = decided.effects.contains(&Effect::Pin(ties::LISTEN));
         let prepares = only_prepares(&steps);
         let mut carried = Carried::new(self, steps, open.lent.shard, listens);
         carried.prepares = prepares;
@@ -398,7 +398,9 @@ impl Session {
             // Whether the server came so far is not known.
             open.lent.connection.taint();
         }
-        if failed && may_have_set(effects, &open, was_in_block) {
+        // What failed may have taken a lock before, or called what did: an error does not release it.
+        self.doubt_ties(effects);
+        if failed && (may_have_set(effects, &open, was_in_block) || effects.contains(&Effect::Unseen)) {
             open.lent.connection.distrust();
         }
         if !failed {
@@ -408,16 +410,17 @@ impl Session {
             self.end_block(&mut open, !failed);
         }
         let pinned = self.client.pinned();
-        let pin = pin.or(pinned).or_else(|| self.is_session_pooled().then_some(super::SESSION_MODE));
+        let lasting = pinned.filter(|reason| *reason == ties::SET_CONFIG);
+        let pin = lasting.or(pin).or(pinned).or_else(|| self.is_session_pooled().then_some(super::SESSION_MODE));
         if pin != pinned {
             self.client.pin(pin);
         }
-        if status == Status::Idle && pin.is_none() {
+        if status == Status::Idle && pin != Some(ties::SET_CONFIG) {
             self.note_heard(&mut open);
         }
         match (status, pin) {
-            (Status::Idle, None) => open.lent.give_back(now),
-            (Status::Idle, Some(_)) => self.pin = Some(Pin { lent: open.lent }),
+            (Status::Idle, None) if !self.doubtful => open.lent.give_back(now),
+            (Status::Idle, _) => self.pin = Some(Pin { lent: open.lent }),
             _ => self.transaction = Transaction::Open(open),
         }
     }
@@ -520,8 +523,8 @@ impl Session {
             }
             Effect::Unseen => open.lent.connection.distrust(),
             Effect::Local => self.local_variant = rand::random(),
-            // Waited for when the unit has been settled.
-            Effect::Ddl => {}
+            // The former is waited for when the unit has been settled.
+            Effect::Ddl | Effect::Untie => {}
         }
     }
 
@@ -533,6 +536,7 @@ impl Session {
         self.snapshot.fleet.suspect(&open.lent.connection.server);
         open.abandon();
         self.client.pin(None);
+        self.doubtful = false;
         if was_in_block && !effects.iter().any(|effect| matches!(effect, Effect::Commit | Effect::Rollback)) {
             self.transaction = Transaction::Failed(None);
         }

@@ -27,6 +27,7 @@ mod run;
 pub mod settings;
 mod snapshot;
 mod station;
+mod ties;
 mod transaction;
 mod unit;
 mod wishes;
@@ -80,6 +81,8 @@ pub struct Session {
     /// Of the BEGIN, while no server has been asked.
     portal: Option<Box<local::Bound>>,
     pin: Option<Pin>,
+    /// Whether something ties the session to the connection is to be asked between transactions.
+    doubtful: bool,
     /// The epoch of the topology that `user` is of.
     user_of: u64,
     wishes: Wishes,
@@ -137,6 +140,7 @@ impl Session {
             transaction: Transaction::Idle,
             portal: None,
             pin: None,
+            doubtful: false,
             wishes: Wishes::default(),
             position: Position::default(),
             known_pools: KnownPools::default(),

@@ -15,6 +15,7 @@ use super::cached::{Looked, put_entry};
 use super::carry::Stopped;
 use super::decide::{Decided, Way, check_failed};
 use super::digest::Steps;
+use super::effects::Effect;
 use super::local::{put_answer, slice};
 use super::transaction::Transaction;
 use super::unit::{self, STATEMENT_BYTES, Unit};
@@ -75,6 +76,10 @@ impl Session {
                 };
                 if outcome.is_ok() {
                     self.fill_cache(client);
+                    if self.doubtful && matches!(self.transaction, Transaction::Idle) {
+                        // Before the client hears of the end of its unit.
+                        Box::pin(self.settle_ties()).await;
+                    }
                 }
                 self.end(&span);
                 outcome
@@ -282,10 +287,10 @@ impl Session {
         }
     }
 
-    /// What was not understood goes to home's primary.
+    /// What was not understood goes to home's primary, and may have done anything there.
     fn unread(&self) -> Decided {
         let way = Way::One { shard: self.snapshot.database.home, access: Access::Write };
-        Decided { way, effects: SmallVec::new(), touched: Touched::everything() }
+        Decided { way, effects: SmallVec::from_iter([Effect::Unseen]), touched: Touched::everything() }
     }
 
     /// A text too long to be understood goes to the primary as it comes, where there is only one.
@@ -312,7 +317,7 @@ impl Session {
     }
 
     async fn serve_several(&mut self, client: &mut Channel, decided: Decided, request: Request<'_>) -> Result<(), End> {
-        let ddl = decided.effects.contains(&super::effects::Effect::Ddl);
+        let ddl = decided.effects.contains(&Effect::Ddl);
         let outcome = match &decided.way {
             Way::Scatter(plan, access) => self.carry_scatter(client, plan, *access, request).await?,
             Way::Spread(plan) => self.carry_spread(client, plan, request, &decided.touched).await?,
