@@ -454,8 +454,14 @@ impl Session {
             self.settings.rollback();
             open.changes.clear();
         }
-        self.wishes.end(committed);
+        self.end_wishes(committed);
         self.local_variant = 0;
+    }
+
+    /// What the session asked for, of routing and of notifications, that takes effect with its transaction.
+    fn end_wishes(&mut self, committed: bool) {
+        self.wishes.end(committed);
+        self.ears.take_if(|ears| !ears.end(committed));
     }
 
     fn commit_settings(&mut self, open: &mut Open) {
@@ -474,10 +480,14 @@ impl Session {
                 self.settings.apply(change);
                 open.changes.push(change.clone());
             }
-            Effect::Savepoint(name) => self.settings.savepoint(name),
+            Effect::Savepoint(name) => {
+                self.settings.savepoint(name);
+                self.ears.iter_mut().for_each(|ears| ears.savepoint(name));
+            }
             Effect::Release(name) => self.settings.release(name),
             Effect::RollbackTo(name) => {
                 self.settings.rollback_to(name);
+                self.ears.iter_mut().for_each(|ears| ears.rollback_to(name));
                 if !open.changes.is_empty() {
                     // Which of them are undone, the server knows.
                     open.lent.connection.distrust();
@@ -486,11 +496,11 @@ impl Session {
             Effect::Commit => {
                 self.commit_settings(open);
                 open.begin_anew();
-                self.wishes.end(true);
+                self.end_wishes(true);
             }
             Effect::Rollback => {
                 self.settings.rollback();
-                self.wishes.end(false);
+                self.end_wishes(false);
                 open.changes.clear();
                 open.begin_anew();
             }
@@ -514,7 +524,10 @@ impl Session {
                 self.settings.apply(&super::settings::Change::Reset("role".to_owned()));
                 self.settings.apply(&super::settings::Change::Reset("session_authorization".to_owned()));
                 self.client.pin(None);
+                self.ears = None;
             }
+            Effect::Unlisten(channel) => self.ears.iter_mut().for_each(|ears| ears.unlisten(channel.as_deref())),
+            Effect::Notify => self.ears.iter_mut().for_each(|ears| ears.notifies()),
             Effect::ForgetStatements => {
                 self.names.deallocate_marked();
                 if !open.forgot {
@@ -542,7 +555,7 @@ impl Session {
         }
         self.local_variant = 0;
         self.settings.rollback();
-        self.wishes.end(false);
+        self.end_wishes(false);
     }
 
     /// An error of the proxy's own fails the block, as an error of the server would.

@@ -20,6 +20,10 @@ pub(super) enum Effect {
     Pin(&'static str),
     /// What the server session keeps may be gone.
     Untie,
+    /// From a channel, or all.
+    Unlisten(Option<String>),
+    /// Whoever listens is told when the transaction commits.
+    Notify,
     /// DISCARD ALL: session state is as after log-in.
     Discard,
     /// The server forgets all prepared statements.
@@ -51,9 +55,9 @@ pub(super) fn of(statement: &Statement, values: Option<&Values<'_>>, effects: &m
         Kind::Prepare { .. } => effects.push(Effect::Pin(ties::PREPARE)),
         Kind::Deallocate { name: None } => effects.push(Effect::ForgetStatements),
         Kind::DeclareCursor { hold: true, .. } => effects.push(Effect::Pin(ties::HELD_CURSOR)),
-        Kind::Deallocate { name: Some(_) } | Kind::CloseCursor { .. } | Kind::Unlisten { .. } => {
-            effects.push(Effect::Untie);
-        }
+        Kind::Deallocate { name: Some(_) } | Kind::CloseCursor { .. } => effects.push(Effect::Untie),
+        Kind::Unlisten { channel } => effects.extend([Effect::Untie, Effect::Unlisten(channel.clone())]),
+        Kind::Notify { .. } => effects.push(Effect::Notify),
         Kind::Listen { .. } => effects.push(Effect::Pin(ties::LISTEN)),
         Kind::Do | Kind::Call => effects.push(Effect::Unseen),
         Kind::Unknown { .. } => effects.extend([Effect::Unseen, Effect::Ddl]),
@@ -133,6 +137,7 @@ fn of_call(call: &Call, values: Option<&Values<'_>>, effects: &mut Vec<Effect>) 
             effects.push(Effect::Pin(ties::ADVISORY_LOCK));
         }
         "pg_advisory_unlock" | "pg_advisory_unlock_shared" | "pg_advisory_unlock_all" => effects.push(Effect::Untie),
+        "pg_notify" => effects.push(Effect::Notify),
         "set_config" => match values.filter(|_| call.once).and_then(|values| configured(call, values)) {
             Some(Configured { name, value, local: true }) => {
                 effects.extend((!is_silent(&name)).then_some(Effect::Local));

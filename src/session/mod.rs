@@ -11,6 +11,7 @@ mod carry;
 mod control;
 mod decide;
 mod digest;
+mod ears;
 mod effects;
 mod extended;
 mod lent;
@@ -47,6 +48,7 @@ use crate::statement::{Analysis, LiteralSpan};
 use crate::topology::{PoolerMode, User};
 use crate::wire::message::put_parameter_status;
 use cached::{Filling, Prefix};
+use ears::Ears;
 use lent::Lent;
 use meter::Meter;
 use names::Names;
@@ -83,6 +85,8 @@ pub struct Session {
     pin: Option<Pin>,
     /// Whether something ties the session to the connection is to be asked between transactions.
     doubtful: bool,
+    /// Of a session that listens to notifications.
+    ears: Option<Box<Ears>>,
     /// The epoch of the topology that `user` is of.
     user_of: u64,
     wishes: Wishes,
@@ -141,6 +145,7 @@ impl Session {
             portal: None,
             pin: None,
             doubtful: false,
+            ears: None,
             wishes: Wishes::default(),
             position: Position::default(),
             known_pools: KnownPools::default(),

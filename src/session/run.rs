@@ -80,6 +80,9 @@ impl Session {
                         // Before the client hears of the end of its unit.
                         Box::pin(self.settle_ties()).await;
                     }
+                    if self.ears.is_some() && matches!(self.transaction, Transaction::Idle) {
+                        Box::pin(self.tell_notifications(client)).await;
+                    }
                 }
                 self.end(&span);
                 outcome
@@ -375,6 +378,9 @@ impl Session {
             if let Poll::Ready(filled) = client.poll_fill(cx) {
                 return Poll::Ready(Heard::Client(filled));
             }
+            if self.hears(cx.waker()) {
+                return Poll::Ready(Heard::Notified);
+            }
             self.client.waits(cx.waker());
             if may_end && self.station.shared.registry.is_ending() { Poll::Ready(Heard::End) } else { Poll::Pending }
         });
@@ -384,6 +390,10 @@ impl Session {
             Heard::Client(Ok(_)) => Ok(()),
             Heard::Client(Err(cause)) => Err(End::Gone(cause)),
             Heard::Server => self.hear_pinned(client),
+            Heard::Notified => {
+                self.put_notifications(&mut client.output);
+                Ok(())
+            }
         }
     }
 
@@ -422,6 +432,8 @@ impl Session {
 enum Heard {
     Client(std::io::Result<usize>),
     Server,
+    /// What others told, by the shared connection.
+    Notified,
     /// The process ends.
     End,
 }

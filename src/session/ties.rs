@@ -20,10 +20,10 @@ impl Session {
         if lasts {
             return;
         }
-        match pin.lent.connection.ask(QUESTION).await {
-            Ok(Some(answer)) => self.hold_by(KNOWN.into_iter().find(|known| *known == answer)),
+        match pin.lent.connection.ask_all(QUESTION).await {
+            Ok(Ok(answers)) => self.hold_by(answers).await,
             // It has not said (a `statement_timeout` of the session's may be very short): asked again after the next unit.
-            Ok(None) => self.doubtful = true,
+            Ok(Err(_)) => self.doubtful = true,
             // A session that was bound to it hears of that when it waits; what was not bound goes on elsewhere.
             Err(_) if self.client.pinned().is_some() => {}
             Err(_) => {
@@ -34,7 +34,13 @@ impl Session {
         }
     }
 
-    fn hold_by(&mut self, tie: Option<&'static str>) {
+    async fn hold_by(&mut self, answers: Vec<String>) {
+        let (ties, channels): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| !answer.starts_with('='));
+        let channels: Vec<_> = channels.iter().map(|answer| answer[1..].to_owned()).collect();
+        let mut tie = KNOWN.into_iter().find(|known| ties.iter().any(|tie| tie == known));
+        if !channels.is_empty() && !self.hand_over(channels).await {
+            tie = tie.or(Some(LISTEN));
+        }
         if tie != self.client.pinned() {
             self.client.pin(tie);
         }
@@ -43,6 +49,19 @@ impl Session {
         {
             lent.give_back(Instant::now());
         }
+    }
+
+    /// Has the shared connection listen in the place of the session's own; `false`: that must go on.
+    async fn hand_over(&mut self, channels: Vec<String>) -> bool {
+        if !self.listen(channels).await {
+            return false;
+        }
+        let Some(pin) = &mut self.pin else { return true };
+        if !matches!(pin.lent.connection.run("UNLISTEN *").await, Ok(Ok(()))) {
+            // It ends when it is given back.
+            pin.lent.connection.taint();
+        }
+        true
     }
 }
 
@@ -59,18 +78,19 @@ pub(super) const ADVISORY_LOCK: &str = "advisory lock";
 pub(super) const TEMPORARY: &str = "temporary table";
 pub(super) const HELD_CURSOR: &str = "cursor WITH HOLD";
 pub(super) const PREPARE: &str = "PREPARE";
+/// Until the transaction is over; then only where the shared connection cannot listen instead.
 pub(super) const LISTEN: &str = "LISTEN";
 /// Not among what is asked for: no server tells which settings of unknown names a session has made.
 pub(super) const SET_CONFIG: &str = "set_config";
-const KNOWN: [&str; 5] = [ADVISORY_LOCK, TEMPORARY, HELD_CURSOR, PREPARE, LISTEN];
+const KNOWN: [&str; 4] = [ADVISORY_LOCK, TEMPORARY, HELD_CURSOR, PREPARE];
 
-/// The first of [`KNOWN`] that holds, or nothing. Whatever is in a schema depends on it, and is found by an index.
-const QUESTION: &str = "SELECT CASE \
-     WHEN EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' \
-     AND pid = pg_catalog.pg_backend_pid() AND granted) THEN 'advisory lock' \
-     WHEN pg_catalog.pg_my_temp_schema() <> 0 AND EXISTS (SELECT FROM pg_catalog.pg_depend \
-     WHERE refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass \
-     AND refobjid = pg_catalog.pg_my_temp_schema()) THEN 'temporary table' \
-     WHEN EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) THEN 'cursor WITH HOLD' \
-     WHEN EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql) THEN 'PREPARE' \
-     WHEN EXISTS (SELECT FROM pg_catalog.pg_listening_channels()) THEN 'LISTEN' ELSE '' END";
+/// Those of [`KNOWN`] that hold, and the names of channels. Whatever is in a schema depends on it, and is found by an
+/// index.
+const QUESTION: &str = "SELECT 'advisory lock' WHERE EXISTS (SELECT FROM pg_catalog.pg_locks \
+     WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid() AND granted) \
+     UNION ALL SELECT 'temporary table' WHERE pg_catalog.pg_my_temp_schema() <> 0 AND EXISTS (\
+     SELECT FROM pg_catalog.pg_depend WHERE refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass \
+     AND refobjid = pg_catalog.pg_my_temp_schema()) \
+     UNION ALL SELECT 'cursor WITH HOLD' WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
+     UNION ALL SELECT 'PREPARE' WHERE EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql) \
+     UNION ALL SELECT '=' || channel FROM pg_catalog.pg_listening_channels() AS listening(channel)";
