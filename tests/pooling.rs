@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use raw::{Raw, bind, close, describe, execute, flush, parse};
-use support::{Cluster, PASSWORD, Proxy, Role, until};
+use support::{Cluster, PASSWORD, Proxy, Role, SUPERUSER, Stop, until};
 
 /// A proxy, and a role of its own on the server that all tests share.
 struct Bench {
@@ -645,10 +645,13 @@ fn a_prepared_statement_has_the_settings_of_its_client() {
 /// What ties a session to its connection, the reason that the console gives, and how to see that it lasts.
 const TIES: &[(&str, &str, &str)] = &[
     ("create temp table tied as select 7", "temporary table", "table tied"),
-    ("select 7 into temp tied", "SELECT INTO", "table tied"),
+    ("select 7 into temp tied", "temporary table", "table tied"),
     ("create temp view tied as select 7", "temporary table", "table tied"),
-    ("select pg_advisory_lock(77)", "advisory lock", "select 7 where pg_advisory_unlock(77)"),
-    ("listen tied", "LISTEN", "select 7 from pg_listening_channels()"),
+    (
+        "select pg_advisory_lock(77)",
+        "advisory lock",
+        "select 7 from pg_locks where locktype = 'advisory' and objid = 77",
+    ),
     ("prepare tied as select 7", "PREPARE", "execute tied"),
     ("begin; declare tied cursor with hold for select 7; commit", "cursor WITH HOLD", "fetch tied"),
     ("select set_config(name, '7', false) from (values ('my.tied')) known(name)", "set_config", "show my.tied"),
@@ -668,6 +671,143 @@ fn what_lives_in_a_server_session_ties_the_client_to_it() {
         drop(client);
         until(|| bench.pinned_by().is_empty());
         until(|| direct(&format!("select count(*) from pg_stat_activity where pid = {pid}")) == "0");
+    }
+}
+
+/// What ties a session to its connection, and what frees it: then another client has that connection.
+const FREED: &[(&str, &str)] = &[
+    ("select pg_advisory_lock(77)", "select pg_advisory_unlock(77)"),
+    ("select pg_advisory_lock_shared(7, 7)", "select pg_advisory_unlock_shared(7, 7)"),
+    ("select pg_advisory_lock(76), pg_advisory_lock(77)", "select pg_advisory_unlock_all()"),
+    ("begin; select pg_advisory_lock(77)", "commit; select pg_advisory_unlock(77)"),
+    ("do $$ begin perform pg_advisory_lock(77); end $$", "do $$ begin perform pg_advisory_unlock(77); end $$"),
+    ("create temp table tied as select 7", "drop table tied"),
+    ("create table pg_temp.tied as select 7", "discard temp"),
+    ("create temp table tied as select 7", "discard all"),
+    ("select 7 into temp tied", "begin; drop table tied; commit"),
+    ("begin; create temp table tied(n int) on commit drop", "commit"),
+    ("begin; create temp table tied(n int)", "rollback"),
+    ("do $$ begin create temp table tied(n int); end $$", "drop table tied"),
+    ("create function pg_temp.tied() returns int language sql as 'select 7'", "drop function pg_temp.tied()"),
+    ("create type pg_temp.tied as enum ('7')", "drop type pg_temp.tied"),
+    ("begin; declare tied cursor with hold for select 7; commit", "close tied"),
+    ("begin; declare tied cursor with hold for select 7; commit", "close all"),
+    ("begin; declare tied cursor with hold for select 7", "rollback"),
+    ("prepare tied as select 7", "deallocate tied"),
+    ("prepare tied as select 7", "deallocate all"),
+    (
+        "create temp table tied as select 7; select pg_advisory_lock(77)",
+        "select pg_advisory_unlock(77); drop table tied",
+    ),
+];
+
+#[test]
+fn a_client_is_tied_as_long_as_what_ties_it_is_there() {
+    let bench = Bench::start("freeing", "default_pool_size = 2\nworkers = 1");
+    for (tie, free) in FREED {
+        let (mut client, mut plain) = (bench.client(), bench.client());
+        client.rows(tie);
+        let pid = client.value(PID);
+        assert_eq!(bench.pinned_by().len(), 1, "{tie}");
+        assert_ne!(plain.value(PID), pid, "{tie}");
+        client.rows(free);
+        assert_eq!(bench.pinned_by(), [""; 0], "{tie}, {free}");
+        assert_eq!((plain.value(PID), client.value(PID)), (pid.clone(), pid), "{tie}, {free}");
+    }
+}
+
+#[test]
+fn what_is_half_gone_still_ties() {
+    let bench = Bench::start("halving", "default_pool_size = 2\nworkers = 1");
+    let mut client = bench.client();
+    // A lock taken twice is to be released twice.
+    client.rows("select pg_advisory_lock(79), pg_advisory_lock(79)");
+    client.rows("create temp table kept as select 7; create temp table gone as select 7");
+    client.rows("drop table gone");
+    client.rows("select pg_advisory_unlock(79)");
+    assert_eq!(bench.pinned_by(), ["advisory lock"]);
+    client.rows("select pg_advisory_unlock(79)");
+    assert_eq!((bench.pinned_by(), client.value("table kept")), (vec!["temporary table".to_owned()], "7".to_owned()));
+    client.rows("begin; drop table kept; rollback");
+    assert_eq!((bench.pinned_by(), client.value("table kept")), (vec!["temporary table".to_owned()], "7".to_owned()));
+    assert_eq!(client.value("select set_config(name, '8', false) from (values ('my.tied')) known(name)"), "8");
+    client.rows("drop table kept");
+    assert_eq!((bench.pinned_by(), client.value("show my.tied")), (vec!["set_config".to_owned()], "8".to_owned()));
+}
+
+#[test]
+fn a_try_that_failed_ties_nobody() {
+    let bench = Bench::start("trying", "default_pool_size = 2\nworkers = 1");
+    let (mut holder, mut client) = (bench.client(), bench.client());
+    holder.rows("select pg_advisory_lock(80)");
+    for attempt in ["select pg_try_advisory_lock(80)", "select pg_try_advisory_lock_shared(80)"] {
+        assert_eq!(client.value(attempt), "f");
+        let reply = client.extended(&[parse("", attempt), bind("", &[]), execute()]);
+        assert_eq!((reply.rows, bench.pinned_by().len()), (vec!["f".to_owned()], 1), "{attempt}");
+    }
+    // A transaction's own lock ends with it.
+    assert_eq!(client.value("begin; select pg_try_advisory_xact_lock(81); commit"), "t");
+    client.rows("begin; select pg_advisory_xact_lock(81)");
+    client.rows("rollback");
+    assert_eq!(bench.pinned_by().len(), 1);
+}
+
+#[test]
+fn a_lock_outlives_the_error_behind_it() {
+    let bench = Bench::start("erring", "default_pool_size = 2\nworkers = 1");
+    direct(
+        "create function lock_and_fail() returns int language plpgsql as \
+         $$ begin perform pg_advisory_lock(83); return 1 / 0; end $$",
+    );
+    let (mut client, mut other) = (bench.client(), bench.client());
+    for (text, key) in [("select pg_advisory_lock(82); select 1/0", 82), ("select lock_and_fail()", 83)] {
+        assert_eq!(client.refusal(text), "22012");
+        assert_eq!(
+            (bench.pinned_by(), other.value(&format!("select pg_try_advisory_xact_lock({key})"))),
+            (vec!["advisory lock".to_owned()], "f".to_owned())
+        );
+        assert_eq!(client.value(&format!("select pg_advisory_unlock({key})")), "t");
+        assert_eq!(bench.pinned_by(), [""; 0]);
+    }
+}
+
+#[test]
+fn the_lock_of_a_killed_client_is_free_within_a_second() {
+    let bench = Bench::start("dying", "default_pool_size = 4");
+    let mut other = bench.client();
+    let attempt = "select pg_try_advisory_xact_lock(84)";
+    // Idle; in a transaction; while a statement of its own runs; while it waits for another lock.
+    let last_words = ["select 1", "begin; select 1", "select pg_sleep(60)", "select pg_advisory_lock(85)"];
+    let mut holder = bench.client();
+    holder.rows("select pg_advisory_lock(85)");
+    for last in last_words {
+        let mut client = bench.client();
+        client.rows("select pg_advisory_lock(84)");
+        assert_eq!(other.value(attempt), "f");
+        client.send(&raw::query(last));
+        if last.contains("(60)") || last.contains("lock") {
+            until(|| bench.server_connections("active") == 1);
+        } else {
+            client.reply();
+        }
+        let killed = tokio::time::Instant::now();
+        client.reset();
+        until(|| other.value(attempt) == "t");
+        assert!(killed.elapsed() < Duration::from_secs(1), "{last}: {:?}", killed.elapsed());
+    }
+    holder.rows("select pg_advisory_unlock(85)");
+    assert_eq!(direct("select count(*) from pg_locks where locktype = 'advisory' and objid in (84, 85)"), "0");
+}
+
+#[test]
+fn a_temporary_table_is_its_clients_alone() {
+    let bench = Bench::start("owning", "default_pool_size = 3");
+    let (mut owner, mut other) = (bench.client(), bench.client());
+    owner.rows("create temp table own(n int)");
+    for number in 1..=100 {
+        owner.rows(&format!("insert into own values ({number})"));
+        assert_eq!(owner.value("select count(*) from own"), number.to_string());
+        assert_eq!(other.refusal("table own"), "42P01");
     }
 }
 
@@ -721,29 +861,251 @@ fn a_lock_is_released_when_its_client_leaves_or_discards_all() {
     until(|| bench.client().value(attempt) == "t");
 }
 
+/// A notification that comes by itself: process, channel and payload.
+fn hear(client: &mut Raw) -> (i32, String, String) {
+    let (kind, body) = client.frame().unwrap();
+    assert_eq!(kind, b'A');
+    let (process, texts) = body.split_first_chunk::<4>().unwrap();
+    let mut texts = texts.split(|&byte| byte == 0).map(|text| String::from_utf8_lossy(text).into_owned());
+    (i32::from_be_bytes(*process), texts.next().unwrap(), texts.next().unwrap())
+}
+
+fn payload(client: &mut Raw) -> String {
+    hear(client).2
+}
+
 #[test]
 fn notifications_reach_who_listens() {
     let bench = Bench::start("listening", "default_pool_size = 2");
     let (mut listener, mut speaker) = (bench.client(), bench.client());
     listener.rows("listen news");
-    speaker.rows("notify news, 'first'");
+    speaker.rows("begin");
+    let pid = speaker.value(PID);
+    speaker.rows("notify news, 'first'; commit");
     // It comes by itself.
-    let (kind, body) = listener.frame().unwrap();
-    assert!(kind == b'A' && body.ends_with(b"news\0first\0"));
+    assert_eq!(hear(&mut listener), (pid.parse().unwrap(), "news".to_owned(), "first".to_owned()));
     listener.rows("unlisten *");
     speaker.rows("notify news, 'second'");
     assert_eq!(listener.query("select 1").notified, [""; 0]);
 }
 
 #[test]
-fn notifications_come_with_replies_too() {
+fn who_listens_shares_its_connection_with_all() {
+    let bench = Bench::start("sharing_ears", "default_pool_size = 1");
+    let mut clients: Vec<_> = (0..1000).map(|_| bench.client()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.rows(&format!("listen \"Channel {}\"; listen everybody", number % 10));
+    }
+    assert_eq!(bench.pinned_by(), [""; 0]);
+    let mut speaker = bench.client();
+    for round in 0..3 {
+        for channel in 0..10 {
+            speaker.extended(&[
+                parse("", "select pg_notify($1, $2)"),
+                bind("", &[&format!("Channel {channel}"), &format!("{round}")]),
+                execute(),
+            ]);
+        }
+        speaker.rows(&format!("notify everybody, 'all {round}'"));
+    }
+    for client in &mut clients {
+        let heard: Vec<_> = (0..6).map(|_| payload(client)).collect();
+        assert_eq!(heard, ["0", "all 0", "1", "all 1", "2", "all 2"]);
+        assert_eq!(client.query("select 1").notified, [""; 0], "each comes once");
+    }
+    assert_eq!(bench.server_connections(""), 1);
+}
+
+#[test]
+fn listening_is_transactional() {
+    let bench = Bench::start("committing_ears", "default_pool_size = 2");
+    let (mut listener, mut speaker) = (bench.client(), bench.client());
+    let none = [""; 0];
+    // What is notified before the commit is not for it.
+    listener.rows("begin; listen a");
+    speaker.rows("notify a, 'early'");
+    assert_eq!(listener.query("commit").notified, none);
+    speaker.rows("notify a, 'first'");
+    assert_eq!(payload(&mut listener), "first");
+    for undone in [
+        "begin; listen b; rollback",
+        "begin; savepoint s; listen b; rollback to s; commit",
+        "begin; listen b; unlisten b; commit",
+        "begin; unlisten a; rollback",
+        "begin; savepoint s; unlisten *; rollback to s; commit",
+        "begin; unlisten a; listen a; commit",
+    ] {
+        for statement in undone.split("; ") {
+            assert_eq!(listener.query(statement).notified, none, "{undone}");
+        }
+        speaker.rows(&format!("notify b, 'for nobody'; notify a, '{undone}'"));
+        assert_eq!(payload(&mut listener), undone);
+    }
+    assert_eq!(listener.refusal("listen b; select 1/0"), "22012");
+    assert_eq!(listener.refusal("unlisten a; select 1/0"), "22012");
+    speaker.rows("notify b; notify a, 'still'");
+    assert_eq!(payload(&mut listener), "still");
+    listener.rows("begin; unlisten a");
+    speaker.rows("notify a, 'until the commit'");
+    assert_eq!(listener.query("commit").kinds, "CZ", "its own transaction has it no more");
+    for end in ["unlisten *", "unlisten a", "discard all"] {
+        listener.extended(&[parse("", "listen a"), bind("", &[]), execute()]);
+        speaker.rows(&format!("notify a, '{end}'"));
+        assert_eq!(payload(&mut listener), end);
+        listener.rows(end);
+        speaker.rows("notify a, 'too late'");
+        assert_eq!(listener.query("select 1").notified, none, "{end}");
+    }
+    assert_eq!(bench.pinned_by(), none);
+}
+
+#[test]
+fn a_function_may_listen() {
+    let bench = Bench::start("doing_ears", "default_pool_size = 2");
+    let (mut listener, mut speaker) = (bench.client(), bench.client());
+    listener.rows("do $$ begin execute 'listen done'; end $$");
+    speaker.rows("notify done, 'heard'");
+    assert_eq!((payload(&mut listener), bench.pinned_by()), ("heard".to_owned(), vec![]));
+}
+
+#[test]
+fn notifications_come_at_the_end_of_a_unit_or_between_two() {
     let bench = Bench::start("hearing", "default_pool_size = 2");
     let (mut listener, mut speaker) = (bench.client(), bench.client());
-    listener.rows("listen news");
-    assert_eq!(listener.query("notify news, 'own'").notified, ["own"]);
-    listener.rows("begin; select 1");
+    let own = listener.query("listen news; notify news, 'with it'");
+    assert_eq!((own.kinds.as_str(), own.notified), ("CCAZ", vec!["with it".to_owned()]));
+    let own = listener.query("notify news, 'own'");
+    assert_eq!((own.kinds.as_str(), own.notified), ("CAZ", vec!["own".to_owned()]));
+    let own = listener.extended(&[parse("", "select pg_notify('news', 'too')"), bind("", &[]), execute()]);
+    assert_eq!((own.kinds.as_str(), own.notified), ("12DCAZ", vec!["too".to_owned()]));
+    listener.rows("begin; notify news, 'mine'");
+    assert_eq!(listener.query("select 1").kinds, "TDCZ", "nothing comes in a transaction");
     speaker.rows("notify news, 'meanwhile'");
-    assert_eq!(listener.query("commit").notified, ["meanwhile"]);
+    assert_eq!(listener.query("select 1").kinds, "TDCZ");
+    let end = listener.query("commit");
+    assert_eq!((end.kinds.as_str(), end.notified), ("CAAZ", vec!["meanwhile".to_owned(), "mine".to_owned()]));
+    // While it runs something: behind that.
+    listener.send(&raw::query("select pg_sleep(0.2)"));
+    until(|| bench.server_connections("active") == 1);
+    speaker.rows("notify news, 'during'");
+    let reply = listener.reply();
+    assert_eq!((reply.kinds.as_str(), reply.notified), ("TDCAZ", vec!["during".to_owned()]));
+}
+
+#[test]
+fn who_listens_in_session_mode_hears_by_its_own_connection() {
+    let bench = Bench::start("keeping_ears", "default_pool_size = 2");
+    let (mut listener, mut speaker) = (bench.session_client(), bench.client());
+    listener.rows("listen news");
+    assert_eq!(listener.value("select pg_listening_channels()"), "news");
+    speaker.rows("notify news, 'kept'");
+    assert_eq!(payload(&mut listener), "kept");
+}
+
+#[test]
+fn payloads_come_in_the_encoding_of_who_listens() {
+    let bench = Bench::start("spelling_ears", "default_pool_size = 3");
+    let (mut latin, mut speaker) = (bench.client_with(&[("client_encoding", "LATIN1")]), bench.client());
+    latin.rows("listen news");
+    speaker.rows("notify news, '\u{e4}'");
+    assert!(latin.frame().unwrap().1.ends_with(b"news\0\xe4\0"));
+    assert_eq!(bench.pinned_by(), ["LISTEN"]);
+    latin.rows("unlisten news");
+    assert_eq!(bench.pinned_by(), [""; 0]);
+}
+
+#[test]
+fn who_does_not_read_its_notifications_is_told_that_it_missed_some() {
+    let bench = Bench::start("dozing_ears", "default_pool_size = 2\nworkers = 1");
+    let (mut listener, mut other, mut speaker) = (bench.client(), bench.client(), bench.client());
+    listener.rows("listen news");
+    other.rows("listen news");
+    listener.rows("begin");
+    let before = bench.memory();
+    let size = 7000;
+    for round in 0..20 {
+        speaker.rows(&format!(
+            "select pg_notify('news', {round} * 100 + i || repeat('x', {size})) from generate_series(1, 100) i"
+        ));
+        // Who reads gets them all.
+        (1..=100).for_each(|i| assert!(payload(&mut other).starts_with(&format!("{}x", round * 100 + i))));
+    }
+    let grown = bench.memory().saturating_sub(before);
+    assert!(grown < 2000 * size, "{grown} bytes");
+    let mut reply = listener.query("commit");
+    while !reply.kinds.contains('N') {
+        let (kind, body) = listener.frame().unwrap();
+        reply.kinds.push(char::from(kind));
+        if kind == b'N' {
+            assert_eq!((raw::field(&body, 'S'), raw::field(&body, 'C')), ("WARNING".to_owned(), "01000".to_owned()));
+        }
+    }
+    speaker.rows("notify news, 'afterwards'");
+    assert_eq!(payload(&mut listener), "afterwards");
+}
+
+/// A server of its own that may stop, a replica that may take over, and a proxy that finds out which one leads.
+fn mortal() -> (Cluster, Proxy) {
+    let cluster = Cluster::start(1, 1);
+    let user = format!("[[users]]\nname = \"{SUPERUSER}\"\nauth = \"trust\"\npassword = \"{PASSWORD}\"\n");
+    let servers = cluster.databases_toml().replace("\"primary\"", "\"auto\"").replace("\"replica\"", "\"auto\"");
+    let general = format!("probe_interval = '50ms'\nadmin_users = [\"{SUPERUSER}\"]");
+    let proxy = Proxy::start(&format!("{general}\n{user}{servers}"));
+    (cluster, proxy)
+}
+
+#[test]
+fn who_listens_hears_again_after_a_restart_and_a_failover() {
+    let (cluster, proxy) = mortal();
+    let client = || Raw::connect(proxy.port, &[("user", SUPERUSER), ("database", "shop")]);
+    let mut listeners = [client(), client()];
+    listeners.iter_mut().for_each(|client| assert_eq!(client.rows("listen news"), [""; 0]));
+    let mut late = client();
+    let mut check = |what: &str| {
+        for client in &mut listeners {
+            let (kind, body) = client.frame().unwrap();
+            assert_eq!((char::from(kind), raw::field(&body, 'C')), ('N', "01000".to_owned()), "{what}");
+        }
+        let notify = format!("notify news, '{what}'");
+        soon(|| client().query(&notify).error.is_none());
+        for client in &mut listeners {
+            assert_eq!(payload(client), what);
+            assert_eq!(client.query("select 1").notified, [""; 0]);
+        }
+    };
+    // A new configuration is no interruption: see the first warning below.
+    Raw::connect(proxy.port, &[("user", SUPERUSER), ("database", "pgweir")]).rows("reload");
+    let primary = cluster.primary(0);
+    for how in [Stop::Fast, Stop::Immediate] {
+        primary.stop(how);
+        primary.start().unwrap();
+        check("restarted");
+    }
+    // The connection alone is gone.
+    cluster.sql(
+        0,
+        Role::Primary,
+        "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'pgweir listener'",
+    );
+    check("reconnected");
+    cluster.settle();
+    primary.stop(Stop::Fast);
+    cluster.sql(0, Role::Replica(1), "select pg_promote()");
+    check("promoted");
+    late.rows("listen news");
+    client().rows("notify news, 'late'");
+    assert_eq!(payload(&mut late), "late");
+    // One connection listens for them all, and no longer than they do.
+    let listening = || {
+        cluster.sql(
+            0,
+            Role::Replica(1),
+            "select count(*) from pg_stat_activity where application_name = 'pgweir listener'",
+        )
+    };
+    assert_eq!(listening(), "1");
+    drop((listeners, late));
+    until(|| listening() == "0");
 }
 
 #[test]

@@ -317,25 +317,32 @@ impl Connection {
 
     /// The first value of the first row that a text of the proxy's own gives.
     pub async fn ask(&mut self, sql: &str) -> Result<Option<String>, Error> {
+        Ok(self.ask_all(sql).await?.ok().and_then(|values| values.into_iter().next()))
+    }
+
+    /// The first value of each row that a text of the proxy's own gives, or the body of the error.
+    pub async fn ask_all(&mut self, sql: &str) -> Result<Result<Vec<String>, Bytes>, Error> {
         self.unnamed = None;
         put_query(&mut self.channel.output, sql);
         self.owed.push(Cause::Query, Payee::Nobody);
         self.channel.flush().await.map_err(|cause| self.lost(&cause))?;
-        let mut value = None;
+        let (mut values, mut failure) = (Vec::new(), None);
         while !self.owed.is_empty() {
-            let Some((_, header)) = self.settle_whole()? else {
+            let Some((settled, header)) = self.settle_whole()? else {
                 if self.channel.fill().await.map_err(|cause| self.lost(&cause))? == 0 {
                     return Err(self.lost(&std::io::ErrorKind::UnexpectedEof.into()));
                 }
                 continue;
             };
-            let frame = self.channel.input.split_to(header.length);
+            let frame = self.channel.input.split_to(header.length).freeze();
             // Column count, length, value.
-            if header.kind == crate::wire::frame::server::DATA_ROW && value.is_none() {
-                value = frame.get(Header::BYTES + 6..).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+            if header.kind == crate::wire::frame::server::DATA_ROW {
+                values.extend(frame.get(Header::BYTES + 6..).map(|bytes| String::from_utf8_lossy(bytes).into_owned()));
+            } else if matches!(settled.event, Event::Failed(_)) {
+                failure.get_or_insert(frame.slice(Header::BYTES..));
             }
         }
-        Ok(value)
+        Ok(failure.map_or(Ok(values), Err))
     }
 
     /// Whether [`Connection::apply`] would have nothing to do.

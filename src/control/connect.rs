@@ -11,9 +11,10 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
 use futures_util::SinkExt;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::ErrorPosition;
-use tokio_postgres::{Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::{AsyncMessage, Config, NoTls, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::backend::tls_to_server;
@@ -76,6 +77,53 @@ pub async fn connect(login: &Login) -> Result<Client, SqlError> {
         Some(tls) => login.driver().connect(tls).await.map(|(client, connection)| (client, serve(connection))),
     };
     opened.map(|(client, ())| login.client(Link::Own(client))).map_err(|cause| login.error(Cause::Server(cause)))
+}
+
+/// What a server notified.
+pub(super) struct Notification {
+    pub process: i32,
+    pub channel: String,
+    pub payload: String,
+}
+
+/// As [`connect`]; `hear` is given each notification in its turn, and nothing when the connection ends.
+pub(super) async fn connect_hearing(
+    login: &Login,
+    hear: impl FnMut(Option<Notification>) + Send + 'static,
+) -> Result<Client, SqlError> {
+    let mut driver = login.driver();
+    driver.application_name("pgweir listener");
+    let opened = match login.encryption().map_err(|cause| login.error(cause))? {
+        None => driver.connect(NoTls).await.map(|(client, connection)| (client, listen(connection, hear))),
+        Some(tls) => driver.connect(tls).await.map(|(client, connection)| (client, listen(connection, hear))),
+    };
+    opened.map(|(client, ())| login.client(Link::Own(client))).map_err(|cause| login.error(Cause::Server(cause)))
+}
+
+fn listen<S, T>(
+    mut connection: tokio_postgres::Connection<S, T>,
+    mut hear: impl FnMut(Option<Notification>) + Send + 'static,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    tokio::spawn(async move {
+        loop {
+            match std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+                Some(Ok(AsyncMessage::Notification(heard))) => {
+                    let (channel, payload) = (heard.channel().to_owned(), heard.payload().to_owned());
+                    hear(Some(Notification { process: heard.process_id(), channel, payload }));
+                }
+                Some(Ok(_)) => {}
+                Some(Err(cause)) => {
+                    tracing::debug!(%cause, "listening connection ended");
+                    break;
+                }
+                None => break,
+            }
+        }
+        hear(None);
+    });
 }
 
 fn serve<C>(connection: C)
@@ -153,6 +201,15 @@ impl Client {
     /// `host:port/database`.
     pub fn server(&self) -> &str {
         &self.server
+    }
+
+    /// The session has ended.
+    pub(super) fn is_closed(&self) -> bool {
+        match &self.link {
+            Link::Own(client) => client.is_closed(),
+            Link::Lent(object) => object.is_closed(),
+            Link::Gone => true,
+        }
     }
 
     /// Runs all statements of a text.

@@ -5,6 +5,7 @@
 mod catalog;
 pub mod connect;
 mod effects;
+mod listen;
 pub mod migrate;
 mod outcomes;
 mod primaries;
@@ -22,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use catalog::CatalogCell;
+pub use listen::{Inbox, Listener};
 pub use recovery::{InProgress, Ticket};
 
 use crate::backend::login_of;
@@ -43,6 +45,8 @@ pub struct Control {
     /// Changes whenever a snapshot does.
     epoch: Arc<AtomicU64>,
     tasks: Mutex<JoinSet<()>>,
+    /// Those that stay when the topology changes.
+    listening: Mutex<JoinSet<()>>,
 }
 
 /// A topology and the states of its servers, which are numbered by it.
@@ -60,6 +64,7 @@ struct Known {
     schema: Schema,
     /// Made anew with each topology.
     spaces: Arc<SpacesCell>,
+    listener: Arc<Listener>,
 }
 
 impl Control {
@@ -73,6 +78,7 @@ impl Control {
             spaces: Arc::new(Spaces::new(Instant::now())),
             epoch: Arc::new(AtomicU64::new(1)),
             tasks: Mutex::default(),
+            listening: Mutex::default(),
         });
         control.start_tasks();
         control
@@ -105,6 +111,10 @@ impl Control {
 
     pub fn catalog(&self, database: &str) -> Option<Arc<CatalogCell>> {
         self.databases.load().get(database).map(|known| Arc::clone(&known.catalog))
+    }
+
+    pub fn listener(&self, database: &str) -> Option<Arc<Listener>> {
+        self.databases.load().get(database).map(|known| Arc::clone(&known.listener))
     }
 
     /// The state of all tables that answers may be cached of. Writes are announced to it.
@@ -155,6 +165,11 @@ impl Control {
             }
             databases.insert(database.name.clone(), known.clone());
             let primaries = Primaries::new(database, &topology, &fleet, &pools);
+            known.listener.follow(primaries.clone());
+            if !before.contains_key(&database.name) {
+                let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+                listening.spawn(listen::watch(Arc::clone(&known.listener)));
+            }
             tasks.spawn(catalog::watch(known.catalog, primaries.clone(), Arc::clone(&self.epoch)));
             if database.is_sharded() {
                 let (progress, retention) = (Arc::clone(&self.progress), topology.process.decision_retention);

@@ -54,8 +54,14 @@ impl Primaries {
     fn of(&self, shard: ShardId) -> Option<Login> {
         let servers = || self.database.shard(shard).servers.iter().map(|&id| self.topology.server(id));
         let leads = |server: &&Arc<Server>| self.fleet.state(server.id).health().role == Some(Role::Primary);
+        // One that is down led when it was last seen; another may have taken over since.
+        let is_up = |server: &&Arc<Server>| self.fleet.state(server.id).health().up != Some(false);
+        let current = servers().find(|server| leads(server) && is_up(server));
         let configured = |server: &&Arc<Server>| server.role == ConfiguredRole::Primary;
-        let server = servers().find(leads).or_else(|| servers().find(configured)).or_else(|| servers().next())?;
+        let server = current
+            .or_else(|| servers().find(leads))
+            .or_else(|| servers().find(configured))
+            .or_else(|| servers().next())?;
         login(server, &self.topology)
     }
 }

@@ -29,8 +29,8 @@ pub trait Unit: Send {
     /// Within the extended protocol the client was asked for copy data: one more Sync must come from it.
     fn reopen(&mut self);
 
-    /// NotificationResponse messages are for this client.
-    fn wants_notifications(&self) -> bool;
+    /// A NotificationResponse is for this client; `body` is that of the message.
+    fn wants_notification(&self, body: &[u8]) -> bool;
 }
 
 /// Why a relay ended early.
@@ -200,7 +200,7 @@ impl Relay {
         let mut to_client = settled.verdict == Verdict::ToClient;
         match (settled.verdict, settled.event) {
             (Verdict::Parameter, _) => to_client = told(unit, body),
-            (Verdict::Notification, _) => to_client = unit.wants_notifications(),
+            (Verdict::Notification, _) => to_client = unit.wants_notification(body),
             (_, Event::Failed(true)) if crate::backend::is_fatal(body) => {
                 let error = fatal_of(connection, body);
                 return Err(Broken::Server { error, midway: false });

@@ -453,8 +453,8 @@ impl Unit for Carried<'_> {
         self.complete = false;
     }
 
-    fn wants_notifications(&self) -> bool {
-        self.listens || self.session.client.pinned().is_some()
+    fn wants_notification(&self, body: &[u8]) -> bool {
+        (self.listens || self.session.client.pinned().is_some()) && !self.session.is_told_elsewhere(body)
     }
 }
 

@@ -19,7 +19,7 @@ use super::settings::Tracked;
 use super::station::Borrower;
 use super::transaction::{Begun, Open, Transaction};
 use super::wishes::Wishes;
-use super::{Pin, Session, State};
+use super::{Pin, Session, State, ties};
 use crate::balance::{Need, ShardState};
 use crate::cache::Touched;
 use crate::control::Ticket;
@@ -94,7 +94,7 @@ impl Session {
         self.touch(&mut open.lent, &decided.touched, may_commit);
         self.record(client, [&open.lent]);
         open.lent.connection.owed.start_counting();
-        let listens = decided.effects.contains(&Effect::Pin("LISTEN"));
+        let listens = decided.effects.contains(&Effect::Pin(ties::LISTEN));
         let prepares = only_prepares(&steps);
         let mut carried = Carried::new(self, steps, open.lent.shard, listens);
         carried.prepares = prepares;
@@ -398,7 +398,9 @@ impl Session {
             // Whether the server came so far is not known.
             open.lent.connection.taint();
         }
-        if failed && may_have_set(effects, &open, was_in_block) {
+        // What failed may have taken a lock before, or called what did: an error does not release it.
+        self.doubt_ties(effects);
+        if failed && (may_have_set(effects, &open, was_in_block) || effects.contains(&Effect::Unseen)) {
             open.lent.connection.distrust();
         }
         if !failed {
@@ -408,16 +410,17 @@ impl Session {
             self.end_block(&mut open, !failed);
         }
         let pinned = self.client.pinned();
-        let pin = pin.or(pinned).or_else(|| self.is_session_pooled().then_some(super::SESSION_MODE));
+        let lasting = pinned.filter(|reason| *reason == ties::SET_CONFIG);
+        let pin = lasting.or(pin).or(pinned).or_else(|| self.is_session_pooled().then_some(super::SESSION_MODE));
         if pin != pinned {
             self.client.pin(pin);
         }
-        if status == Status::Idle && pin.is_none() {
+        if status == Status::Idle && pin != Some(ties::SET_CONFIG) {
             self.note_heard(&mut open);
         }
         match (status, pin) {
-            (Status::Idle, None) => open.lent.give_back(now),
-            (Status::Idle, Some(_)) => self.pin = Some(Pin { lent: open.lent }),
+            (Status::Idle, None) if !self.doubtful => open.lent.give_back(now),
+            (Status::Idle, _) => self.pin = Some(Pin { lent: open.lent }),
             _ => self.transaction = Transaction::Open(open),
         }
     }
@@ -451,8 +454,14 @@ impl Session {
             self.settings.rollback();
             open.changes.clear();
         }
-        self.wishes.end(committed);
+        self.end_wishes(committed);
         self.local_variant = 0;
+    }
+
+    /// What the session asked for, of routing and of notifications, that takes effect with its transaction.
+    fn end_wishes(&mut self, committed: bool) {
+        self.wishes.end(committed);
+        self.ears.take_if(|ears| !ears.end(committed));
     }
 
     fn commit_settings(&mut self, open: &mut Open) {
@@ -471,10 +480,14 @@ impl Session {
                 self.settings.apply(change);
                 open.changes.push(change.clone());
             }
-            Effect::Savepoint(name) => self.settings.savepoint(name),
+            Effect::Savepoint(name) => {
+                self.settings.savepoint(name);
+                self.ears.iter_mut().for_each(|ears| ears.savepoint(name));
+            }
             Effect::Release(name) => self.settings.release(name),
             Effect::RollbackTo(name) => {
                 self.settings.rollback_to(name);
+                self.ears.iter_mut().for_each(|ears| ears.rollback_to(name));
                 if !open.changes.is_empty() {
                     // Which of them are undone, the server knows.
                     open.lent.connection.distrust();
@@ -483,11 +496,11 @@ impl Session {
             Effect::Commit => {
                 self.commit_settings(open);
                 open.begin_anew();
-                self.wishes.end(true);
+                self.end_wishes(true);
             }
             Effect::Rollback => {
                 self.settings.rollback();
-                self.wishes.end(false);
+                self.end_wishes(false);
                 open.changes.clear();
                 open.begin_anew();
             }
@@ -511,7 +524,10 @@ impl Session {
                 self.settings.apply(&super::settings::Change::Reset("role".to_owned()));
                 self.settings.apply(&super::settings::Change::Reset("session_authorization".to_owned()));
                 self.client.pin(None);
+                self.ears = None;
             }
+            Effect::Unlisten(channel) => self.ears.iter_mut().for_each(|ears| ears.unlisten(channel.as_deref())),
+            Effect::Notify => self.ears.iter_mut().for_each(|ears| ears.notifies()),
             Effect::ForgetStatements => {
                 self.names.deallocate_marked();
                 if !open.forgot {
@@ -520,8 +536,8 @@ impl Session {
             }
             Effect::Unseen => open.lent.connection.distrust(),
             Effect::Local => self.local_variant = rand::random(),
-            // Waited for when the unit has been settled.
-            Effect::Ddl => {}
+            // The former is waited for when the unit has been settled.
+            Effect::Ddl | Effect::Untie => {}
         }
     }
 
@@ -533,12 +549,13 @@ impl Session {
         self.snapshot.fleet.suspect(&open.lent.connection.server);
         open.abandon();
         self.client.pin(None);
+        self.doubtful = false;
         if was_in_block && !effects.iter().any(|effect| matches!(effect, Effect::Commit | Effect::Rollback)) {
             self.transaction = Transaction::Failed(None);
         }
         self.local_variant = 0;
         self.settings.rollback();
-        self.wishes.end(false);
+        self.end_wishes(false);
     }
 
     /// An error of the proxy's own fails the block, as an error of the server would.

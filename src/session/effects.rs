@@ -1,6 +1,7 @@
 //! What a statement changes in the session, if it succeeds.
 
 use super::settings::{Change, as_set_takes, check_readable, is_silent};
+use super::ties;
 use super::transaction::Begun;
 use crate::backend::settings::local;
 use crate::error::Error;
@@ -15,8 +16,14 @@ pub(super) enum Effect {
     RollbackTo(String),
     Commit,
     Rollback,
-    /// The server session keeps something that cannot be carried to another one.
+    /// The server session keeps something that cannot be carried to another one; as a rule, see [`super::ties`].
     Pin(&'static str),
+    /// What the server session keeps may be gone.
+    Untie,
+    /// From a channel, or all.
+    Unlisten(Option<String>),
+    /// Whoever listens is told when the transaction commits.
+    Notify,
     /// DISCARD ALL: session state is as after log-in.
     Discard,
     /// The server forgets all prepared statements.
@@ -41,17 +48,20 @@ pub(super) fn of(statement: &Statement, values: Option<&Values<'_>>, effects: &m
         Kind::Ddl(ddl) => {
             effects.push(Effect::Ddl);
             if ddl.temporary {
-                effects.push(Effect::Pin("temporary table"));
+                effects.push(Effect::Pin(ties::TEMPORARY));
             }
         }
-        Kind::ModifyingQuery { into: true } => effects.extend([Effect::Ddl, Effect::Pin("SELECT INTO")]),
-        Kind::Prepare { .. } => effects.push(Effect::Pin("PREPARE")),
+        Kind::ModifyingQuery { into: true } => effects.extend([Effect::Ddl, Effect::Pin(ties::TEMPORARY)]),
+        Kind::Prepare { .. } => effects.push(Effect::Pin(ties::PREPARE)),
         Kind::Deallocate { name: None } => effects.push(Effect::ForgetStatements),
-        Kind::DeclareCursor { hold: true, .. } => effects.push(Effect::Pin("cursor WITH HOLD")),
-        Kind::Listen { .. } => effects.push(Effect::Pin("LISTEN")),
+        Kind::DeclareCursor { hold: true, .. } => effects.push(Effect::Pin(ties::HELD_CURSOR)),
+        Kind::Deallocate { name: Some(_) } | Kind::CloseCursor { .. } => effects.push(Effect::Untie),
+        Kind::Unlisten { channel } => effects.extend([Effect::Untie, Effect::Unlisten(channel.clone())]),
+        Kind::Notify { .. } => effects.push(Effect::Notify),
+        Kind::Listen { .. } => effects.push(Effect::Pin(ties::LISTEN)),
         Kind::Do | Kind::Call => effects.push(Effect::Unseen),
         Kind::Unknown { .. } => effects.extend([Effect::Unseen, Effect::Ddl]),
-        Kind::Update(_) if names(statement, "pg_settings") => effects.push(Effect::Pin("set_config")),
+        Kind::Update(_) if names(statement, "pg_settings") => effects.push(Effect::Pin(ties::SET_CONFIG)),
         _ => {}
     }
     statement.calls.iter().for_each(|call| of_call(call, values, effects));
@@ -79,7 +89,7 @@ fn of_setting(control: &SettingControl, effects: &mut Vec<Effect>) {
         }
         SettingControl::ResetAll => effects.push(Effect::Setting(Change::ResetAll)),
         SettingControl::Discard { what } if what == "ALL" => effects.push(Effect::Discard),
-        SettingControl::Discard { .. } => {}
+        SettingControl::Discard { .. } => effects.push(Effect::Untie),
     }
 }
 
@@ -124,8 +134,10 @@ fn modes(read_only: Option<bool>, isolation: Option<Isolation>) -> String {
 fn of_call(call: &Call, values: Option<&Values<'_>>, effects: &mut Vec<Effect>) {
     match call.name.name.as_str() {
         "pg_advisory_lock" | "pg_advisory_lock_shared" | "pg_try_advisory_lock" | "pg_try_advisory_lock_shared" => {
-            effects.push(Effect::Pin("advisory lock"));
+            effects.push(Effect::Pin(ties::ADVISORY_LOCK));
         }
+        "pg_advisory_unlock" | "pg_advisory_unlock_shared" | "pg_advisory_unlock_all" => effects.push(Effect::Untie),
+        "pg_notify" => effects.push(Effect::Notify),
         "set_config" => match values.filter(|_| call.once).and_then(|values| configured(call, values)) {
             Some(Configured { name, value, local: true }) => {
                 effects.extend((!is_silent(&name)).then_some(Effect::Local));
@@ -140,7 +152,7 @@ fn of_call(call: &Call, values: Option<&Values<'_>>, effects: &mut Vec<Effect>) 
                 effects.push(Effect::Setting(Change::Reset(name)));
             }
             // What it sets, and until when, is known at execution only.
-            None => effects.push(Effect::Pin("set_config")),
+            None => effects.push(Effect::Pin(ties::SET_CONFIG)),
         },
         _ => {}
     }

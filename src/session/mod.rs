@@ -11,6 +11,7 @@ mod carry;
 mod control;
 mod decide;
 mod digest;
+mod ears;
 mod effects;
 mod extended;
 mod lent;
@@ -27,6 +28,7 @@ mod run;
 pub mod settings;
 mod snapshot;
 mod station;
+mod ties;
 mod transaction;
 mod unit;
 mod wishes;
@@ -46,6 +48,7 @@ use crate::statement::{Analysis, LiteralSpan};
 use crate::topology::{PoolerMode, User};
 use crate::wire::message::put_parameter_status;
 use cached::{Filling, Prefix};
+use ears::Ears;
 use lent::Lent;
 use meter::Meter;
 use names::Names;
@@ -80,6 +83,10 @@ pub struct Session {
     /// Of the BEGIN, while no server has been asked.
     portal: Option<Box<local::Bound>>,
     pin: Option<Pin>,
+    /// Whether something ties the session to the connection is to be asked between transactions.
+    doubtful: bool,
+    /// Of a session that listens to notifications.
+    ears: Option<Box<Ears>>,
     /// The epoch of the topology that `user` is of.
     user_of: u64,
     wishes: Wishes,
@@ -137,6 +144,8 @@ impl Session {
             transaction: Transaction::Idle,
             portal: None,
             pin: None,
+            doubtful: false,
+            ears: None,
             wishes: Wishes::default(),
             position: Position::default(),
             known_pools: KnownPools::default(),

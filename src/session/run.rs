@@ -15,6 +15,7 @@ use super::cached::{Looked, put_entry};
 use super::carry::Stopped;
 use super::decide::{Decided, Way, check_failed};
 use super::digest::Steps;
+use super::effects::Effect;
 use super::local::{put_answer, slice};
 use super::transaction::Transaction;
 use super::unit::{self, STATEMENT_BYTES, Unit};
@@ -74,6 +75,13 @@ impl Session {
                 };
                 if outcome.is_ok() {
                     self.fill_cache(client);
+                    if self.doubtful && matches!(self.transaction, Transaction::Idle) {
+                        // Before the client hears of the end of its unit.
+                        Box::pin(self.settle_ties()).await;
+                    }
+                    if self.ears.is_some() && matches!(self.transaction, Transaction::Idle) {
+                        Box::pin(self.tell_notifications(client)).await;
+                    }
                 }
                 self.end(&span);
                 outcome
@@ -281,10 +289,10 @@ impl Session {
         }
     }
 
-    /// What was not understood goes to home's primary.
+    /// What was not understood goes to home's primary, and may have done anything there.
     fn unread(&self) -> Decided {
         let way = Way::One { shard: self.snapshot.database.home, access: Access::Write };
-        Decided { way, effects: SmallVec::new(), touched: Touched::everything() }
+        Decided { way, effects: SmallVec::from_iter([Effect::Unseen]), touched: Touched::everything() }
     }
 
     /// A text too long to be understood goes to the primary as it comes, where there is only one.
@@ -311,7 +319,7 @@ impl Session {
     }
 
     async fn serve_several(&mut self, client: &mut Channel, decided: Decided, request: Request<'_>) -> Result<(), End> {
-        let ddl = decided.effects.contains(&super::effects::Effect::Ddl);
+        let ddl = decided.effects.contains(&Effect::Ddl);
         let outcome = match &decided.way {
             Way::Scatter(plan, access) => self.carry_scatter(client, plan, *access, request).await?,
             Way::Spread(plan) => self.carry_spread(client, plan, request, &decided.touched).await?,
@@ -369,6 +377,9 @@ impl Session {
             if let Poll::Ready(filled) = client.poll_fill(cx) {
                 return Poll::Ready(Heard::Client(filled));
             }
+            if self.hears(cx.waker()) {
+                return Poll::Ready(Heard::Notified);
+            }
             self.client.waits(cx.waker());
             if may_end && self.station.shared.registry.is_ending() { Poll::Ready(Heard::End) } else { Poll::Pending }
         });
@@ -378,6 +389,10 @@ impl Session {
             Heard::Client(Ok(_)) => Ok(()),
             Heard::Client(Err(cause)) => Err(End::Gone(cause)),
             Heard::Server => self.hear_pinned(client),
+            Heard::Notified => {
+                self.put_notifications(&mut client.output);
+                Ok(())
+            }
         }
     }
 
@@ -416,6 +431,8 @@ impl Session {
 enum Heard {
     Client(std::io::Result<usize>),
     Server,
+    /// What others told, by the shared connection.
+    Notified,
     /// The process ends.
     End,
 }

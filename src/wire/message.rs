@@ -93,6 +93,15 @@ pub fn put_parameter_status(out: &mut BytesMut, name: &str, value: &str) {
     });
 }
 
+/// NotificationResponse.
+pub fn put_notification(out: &mut BytesMut, process: i32, channel: &str, payload: &str) {
+    put(out, server::NOTIFICATION, |body| {
+        body.put_i32(process);
+        put_text(body, channel);
+        put_text(body, payload);
+    });
+}
+
 /// BackendKeyData of protocol 3.0.
 pub fn put_key_data(out: &mut BytesMut, key: CancelKey) {
     encode(&BackendKeyData::new(key.process, SecretKey::I32(key.secret)), out);

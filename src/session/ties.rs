@@ -1,0 +1,96 @@
+//! What ties a session to one server connection, and whether it still does: the server is asked, nothing is counted.
+
+use tokio::time::Instant;
+
+use super::effects::Effect;
+use super::{Pin, Session};
+
+impl Session {
+    /// Notes that a unit with these effects may have tied the session to its connection, or freed it.
+    pub(super) fn doubt_ties(&mut self, effects: &[Effect]) {
+        let bound = self.client.pinned().is_some();
+        self.doubtful |= effects.iter().any(|effect| makes(effect) || (bound && ends(effect)));
+    }
+
+    /// Between transactions: the connection goes back to its pool unless it holds something of this session's.
+    pub(super) async fn settle_ties(&mut self) {
+        let lasts = self.is_session_pooled() || self.client.pinned() == Some(SET_CONFIG);
+        let Some(pin) = &mut self.pin else { return };
+        self.doubtful = false;
+        if lasts {
+            return;
+        }
+        match pin.lent.connection.ask_all(QUESTION).await {
+            Ok(Ok(answers)) => self.hold_by(answers).await,
+            // It has not said (a `statement_timeout` of the session's may be very short): asked again after the next unit.
+            Ok(Err(_)) => self.doubtful = true,
+            // A session that was bound to it hears of that when it waits; what was not bound goes on elsewhere.
+            Err(_) if self.client.pinned().is_some() => {}
+            Err(_) => {
+                if let Some(Pin { lent }) = self.pin.take() {
+                    lent.abandon();
+                }
+            }
+        }
+    }
+
+    async fn hold_by(&mut self, answers: Vec<String>) {
+        let (ties, channels): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| !answer.starts_with('='));
+        let channels: Vec<_> = channels.iter().map(|answer| answer[1..].to_owned()).collect();
+        let mut tie = KNOWN.into_iter().find(|known| ties.iter().any(|tie| tie == known));
+        if !channels.is_empty() && !self.hand_over(channels).await {
+            tie = tie.or(Some(LISTEN));
+        }
+        if tie != self.client.pinned() {
+            self.client.pin(tie);
+        }
+        if tie.is_none()
+            && let Some(Pin { lent }) = self.pin.take()
+        {
+            lent.give_back(Instant::now());
+        }
+    }
+
+    /// Has the shared connection listen in the place of the session's own; `false`: that must go on.
+    async fn hand_over(&mut self, channels: Vec<String>) -> bool {
+        if !self.listen(channels).await {
+            return false;
+        }
+        let Some(pin) = &mut self.pin else { return true };
+        if !matches!(pin.lent.connection.run("UNLISTEN *").await, Ok(Ok(()))) {
+            // It ends when it is given back.
+            pin.lent.connection.taint();
+        }
+        true
+    }
+}
+
+/// Not to be seen beforehand whether it does: a try for a lock may fail, a function do anything.
+fn makes(effect: &Effect) -> bool {
+    matches!(effect, Effect::Pin(_) | Effect::Unseen)
+}
+
+fn ends(effect: &Effect) -> bool {
+    matches!(effect, Effect::Untie | Effect::Ddl | Effect::ForgetStatements | Effect::Discard)
+}
+
+pub(super) const ADVISORY_LOCK: &str = "advisory lock";
+pub(super) const TEMPORARY: &str = "temporary table";
+pub(super) const HELD_CURSOR: &str = "cursor WITH HOLD";
+pub(super) const PREPARE: &str = "PREPARE";
+/// Until the transaction is over; then only where the shared connection cannot listen instead.
+pub(super) const LISTEN: &str = "LISTEN";
+/// Not among what is asked for: no server tells which settings of unknown names a session has made.
+pub(super) const SET_CONFIG: &str = "set_config";
+const KNOWN: [&str; 4] = [ADVISORY_LOCK, TEMPORARY, HELD_CURSOR, PREPARE];
+
+/// Those of [`KNOWN`] that hold, and the names of channels. Whatever is in a schema depends on it, and is found by an
+/// index.
+const QUESTION: &str = "SELECT 'advisory lock' WHERE EXISTS (SELECT FROM pg_catalog.pg_locks \
+     WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid() AND granted) \
+     UNION ALL SELECT 'temporary table' WHERE pg_catalog.pg_my_temp_schema() <> 0 AND EXISTS (\
+     SELECT FROM pg_catalog.pg_depend WHERE refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass \
+     AND refobjid = pg_catalog.pg_my_temp_schema()) \
+     UNION ALL SELECT 'cursor WITH HOLD' WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
+     UNION ALL SELECT 'PREPARE' WHERE EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql) \
+     UNION ALL SELECT '=' || channel FROM pg_catalog.pg_listening_channels() AS listening(channel)";
