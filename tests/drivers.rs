@@ -14,9 +14,9 @@ mod sqlx_trial;
 mod tokio_postgres_trial;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Seek;
+use std::io::{BufRead, BufReader, Seek};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use pgweir::control::connect::Login;
@@ -259,6 +259,35 @@ fn node_postgres() {
         transcript(command)
     };
     bench().compare(&node, &[]);
+}
+
+/// Their default settings, pools and listeners among them, leave every client free of the connections it used.
+#[test]
+fn drivers_at_rest_keep_no_connection() {
+    let proxy = Proxy::start(&format!("admin_users = [\"{APP}\"]\n{}", configuration(bench().cluster)));
+    let mut python = Command::new(installed("venv/bin/python"));
+    python.arg(programs().join("at_rest.py"));
+    installed("node_modules/pg");
+    let mut node = Command::new("node");
+    node.arg(programs().join("at_rest.mjs"));
+    let ask = |show: &str| {
+        let output = support::psql_as(APP, proxy.port, "pgweir", PASSWORD, &["-Atc", show]);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for (mut program, clients) in [(python, 7), (node, 4)] {
+        program.args(&where_to("whole", proxy.port)[..5]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut running = program.spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(running.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        let shown = ask("show clients");
+        drop(running.stdin.take());
+        assert!(running.wait().unwrap().success());
+        assert_eq!(said, "at rest\n");
+        let of_drivers: Vec<_> = shown.lines().filter(|line| line.contains("|whole|")).collect();
+        assert!(of_drivers.len() >= clients, "{shown}");
+        assert!(of_drivers.iter().all(|line| line.ends_with('|')), "{shown}");
+        assert!(of_drivers.iter().all(|line| line.contains("|idle|")), "{shown}");
+    }
 }
 
 /// All that psql writes, in order, a line each.

@@ -406,6 +406,52 @@ fn settings_follow_their_client_alone() {
     assert_eq!(bench.server_connections(""), 1);
 }
 
+/// Settings of 20 kinds, and what the server shows of each.
+const TWENTY: [(&str, &str); 20] = [
+    ("work_mem", "6MB"),
+    ("maintenance_work_mem", "7MB"),
+    ("statement_timeout", "7min"),
+    ("lock_timeout", "8s"),
+    ("idle_in_transaction_session_timeout", "9min"),
+    ("timezone", "Asia/Tokyo"),
+    ("datestyle", "German, DMY"),
+    ("intervalstyle", "iso_8601"),
+    ("search_path", "one, two"),
+    ("application_name", "of one"),
+    ("client_min_messages", "error"),
+    ("extra_float_digits", "0"),
+    ("bytea_output", "escape"),
+    ("default_transaction_isolation", "serializable"),
+    ("default_transaction_read_only", "on"),
+    ("synchronous_commit", "off"),
+    ("enable_seqscan", "off"),
+    ("random_page_cost", "1.5"),
+    ("row_security", "off"),
+    ("my.own", "7"),
+];
+
+#[test]
+fn many_settings_of_one_client_are_seen_by_no_other() {
+    let bench = Bench::start("changing", "default_pool_size = 1");
+    let (mut one, mut other) = (bench.client(), bench.client());
+    other.rows("set my.own to 'other'");
+    let seen = |client: &mut Raw| TWENTY.map(|(name, _)| client.value(&format!("show {name}")));
+    let usual = seen(&mut other);
+    for (name, value) in TWENTY {
+        let value = if name == "search_path" { value.to_owned() } else { format!("'{value}'") };
+        one.rows(&format!("set {name} to {value}"));
+    }
+    for _ in 0..3 {
+        assert_eq!(seen(&mut other), usual);
+        assert_eq!(seen(&mut one), TWENTY.map(|(_, value)| value.to_owned()));
+    }
+    assert_eq!((bench.server_connections(""), bench.pinned_by()), (1, vec![]));
+    drop(one);
+    assert_eq!(seen(&mut other), usual);
+    other.rows("reset my.own");
+    assert_eq!(seen(&mut bench.client_with(&[("options", "-c my.own=other")])), usual);
+}
+
 #[test]
 fn a_failed_change_of_settings_leaves_no_trace() {
     let bench = Bench::start("failing", "default_pool_size = 1");

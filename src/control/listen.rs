@@ -69,6 +69,9 @@ impl Listener {
     /// Puts what is notified on these channels into the inbox; returns when they are heard. `false`: they are not, in
     /// time, and nothing has changed.
     pub async fn listen(&self, channels: &[String], inbox: &Arc<Inbox>) -> bool {
+        if self.home().is_none() {
+            return false;
+        }
         let joined = self.join(channels, inbox);
         let heard = timeout(PATIENCE, self.heard(channels)).await.is_ok();
         if !heard {

@@ -20,13 +20,13 @@ use super::local::{put_answer, slice};
 use super::transaction::Transaction;
 use super::unit::{self, STATEMENT_BYTES, Unit};
 use super::{Client, Session, State};
-use crate::backend::{Event, Verdict};
+use crate::backend::{Connection, Event, Verdict};
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
 use crate::executor::Request;
 use crate::plan::Access;
 use crate::statement::{Kind, Values};
-use crate::wire::frame::{Header, malformed};
+use crate::wire::frame::{Header, malformed, take_str};
 use crate::wire::message::{error_field, put_bare, put_ready};
 use crate::wire::{Channel, frame};
 
@@ -399,19 +399,34 @@ impl Session {
     /// What a server says on a pinned connection while nothing is asked of it.
     fn hear_pinned(&mut self, client: &mut Channel) -> Result<(), End> {
         let Some(pin) = &mut self.pin else { return Ok(()) };
-        let connection = &mut pin.lent.connection;
-        let lost = || connection_lost(&connection.server);
+        let (connection, mut told) = (&mut pin.lent.connection, Vec::new());
+        let lost = |connection: &Connection| Err(End::Refused(connection_lost(&connection.server)));
         if connection.channel.input.is_empty() {
-            return Err(End::Refused(lost()));
+            return lost(connection);
         }
         while let Some(header) = Header::whole(&connection.channel.input).map_err(End::Refused)? {
-            match connection.owed.settle(header.kind) {
-                Ok((Verdict::Notification | Verdict::Swallow | Verdict::Parameter, Event::Nothing)) => {
-                    client.output.extend_from_slice(&connection.channel.input.split_to(header.length));
+            let settled = connection.owed.settle(header.kind);
+            let frame = connection.channel.input.split_to(header.length);
+            match settled {
+                Ok((Verdict::Parameter, Event::Nothing)) => {
+                    let mut body = &frame[Header::BYTES..];
+                    let name = take_str(&mut body).map_err(End::Refused)?.to_owned();
+                    told.push((name, take_str(&mut body).map_err(End::Refused)?.to_owned()));
                 }
-                _ => return Err(End::Refused(connection_lost(&connection.server))),
+                Ok((Verdict::Notification | Verdict::Swallow, Event::Nothing)) => {
+                    client.output.extend_from_slice(&frame)
+                }
+                _ => return lost(connection),
             }
         }
+        // The server's configuration has changed.
+        for (name, value) in &told {
+            if let Some(pin) = &mut self.pin {
+                pin.lent.hear(name, value);
+            }
+            self.hear_and_tell(name, value);
+        }
+        client.output.extend_from_slice(&self.news.split());
         Ok(())
     }
 

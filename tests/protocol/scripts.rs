@@ -41,7 +41,25 @@ fn simple() -> Vec<(&'static str, Vec<Act>)> {
             "nothing needs no server",
             vec![client(&[query("")]), Told("I Z(I)"), client(&[query(" ; ")]), Told("I Z(I)")],
         ),
-        ("a function call", relayed(&[raw::message(b'F', &[&[0; 10]])], "F", "V(x) Z(I)")),
+        (
+            // It may have locked something: that is asked before the client hears of its end. Or set something: whoever
+            // has the connection next finds it cleared.
+            "a function call",
+            vec![
+                client(&[raw::message(b'F', &[&[0; 10]])]),
+                Seen("F"),
+                Server("V(x) Z(I)"),
+                Seen("Q"),
+                Server("T C(SELECT 0) Z(I)"),
+                Told("V(x) Z(I)"),
+                client(&[query("select 1")]),
+                Seen("Q"),
+                Server("C(RESET) Z(I)"),
+                Seen("Q"),
+                Server("T D(1) C(SELECT 1) Z(I)"),
+                Told("T D(1) C(SELECT 1) Z(I)"),
+            ],
+        ),
         (
             "two queries at once",
             vec![
