@@ -357,7 +357,8 @@ fn the_server_decides_who_may_log_in_without_tls() {
         ("sealed", "both", Ok("t")),
         ("cleartext", "open", Err("a cleartext password on an unencrypted connection")),
         ("cleartext", "closed", Ok("t")),
-        ("digest", "closed", Err("a method other than SCRAM-SHA-256")),
+        ("digest", "open", Ok("f")),
+        ("digest", "closed", Ok("t")),
         ("trusted", "open", Ok("f")),
         ("trusted", "closed", Ok("t")),
         (APP, "open", Ok("f")),
@@ -548,6 +549,55 @@ fn scram_takes_the_right_password_and_tells_nothing_about_wrong_ones() {
         assert_eq!(said.lines().next().unwrap().split_once("failed: ").unwrap().1, expected);
         assert_eq!(said.lines().count(), 1, "{said}");
     }
+}
+
+/// Each user's own `auth` decides what is asked of a client, by name and before it has said more.
+#[test]
+fn each_user_proves_who_it_is_in_the_way_that_its_entry_says() {
+    let bench = bench();
+    let (certificate, key) = (bench.file("server.crt"), bench.file("server.key"));
+    let verifier = "select rolpassword from pg_authid where rolname = 'kept'";
+    let verifier = bench.cluster.sql(ENCRYPTED, Role::Primary, verifier);
+    let users = [
+        user(APP, ""),
+        user("digest", "auth = 'md5'"),
+        user("letters", &format!("password = '{LETTERS}'\nauth = 'md5'")),
+        user("cleartext", "auth = 'password'"),
+        user("kept", &format!("scram_verifier = '{verifier}'\nserver_password = '{PASSWORD}'\nauth = 'password'")),
+    ];
+    let tls = format!("[general.tls]\nmode = 'prefer'\ncertificate = {certificate:?}\nprivate_key = {key:?}\n");
+    let shop = bench.database("shop", bench.port(ENCRYPTED), "");
+    let proxy = Proxy::start(&format!("{tls}{CONTROL}{shop}{}", users.concat()));
+    let asked = |name: &str| answer_to(&proxy, &startup(name), 9)[5..].to_vec();
+    for (name, method) in [(APP, 10), ("nobody", 10), ("digest", 5), ("letters", 5)] {
+        assert_eq!(asked(name), [0, 0, 0, method], "{name}");
+    }
+    let enters = |name: &str, mode: &str, password: &str| {
+        let conninfo = format!("dbname=shop sslmode={mode}");
+        let output = psql_as(name, proxy.port, &conninfo, password, &["-t", "-c", "select user"]);
+        let line = |bytes: &[u8]| String::from_utf8_lossy(bytes).lines().next().unwrap_or_default().to_owned();
+        if output.status.success() { Ok(line(&output.stdout)) } else { Err(line(&output.stderr)) }
+    };
+    for (name, password) in
+        [("digest", PASSWORD), ("letters", LETTERS), ("cleartext", PASSWORD), ("kept", PASSWORD), (APP, PASSWORD)]
+    {
+        assert_eq!(enters(name, "require", password), Ok(name.to_owned()));
+        for wrong in ["wrong", &PASSWORD[1..], &"long".repeat(1000)] {
+            let said = enters(name, "require", wrong).unwrap_err();
+            let expected = format!("FATAL:  password authentication failed for user \"{name}\"");
+            assert_eq!(said.split_once("failed: ").unwrap().1, expected);
+        }
+        match (name, enters(name, "disable", password)) {
+            ("cleartext" | "kept", Err(said)) => assert!(said.contains("is told over TLS only"), "{said}"),
+            (_, entered) => assert_eq!(entered, Ok(name.to_owned())),
+        }
+    }
+}
+
+/// The first packet of a client in database `shop`.
+fn startup(name: &str) -> Vec<u8> {
+    let body = [b"\0\x03\0\0user\0", name.as_bytes(), b"\0database\0shop\0\0"].concat();
+    [&u32::try_from(body.len() + 4).unwrap().to_be_bytes()[..], &body].concat()
 }
 
 /// Index of the server with TLS, and of the one without.

@@ -11,6 +11,7 @@ use super::tls;
 use crate::error::{Error, SqlState};
 use crate::topology::{Secret, Server, ServerTls};
 use crate::wire::frame::server;
+use crate::wire::md5::Md5Secret;
 use crate::wire::message::{error_field, put_password, put_sasl_initial, put_sasl_response};
 use crate::wire::scram::{self, ClientExchange, ServerSignature};
 use crate::wire::{AuthenticationRequest, CancelKey, Channel, Startup, Stream};
@@ -97,6 +98,10 @@ async fn authenticate(channel: &mut Channel, server: &Server, login: &Login) -> 
             AuthenticationRequest::Cleartext if channel.is_encrypted() => {
                 put_password(&mut channel.output, password()?);
             }
+            AuthenticationRequest::Md5(salt) => {
+                let secret = Md5Secret::from_password(password()?, &login.user);
+                put_password(&mut channel.output, &secret.answer(salt));
+            }
             AuthenticationRequest::Sasl(mechanisms) if mechanisms.iter().any(|name| name == SCRAM) => {
                 let (begun, first) = ClientExchange::begin(password()?, &scram::nonce(&rand::random()));
                 exchange = Some(begun);
@@ -116,7 +121,7 @@ async fn authenticate(channel: &mut Channel, server: &Server, login: &Login) -> 
                 return Err(refused(server, "it asks for a cleartext password on an unencrypted connection"));
             }
             AuthenticationRequest::Sasl(_) | AuthenticationRequest::Other(_) => {
-                return Err(refused(server, "it asks for a method other than SCRAM-SHA-256"));
+                return Err(refused(server, "it asks for a method other than a password, md5 or SCRAM-SHA-256"));
             }
         }
     }

@@ -141,6 +141,10 @@ pub enum Auth {
     /// By the password or the SCRAM verifier.
     #[default]
     Scram,
+    /// By the password's MD5 hash: for old drivers.
+    Md5,
+    /// By telling the password: over TLS only.
+    Password,
     /// Not at all.
     Trust,
 }

@@ -6,31 +6,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::BytesMut;
 
 use super::greet::Opening;
+use super::proof::{Proofs, wrong};
 use super::{Frontend, Served};
 use crate::backend::settings::Settings;
 use crate::error::{Error, SqlState};
 use crate::session::settings::{check_readable, from_startup};
 use crate::session::{Client, Learned, Registered, Session, Snapshot, Station, Welcome};
-use crate::topology::{ADMIN, Credential, User};
-use crate::wire::frame::{client, malformed, take_text, take_u32};
+use crate::topology::{ADMIN, User};
 use crate::wire::message::{put_error, put_key_data, put_negotiate, put_parameter_status, put_ready};
-use crate::wire::scram::{self, ServerExchange, Verifier};
 use crate::wire::{AuthenticationRequest, Channel, Severity, Status};
 
 /// What log-ins have found out, for the next ones.
+#[derive(Default)]
 pub(super) struct Logins {
     /// By database, user and startup settings.
     learned: Mutex<HashMap<(String, String, Settings), Learned>>,
-    /// Of passwords: making one costs thousands of hashes.
-    verifiers: Mutex<HashMap<String, Verifier>>,
-    /// For users that do not exist: their exchange must look like any other.
-    mock: [u8; 32],
-}
-
-impl Default for Logins {
-    fn default() -> Self {
-        Self { learned: Mutex::default(), verifiers: Mutex::default(), mock: rand::random() }
-    }
+    pub proofs: Proofs,
 }
 
 impl Frontend {
@@ -41,9 +32,10 @@ impl Frontend {
         opening: Opening,
         station: &Arc<Station>,
     ) -> std::io::Result<Option<(Channel, Served)>> {
-        match self.enter(&mut channel, &opening, station).await? {
+        match self.enter(&mut channel, &opening, station).await {
             Ok(served) => Ok(Some((channel, served))),
             Err(Refusal::Gone) => Ok(None),
+            Err(Refusal::Lost(cause)) => Err(cause),
             Err(Refusal::Error(error)) => {
                 self.log_refusal(&channel, &error);
                 put_error(&mut channel.output, Severity::Fatal, &error);
@@ -59,23 +51,18 @@ impl Frontend {
         }
     }
 
-    async fn enter(
-        &self,
-        channel: &mut Channel,
-        opening: &Opening,
-        station: &Arc<Station>,
-    ) -> std::io::Result<Result<Served, Refusal>> {
+    async fn enter(&self, channel: &mut Channel, opening: &Opening, station: &Arc<Station>) -> Result<Served, Refusal> {
         let topology = self.shared.control.topology();
         let of =
             |name: &str| opening.parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         let Some(name) = of("user").filter(|name| !name.is_empty()) else {
-            return Ok(Err(Error::new(SqlState::INVALID_AUTHORIZATION, "no user name in the startup packet").into()));
+            return Err(Error::new(SqlState::INVALID_AUTHORIZATION, "no user name in the startup packet").into());
         };
         let database = of("database").filter(|database| !database.is_empty()).unwrap_or(name);
         // Who only opens connections takes no place of those who are through.
         if self.shared.registry.count() >= topology.process.max_client_conn {
             let error = Error::new(SqlState::SATURATED, "too many clients");
-            return Ok(Err(error.with_hint("Raise max_client_conn or retry later.").into()));
+            return Err(error.with_hint("Raise max_client_conn or retry later.").into());
         }
         negotiate(channel, opening);
         let user = if database == ADMIN {
@@ -83,16 +70,14 @@ impl Frontend {
         } else {
             topology.user(name, database)
         };
-        if let Err(refusal) = self.prove(channel, name, user).await? {
-            return Ok(Err(refusal));
-        }
-        let Some(user) = user.cloned() else { return Ok(Err(wrong(name).into())) };
+        self.logins.proofs.check(channel, name, user.map(Arc::as_ref)).await?;
+        let Some(user) = user.cloned() else { return Err(wrong(name).into()) };
         if database == ADMIN {
             let registered = self.register(channel, opening, name, ADMIN);
             greet_admin(&mut channel.output, &registered.client);
-            return Ok(Ok(Served::Console(user, registered)));
+            return Ok(Served::Console(user, registered));
         }
-        Ok(self.begin(channel, opening, user, (database, station)).await.map_err(Refusal::Error))
+        Ok(self.begin(channel, opening, user, (database, station)).await?)
     }
 
     async fn begin(
@@ -159,64 +144,24 @@ impl Frontend {
         all.insert(key, learned.clone());
         Ok((settings, learned))
     }
-
-    /// SCRAM for everybody who is not trusted, also for users that do not exist.
-    async fn prove(
-        &self,
-        channel: &mut Channel,
-        name: &str,
-        user: Option<&Arc<User>>,
-    ) -> std::io::Result<Result<(), Refusal>> {
-        let verifier = match user.map(|user| &user.password) {
-            Some(Credential::Trust) => return Ok(Ok(())),
-            Some(Credential::Password(password)) => Some(self.verifier(&password.0)),
-            Some(Credential::ScramVerifier(verifier)) => Verifier::parse(&verifier.0),
-            None => None,
-        };
-        let verifier = verifier.unwrap_or_else(|| Verifier::mock(name, &self.logins.mock));
-        AuthenticationRequest::Sasl(vec![SCRAM.to_owned()]).put(&mut channel.output);
-        let first = match answer(channel).await? {
-            Ok(body) => body,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        let Ok(first) = initial(&first) else { return Ok(Err(malformed("no SASL initial response").into())) };
-        let Ok((exchange, challenge)) = ServerExchange::begin(verifier, first, &scram::nonce(&rand::random())) else {
-            return Ok(Err(malformed("bad SCRAM message").into()));
-        };
-        AuthenticationRequest::SaslContinue(challenge.into_bytes()).put(&mut channel.output);
-        let proof = match answer(channel).await? {
-            Ok(body) => body,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        match exchange.finish(&proof) {
-            Ok(last) if user.is_some() => {
-                AuthenticationRequest::SaslFinal(last.into_bytes()).put(&mut channel.output);
-                Ok(Ok(()))
-            }
-            _ => Ok(Err(wrong(name).into())),
-        }
-    }
-
-    fn verifier(&self, password: &str) -> Verifier {
-        let mut known = self.logins.verifiers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(verifier) = known.get(password) {
-            return verifier.clone();
-        }
-        let verifier = Verifier::from_password(password, &rand::random::<[u8; 16]>(), ITERATIONS);
-        known.insert(password.to_owned(), verifier.clone());
-        verifier
-    }
 }
 
 /// Why a client does not get in.
-enum Refusal {
+pub(super) enum Refusal {
     Error(Error),
     Gone,
+    Lost(std::io::Error),
 }
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         Self::Error(error)
+    }
+}
+
+impl From<std::io::Error> for Refusal {
+    fn from(cause: std::io::Error) -> Self {
+        Self::Lost(cause)
     }
 }
 
@@ -245,11 +190,6 @@ fn greet_admin(out: &mut BytesMut, client: &Client) {
     put_ready(out, Status::Idle);
 }
 
-/// One message for an unknown user and a wrong password.
-fn wrong(name: &str) -> Error {
-    Error::new(SqlState::INVALID_PASSWORD, format!("password authentication failed for user \"{name}\""))
-}
-
 /// Newer minor versions and unknown options of the protocol are answered by what is served: 3.0.
 fn negotiate(channel: &mut Channel, opening: &Opening) {
     let unknown = opening.parameters.iter().filter(|(name, _)| name.starts_with("_pq_."));
@@ -259,37 +199,5 @@ fn negotiate(channel: &mut Channel, opening: &Opening) {
     }
 }
 
-/// The body of the client's next authentication message.
-async fn answer(channel: &mut Channel) -> std::io::Result<Result<BytesMut, Refusal>> {
-    channel.flush().await?;
-    // Of another message there may be no end to wait for.
-    while channel.input.is_empty() {
-        if channel.fill().await? == 0 {
-            return Ok(Err(Refusal::Gone));
-        }
-    }
-    if channel.input[0] != client::PASSWORD {
-        return Ok(Err(malformed("not an authentication message").into()));
-    }
-    Ok(match channel.frame(MAX_AUTHENTICATION).await? {
-        Ok(Some((_, body))) => Ok(body),
-        Ok(None) => Err(Refusal::Gone),
-        Err(error) => Err(error.into()),
-    })
-}
-
-/// The SCRAM message inside a SASLInitialResponse.
-fn initial(body: &[u8]) -> Result<&[u8], Error> {
-    let mut rest = body;
-    if take_text(&mut rest)? != SCRAM.as_bytes() {
-        return Err(malformed("another mechanism than was offered"));
-    }
-    take_u32(&mut rest)?;
-    Ok(rest)
-}
-
-const SCRAM: &str = "SCRAM-SHA-256";
-const ITERATIONS: u32 = 4096;
-const MAX_AUTHENTICATION: usize = 16 * 1024;
 /// Different startup settings that are remembered.
 const MOST_LEARNED: usize = 10_000;

@@ -4,6 +4,7 @@
 
 mod greet;
 mod login;
+mod proof;
 mod tls;
 mod workers;
 

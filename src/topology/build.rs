@@ -425,13 +425,22 @@ impl Builder<'_> {
         let password = match (entry.auth, &entry.password, &entry.scram_verifier) {
             (Auth::Trust, _, _) => Credential::Trust,
             (_, Some(password), _) => Credential::Password(secret(password)),
+            (Auth::Md5, None, _) => {
+                let message = format!("md5 needs the password of user \"{}\"", entry.name);
+                self.problem(message, at("auth"), "Give password: of a SCRAM verifier there is no MD5 hash.");
+                Credential::Trust
+            }
             (_, None, Some(verifier)) => Credential::ScramVerifier(secret(verifier)),
-            (Auth::Scram, None, None) => {
+            (_, None, None) => {
                 let help = "Give password, scram_verifier, or auth = \"trust\".";
                 self.problem(format!("user \"{}\" has no password", entry.name), at("name"), help);
                 Credential::Trust
             }
         };
+        if entry.auth == Auth::Password && general.tls.as_ref().is_none_or(|tls| tls.mode == ClientTlsMode::Disable) {
+            let help = "Give [general.tls], or leave auth out.";
+            self.problem("passwords are told over TLS only, and there is none", at("auth"), help);
+        }
         if entry.pool_size == Some(0) {
             self.problem(EMPTY_POOL, at("pool_size"), "Give 1 or more.");
         }
@@ -443,6 +452,7 @@ impl Builder<'_> {
         User {
             name: entry.name.clone(),
             databases,
+            auth: entry.auth,
             // A trusted client may still need a password towards the servers.
             server_password: entry.server_password.as_ref().or(entry.password.as_ref()).map(secret),
             password,

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::config::{
-    ConfiguredRole, Consistency, CrossShardWrites, EvictionPolicy, LogFormat, LogLevel, PoolerMode, ReadWriteSplit,
-    Secret, ServerTls, Strategy,
+    Auth, ConfiguredRole, Consistency, CrossShardWrites, EvictionPolicy, LogFormat, LogLevel, PoolerMode,
+    ReadWriteSplit, Secret, ServerTls, Strategy,
 };
 pub use build::ADMIN;
 pub use caching::{CacheLimits, CacheRule, Caching};
@@ -202,6 +202,7 @@ pub struct TablePattern {
 pub struct User {
     pub name: String,
     pub databases: UserDatabases,
+    pub auth: Auth,
     pub password: Credential,
     /// The name and password used towards servers, when they differ from the client's.
     pub server_user: Option<String>,

@@ -121,10 +121,12 @@ pub fn put_negotiate(out: &mut BytesMut, minor: u32, unknown_options: &[String])
 pub enum AuthenticationRequest {
     Ok,
     Cleartext,
+    /// With the salt of the answer.
+    Md5([u8; 4]),
     Sasl(Vec<String>),
     SaslContinue(Vec<u8>),
     SaslFinal(Vec<u8>),
-    /// MD5, GSS, SSPI …: the code of the message.
+    /// GSS, SSPI …: the code of the message.
     Other(u32),
 }
 
@@ -135,6 +137,7 @@ impl AuthenticationRequest {
         Ok(match code {
             0 => Self::Ok,
             3 => Self::Cleartext,
+            5 => Self::Md5(body.try_into().map_err(|_| malformed("a salt of another length than 4"))?),
             10 => Self::Sasl(Self::mechanisms(body)?),
             11 => Self::SaslContinue(body.to_vec()),
             12 => Self::SaslFinal(body.to_vec()),
@@ -154,6 +157,7 @@ impl AuthenticationRequest {
         let message = match self {
             Self::Ok => Authentication::Ok,
             Self::Cleartext => Authentication::CleartextPassword,
+            Self::Md5(salt) => Authentication::MD5Password(salt.to_vec()),
             Self::Sasl(mechanisms) => Authentication::SASL(mechanisms),
             Self::SaslContinue(data) => Authentication::SASLContinue(Bytes::from(data)),
             Self::SaslFinal(data) => Authentication::SASLFinal(Bytes::from(data)),
@@ -297,6 +301,7 @@ mod tests {
         let requests = [
             AuthenticationRequest::Ok,
             AuthenticationRequest::Cleartext,
+            AuthenticationRequest::Md5(*b"salt"),
             AuthenticationRequest::Sasl(vec!["SCRAM-SHA-256".to_owned()]),
             AuthenticationRequest::SaslContinue(b"r=1".to_vec()),
             AuthenticationRequest::SaslFinal(b"v=1".to_vec()),

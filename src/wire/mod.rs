@@ -5,6 +5,7 @@
 mod bind;
 mod channel;
 pub mod frame;
+pub mod md5;
 pub mod message;
 pub mod scram;
 mod startup;

@@ -55,10 +55,22 @@ impl Verifier {
         })
     }
 
+    /// Whether it is this password's. Costs `iterations` hashes.
+    pub fn fits(&self, password: &str) -> bool {
+        let given = Self::from_password(password, &self.salt, self.iterations);
+        given.stored_key.ct_eq(&self.stored_key).into()
+    }
+
+    /// The salt that stays the same for a name.
+    pub fn salt(user: &str, secret: &[u8]) -> [u8; 16] {
+        let hash = hmac(secret, user.as_bytes());
+        std::array::from_fn(|index| hash[index])
+    }
+
     /// For a user that does not exist: answers as a real one would, with a salt that stays the same for a name,
     /// and no password fits.
     pub fn mock(user: &str, secret: &[u8]) -> Self {
-        let salt = hmac(secret, user.as_bytes())[..16].to_vec();
+        let salt = Self::salt(user, secret).to_vec();
         Self { iterations: DEFAULT_ITERATIONS, salt, stored_key: [0; 32], server_key: [0; 32] }
     }
 }

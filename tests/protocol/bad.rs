@@ -143,9 +143,9 @@ fn whoever_speaks_no_protocol_is_disconnected() {
         ("a negative length in a password", [careful.clone(), length(b"p", u32::MAX)].concat(), "08P01"),
         ("channel binding that was not offered", [careful.clone(), raw::sasl_initial("p=x,,n=,r=a")].concat(), "08P01"),
         ("no nonce", [careful.clone(), raw::sasl_initial("n,,n=")].concat(), "08P01"),
-        ("no proof", [first.clone(), message(b'p', &[b"c=biws,r=abcdefgh"])].concat(), "28P01"),
-        ("another nonce", [first.clone(), message(b'p', &[b"c=biws,r=abcdefgh,p=AAAA"])].concat(), "28P01"),
-        ("a second first message", [first.clone(), raw::sasl_initial("n,,n=,r=abcdefgh")].concat(), "28P01"),
+        ("no proof", [first.clone(), message(b'p', &[b"c=biws,r=abcdefgh"])].concat(), "08P01"),
+        ("another nonce", [first.clone(), message(b'p', &[b"c=biws,r=abcdefgh,p=AAAA"])].concat(), "08P01"),
+        ("a second first message", [first.clone(), raw::sasl_initial("n,,n=,r=abcdefgh")].concat(), "08P01"),
         ("options without a name", login(&[&WHO[..], &[("options", "-c =1")]].concat()), ""),
         ("options without an end", login(&[&WHO[..], &[("options", "-c")]].concat()), ""),
     ];

@@ -56,7 +56,7 @@ fn servers_that_are_not_honest_are_refused() {
     let scram = messages("R(10 SCRAM-SHA-256\0\0)");
     let greetings: [(&str, Greeting); 12] = [
         ("cleartext", vec![messages("R(3 )"), welcome().remove(0)]),
-        ("md5", vec![messages("R(5 salt)"), welcome().remove(0)]),
+        ("md5 without a whole salt", vec![messages("R(5 sal)"), welcome().remove(0)]),
         ("an unknown method", vec![messages("R(99 )")]),
         ("another SASL mechanism", vec![messages("R(10 PLAIN\0\0)"), welcome().remove(0)]),
         ("a foreign nonce", vec![scram.clone(), foreign.clone(), welcome().remove(0)]),

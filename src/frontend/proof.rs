@@ -1,0 +1,147 @@
+//! How a client proves to be the user whose name it gave.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::BytesMut;
+
+use super::login::Refusal;
+use crate::error::{Error, SqlState};
+use crate::topology::{Auth, Credential, Secret, User};
+use crate::wire::frame::{client, malformed, take_text, take_u32};
+use crate::wire::md5::Md5Secret;
+use crate::wire::scram::{self, ScramFault, ServerExchange, Verifier};
+use crate::wire::{AuthenticationRequest, Channel};
+
+/// What proofs are checked against.
+pub(super) struct Proofs {
+    /// Of names and their passwords: making one costs thousands of hashes.
+    verifiers: Mutex<HashMap<(String, String), Verifier>>,
+    /// Salts are made of it: a name has the same one all the time, whether there is such a user or not.
+    secret: [u8; 32],
+}
+
+impl Default for Proofs {
+    fn default() -> Self {
+        Self { verifiers: Mutex::default(), secret: rand::random() }
+    }
+}
+
+impl Proofs {
+    /// As the user's entry says. Users that do not exist are asked for SCRAM, and fail as with a wrong password.
+    pub(super) async fn check(&self, channel: &mut Channel, name: &str, user: Option<&User>) -> Result<(), Refusal> {
+        let Some(user) = user else {
+            self.exchange(channel, name, Verifier::mock(name, &self.secret)).await?;
+            return Err(wrong(name).into());
+        };
+        match (user.auth, &user.password) {
+            (Auth::Trust, _) | (_, Credential::Trust) => Ok(()),
+            (Auth::Md5, Credential::Password(password)) => {
+                digest(channel, name, &Md5Secret::from_password(&password.0, name)).await
+            }
+            (Auth::Password, credential) => self.told(channel, name, credential.clone()).await,
+            // Of a verifier there is no MD5 hash: no such topology can be made.
+            (Auth::Scram | Auth::Md5, credential) => {
+                let verifier = self.verifier(name, credential);
+                self.exchange(channel, name, verifier).await
+            }
+        }
+    }
+
+    async fn exchange(&self, channel: &mut Channel, name: &str, verifier: Verifier) -> Result<(), Refusal> {
+        AuthenticationRequest::Sasl(vec![SCRAM.to_owned()]).put(&mut channel.output);
+        let first = answer(channel).await?;
+        let first = initial(&first).map_err(|_| malformed("no SASL initial response"))?;
+        let begun = ServerExchange::begin(verifier, first, &scram::nonce(&rand::random()));
+        let (exchange, challenge) = begun.map_err(|fault| failed(name, fault))?;
+        AuthenticationRequest::SaslContinue(challenge.into_bytes()).put(&mut channel.output);
+        let proof = answer(channel).await?;
+        let last = exchange.finish(&proof).map_err(|fault| failed(name, fault))?;
+        AuthenticationRequest::SaslFinal(last.into_bytes()).put(&mut channel.output);
+        Ok(())
+    }
+
+    /// The password itself: never where others could read it.
+    async fn told(&self, channel: &mut Channel, name: &str, credential: Credential) -> Result<(), Refusal> {
+        if !channel.is_encrypted() {
+            let error = Error::new(SqlState::INVALID_AUTHORIZATION, "the password of this user is told over TLS only");
+            return Err(error.with_hint("Connect with sslmode=require.").into());
+        }
+        AuthenticationRequest::Cleartext.put(&mut channel.output);
+        let body = answer(channel).await?;
+        let mut rest = &body[..];
+        let password = take_text(&mut rest).map_err(|_| malformed("a password without an end"))?;
+        let password = std::str::from_utf8(password).map_err(|_| wrong(name))?.to_owned();
+        let verifier = self.verifier(name, &credential);
+        // Thousands of hashes: not on the thread that serves others.
+        let fits = tokio::task::spawn_blocking(move || verifier.fits(&password)).await;
+        if fits.unwrap_or(false) { Ok(()) } else { Err(wrong(name).into()) }
+    }
+
+    fn verifier(&self, name: &str, credential: &Credential) -> Verifier {
+        let Secret(password) = match credential {
+            Credential::Password(password) => password,
+            Credential::ScramVerifier(text) => {
+                return Verifier::parse(&text.0).unwrap_or_else(|| Verifier::mock(name, &self.secret));
+            }
+            Credential::Trust => return Verifier::mock(name, &self.secret),
+        };
+        let mut known = self.verifiers.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (name.to_owned(), password.clone());
+        let make = || Verifier::from_password(password, &Verifier::salt(name, &self.secret), scram::DEFAULT_ITERATIONS);
+        known.entry(key).or_insert_with(make).clone()
+    }
+}
+
+/// MD5 of the password, the name and a salt.
+async fn digest(channel: &mut Channel, name: &str, secret: &Md5Secret) -> Result<(), Refusal> {
+    let salt = rand::random();
+    AuthenticationRequest::Md5(salt).put(&mut channel.output);
+    let body = answer(channel).await?;
+    let mut rest = &body[..];
+    let given = take_text(&mut rest).map_err(|_| malformed("a password without an end"))?;
+    if secret.accepts(salt, given) { Ok(()) } else { Err(wrong(name).into()) }
+}
+
+/// One message for an unknown user and a wrong password.
+pub(super) fn wrong(name: &str) -> Error {
+    Error::new(SqlState::INVALID_PASSWORD, format!("password authentication failed for user \"{name}\""))
+}
+
+fn failed(name: &str, fault: ScramFault) -> Error {
+    match fault {
+        ScramFault::Mismatch => wrong(name),
+        ScramFault::Malformed | ScramFault::Unsupported | ScramFault::Iterations => malformed("bad SCRAM message"),
+    }
+}
+
+/// The body of the client's next authentication message.
+async fn answer(channel: &mut Channel) -> Result<BytesMut, Refusal> {
+    channel.flush().await?;
+    // Of another message there may be no end to wait for.
+    while channel.input.is_empty() {
+        if channel.fill().await? == 0 {
+            return Err(Refusal::Gone);
+        }
+    }
+    if channel.input[0] != client::PASSWORD {
+        return Err(malformed("not an authentication message").into());
+    }
+    match channel.frame(MAX_AUTHENTICATION).await?? {
+        Some((_, body)) => Ok(body),
+        None => Err(Refusal::Gone),
+    }
+}
+
+/// The SCRAM message inside a SASLInitialResponse.
+fn initial(body: &[u8]) -> Result<&[u8], Error> {
+    let mut rest = body;
+    if take_text(&mut rest)? != SCRAM.as_bytes() {
+        return Err(malformed("another mechanism than was offered"));
+    }
+    take_u32(&mut rest)?;
+    Ok(rest)
+}
+
+const SCRAM: &str = "SCRAM-SHA-256";
+const MAX_AUTHENTICATION: usize = 16 * 1024;
