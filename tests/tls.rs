@@ -17,6 +17,8 @@ use pgweir::control::connect::Login;
 use pgweir::topology::ServerTls;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use support::{APP, Cluster, PASSWORD, Proxy, Role, Server, psql_as, sql, until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// Two servers, one with TLS and one without, and the certificates of all.
 struct Bench {
@@ -215,6 +217,9 @@ fn clients_choose_whether_to_encrypt() {
         ("sslmode=require ssl_max_protocol_version=TLSv1.2", true),
         ("sslmode=verify-ca sslrootcert=CA/ours.crt", true),
         ("sslmode=verify-full sslrootcert=CA/ours.crt host=localhost", true),
+        ("sslmode=require channel_binding=require", true),
+        ("sslmode=require channel_binding=disable", true),
+        ("sslmode=require channel_binding=require ssl_max_protocol_version=TLSv1.2", true),
     ] {
         bench.check_enters(&proxy, conninfo, encrypted);
     }
@@ -222,7 +227,7 @@ fn clients_choose_whether_to_encrypt() {
         ("sslmode=verify-full sslrootcert=CA/foreign.crt host=localhost", "certificate verify failed"),
         ("sslmode=verify-ca sslrootcert=CA/foreign.crt", "certificate verify failed"),
         ("sslmode=verify-full sslrootcert=CA/ours.crt", "does not match host name \"127.0.0.1\""),
-        ("sslmode=require channel_binding=require", "channel binding"),
+        ("sslmode=disable channel_binding=require", "channel binding"),
     ] {
         bench.check_refused(&proxy, conninfo, expected);
     }
@@ -454,6 +459,135 @@ fn who_strips_tls_learns_nothing() {
     }
     until(|| stripper.told.lock().unwrap().len() >= modes.len());
     assert!(stripper.told.lock().unwrap().iter().all(Vec::is_empty));
+}
+
+/// Stands between two who encrypt, with a certificate of its own, and reads all they say.
+struct Listener {
+    port: u16,
+}
+
+impl Listener {
+    /// `strips`: it also takes the offer of channel binding away.
+    fn before(bench: &Bench, port: u16, strips: bool) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let own = listener.local_addr().unwrap().port();
+        let (acceptor, connector) = (bench.acceptor("stranger"), bench.connector());
+        listener.set_nonblocking(true).unwrap();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                while let Ok((client, _)) = listener.accept().await {
+                    let (acceptor, connector) = (acceptor.clone(), connector.clone());
+                    tokio::spawn(async move {
+                        let server = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+                        // However it ends: both sides see it.
+                        let _ = listen_in((acceptor, client), (connector, server), strips).await;
+                    });
+                }
+            });
+        });
+        Self { port: own }
+    }
+}
+
+type Plain = tokio::net::TcpStream;
+
+async fn listen_in(
+    (acceptor, mut client): (TlsAcceptor, Plain),
+    (connector, mut server): (TlsConnector, Plain),
+    strips: bool,
+) -> std::io::Result<()> {
+    let mut request = [0; 8];
+    client.read_exact(&mut request).await?;
+    server.write_all(&request).await?;
+    client.write_u8(server.read_u8().await?).await?;
+    let mut client = acceptor.accept(client).await?;
+    let mut server = connector.connect("localhost".try_into().unwrap(), server).await?;
+    let mut startup = [0; 1024];
+    let length = client.read(&mut startup).await?;
+    server.write_all(&startup[..length]).await?;
+    let mut offer = [0; 1024];
+    let length = server.read(&mut offer).await?;
+    let both = b"R\0\0\0\x2a\0\0\0\x0aSCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0";
+    let offer = if strips && offer[..length] == both[..] {
+        &b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0"[..]
+    } else {
+        &offer[..length]
+    };
+    client.write_all(offer).await?;
+    tokio::io::copy_bidirectional(&mut client, &mut server).await.map(drop)
+}
+
+impl Bench {
+    fn acceptor(&self, name: &str) -> TlsAcceptor {
+        let pem = |end: &str| fs::read(self.file(&format!("{name}.{end}"))).unwrap();
+        let certificates = rustls_pemfile::certs(&mut &pem("crt")[..]).collect::<Result<_, _>>().unwrap();
+        let key = rustls_pemfile::private_key(&mut &pem("key")[..]).unwrap().unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.unwrap().with_no_client_auth().with_single_cert(certificates, key).unwrap();
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    /// Trusts who signed the servers' certificates.
+    fn connector(&self) -> TlsConnector {
+        let mut roots = rustls::RootCertStore::empty();
+        let pem = fs::read(self.file("ours.crt")).unwrap();
+        rustls_pemfile::certs(&mut &pem[..]).for_each(|certificate| roots.add(certificate.unwrap()).unwrap());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.unwrap().with_root_certificates(roots).with_no_client_auth();
+        TlsConnector::from(Arc::new(config))
+    }
+}
+
+/// Whoever is in between and has a certificate that the other side takes is found out by SCRAM, on both sides of the
+/// proxy; PostgreSQL and psql say on the other side what they make of it.
+#[test]
+fn who_listens_in_is_found_out_by_channel_binding() {
+    let bench = bench();
+    let (certificate, key) = (bench.file("server.crt"), bench.file("server.key"));
+    let tls = format!("[general.tls]\nmode = 'prefer'\ncertificate = {certificate:?}\nprivate_key = {key:?}\n");
+    let listeners = [false, true].map(|strips| Listener::before(bench, bench.port(ENCRYPTED), strips));
+    let ways = [("bound", listeners[0].port), ("stripped", listeners[1].port), ("open", bench.port(ENCRYPTED))];
+    let databases = ways.map(|(name, port)| bench.database(name, port, "tls = 'require'")).concat();
+    // The probes' role is asked for nothing, so that all servers are up.
+    let control = CONTROL.replace("postgres", "trusted");
+    let users = [user("either", ""), user("digest", "auth = 'md5'")].concat();
+    let proxy = Proxy::start(&format!("{tls}{control}{databases}{users}"));
+    // To servers: md5 is bound to nothing and shows that the way is there.
+    for (name, database, expected) in [
+        ("digest", "bound", Ok("t")),
+        ("digest", "stripped", Ok("t")),
+        ("either", "open", Ok("t")),
+        ("either", "bound", Err("SCRAM channel binding check failed (SQLSTATE 28000)")),
+        ("either", "stripped", Err("SCRAM channel binding negotiation error (SQLSTATE 28000)")),
+    ] {
+        check_encryption(&proxy, name, database, &expected);
+    }
+    // From clients.
+    let [bound, stripped] = [false, true].map(|strips| Listener::before(bench, proxy.port, strips));
+    let enters = |name: &str, port: u16, keys: &str| {
+        let conninfo = format!("dbname=open sslmode=require {keys}");
+        let output = psql_as(name, port, &conninfo, PASSWORD, &["-c", "select 1"]);
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8(output.stderr).unwrap()) }
+    };
+    for listener in [&bound, &stripped] {
+        assert_eq!(enters("digest", listener.port, ""), Ok(()));
+        // Who does not want to bind cannot be helped.
+        assert_eq!(enters("either", listener.port, "channel_binding=disable"), Ok(()));
+    }
+    for (listener, keys, expected) in [
+        (&bound, "", "FATAL:  SCRAM channel binding check failed"),
+        (&bound, "channel_binding=require", "FATAL:  SCRAM channel binding check failed"),
+        (&stripped, "", "FATAL:  SCRAM channel binding negotiation error"),
+        (&stripped, "channel_binding=require", "channel binding"),
+    ] {
+        let said = enters("either", listener.port, keys).unwrap_err();
+        assert!(said.contains(expected), "{keys}: {said}");
+    }
+    assert_eq!(enters("either", proxy.port, "channel_binding=require"), Ok(()));
 }
 
 #[test]

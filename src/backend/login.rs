@@ -10,10 +10,11 @@ use tokio::net::TcpStream;
 use super::tls;
 use crate::error::{Error, SqlState};
 use crate::topology::{Secret, Server, ServerTls};
+use crate::wire::binding;
 use crate::wire::frame::server;
 use crate::wire::md5::Md5Secret;
 use crate::wire::message::{error_field, put_password, put_sasl_initial, put_sasl_response};
-use crate::wire::scram::{self, ClientExchange, ServerSignature};
+use crate::wire::scram::{self, ClientExchange, Mechanism, SCRAM, SCRAM_PLUS, ServerSignature};
 use crate::wire::{AuthenticationRequest, CancelKey, Channel, Startup, Stream};
 
 /// Who the proxy is towards a server.
@@ -102,10 +103,12 @@ async fn authenticate(channel: &mut Channel, server: &Server, login: &Login) -> 
                 let secret = Md5Secret::from_password(password()?, &login.user);
                 put_password(&mut channel.output, &secret.answer(salt));
             }
-            AuthenticationRequest::Sasl(mechanisms) if mechanisms.iter().any(|name| name == SCRAM) => {
-                let (begun, first) = ClientExchange::begin(password()?, &scram::nonce(&rand::random()));
+            AuthenticationRequest::Sasl(offered) if offered.iter().any(|name| name == SCRAM || name == SCRAM_PLUS) => {
+                let end_point = channel.peer_certificate().and_then(binding::end_point);
+                let mechanism = mechanism(&offered, end_point.as_deref());
+                let (begun, first) = ClientExchange::begin(password()?, mechanism, &scram::nonce(&rand::random()));
                 exchange = Some(begun);
-                put_sasl_initial(&mut channel.output, SCRAM, first.into());
+                put_sasl_initial(&mut channel.output, mechanism.name(), first.into());
             }
             AuthenticationRequest::SaslContinue(challenge) => {
                 let begun = exchange.take().ok_or_else(|| refused(server, "it continued what had not begun"))?;
@@ -124,6 +127,15 @@ async fn authenticate(channel: &mut Channel, server: &Server, login: &Login) -> 
                 return Err(refused(server, "it asks for a method other than a password, md5 or SCRAM-SHA-256"));
             }
         }
+    }
+}
+
+/// Bound to the encryption where both sides can. A server that does not offer that is told that we could: if its offer
+/// got lost on the way, it knows.
+fn mechanism<'a>(offered: &[String], end_point: Option<&'a [u8]>) -> Mechanism<'a> {
+    match end_point {
+        Some(end_point) if offered.iter().any(|name| name == SCRAM_PLUS) => Mechanism::Plus(end_point),
+        end_point => Mechanism::Plain { bindable: end_point.is_some() },
     }
 }
 
@@ -195,5 +207,4 @@ pub(super) fn refused(server: &Server, detail: &str) -> Error {
     Error::new(SqlState::UNAVAILABLE, message).with_detail(format!("{}:{}: {detail}", server.host, server.port))
 }
 
-const SCRAM: &str = "SCRAM-SHA-256";
 const MAX_LOGIN_FRAME: usize = 64 * 1024;

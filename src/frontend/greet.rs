@@ -1,5 +1,7 @@
 //! The first packets of a connection: requests for encryption, a cancel request, or the startup packet.
 
+use std::sync::Arc;
+
 use bytes::Buf;
 
 use super::tls::Acceptor;
@@ -18,9 +20,12 @@ pub(super) enum Greeted {
 pub(super) struct Opening {
     pub minor: u32,
     pub parameters: Vec<(String, String)>,
+    /// What log-ins over this encryption can be bound to.
+    pub end_point: Option<Arc<[u8]>>,
 }
 
 pub(super) async fn greet(mut channel: Channel, tls: Option<&Acceptor>) -> std::io::Result<Greeted> {
+    let mut end_point = None;
     // SSLRequest and GSSENCRequest, each once, and what follows.
     for _ in 0..3 {
         let startup = match packet(&mut channel).await? {
@@ -31,7 +36,10 @@ pub(super) async fn greet(mut channel: Channel, tls: Option<&Acceptor>) -> std::
         channel = match startup {
             Startup::Gssapi => decline(channel).await?,
             Startup::Tls => match answer(channel, tls).await? {
-                Some(channel) => channel,
+                Some(channel) => {
+                    end_point = tls.filter(|_| channel.is_encrypted()).and_then(|tls| tls.end_point.clone());
+                    channel
+                }
                 None => return Ok(Greeted::Gone),
             },
             Startup::Cancel(key) => return Ok(CancelKey::read(&key).map_or(Greeted::Gone, Greeted::Cancel)),
@@ -40,8 +48,9 @@ pub(super) async fn greet(mut channel: Channel, tls: Option<&Acceptor>) -> std::
                 return Ok(Greeted::Refused(channel, error.with_hint("Connect with sslmode=require.")));
             }
             Startup::Session { version, parameters } => {
+                let minor = version & 0xffff;
                 return Ok(match texts(parameters) {
-                    Ok(parameters) => Greeted::Session(channel, Opening { minor: version & 0xffff, parameters }),
+                    Ok(parameters) => Greeted::Session(channel, Opening { minor, parameters, end_point }),
                     Err(error) => Greeted::Refused(channel, error),
                 });
             }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::BytesMut;
 
 use super::greet::Opening;
-use super::proof::{Proofs, wrong};
+use super::proof::{Claim, Proofs, wrong};
 use super::{Frontend, Served};
 use crate::backend::settings::Settings;
 use crate::error::{Error, SqlState};
@@ -70,7 +70,8 @@ impl Frontend {
         } else {
             topology.user(name, database)
         };
-        self.logins.proofs.check(channel, name, user.map(Arc::as_ref)).await?;
+        let claim = Claim { name, end_point: opening.end_point.as_deref() };
+        self.logins.proofs.check(channel, claim, user.map(Arc::as_ref)).await?;
         let Some(user) = user.cloned() else { return Err(wrong(name).into()) };
         if database == ADMIN {
             let registered = self.register(channel, opening, name, ADMIN);

@@ -10,8 +10,16 @@ use crate::error::{Error, SqlState};
 use crate::topology::{Auth, Credential, Secret, User};
 use crate::wire::frame::{client, malformed, take_text, take_u32};
 use crate::wire::md5::Md5Secret;
-use crate::wire::scram::{self, ScramFault, ServerExchange, Verifier};
+use crate::wire::scram::{self, Mechanism, SCRAM, SCRAM_PLUS, ScramFault, ServerExchange, Verifier};
 use crate::wire::{AuthenticationRequest, Channel};
+
+/// Who a client says it is.
+#[derive(Clone, Copy)]
+pub(super) struct Claim<'a> {
+    pub name: &'a str,
+    /// What its proof may be bound to.
+    pub end_point: Option<&'a [u8]>,
+}
 
 /// What proofs are checked against.
 pub(super) struct Proofs {
@@ -29,9 +37,15 @@ impl Default for Proofs {
 
 impl Proofs {
     /// As the user's entry says. Users that do not exist are asked for SCRAM, and fail as with a wrong password.
-    pub(super) async fn check(&self, channel: &mut Channel, name: &str, user: Option<&User>) -> Result<(), Refusal> {
+    pub(super) async fn check(
+        &self,
+        channel: &mut Channel,
+        claim: Claim<'_>,
+        user: Option<&User>,
+    ) -> Result<(), Refusal> {
+        let name = claim.name;
         let Some(user) = user else {
-            self.exchange(channel, name, Verifier::mock(name, &self.secret)).await?;
+            exchange(channel, claim, Verifier::mock(name, &self.secret)).await?;
             return Err(wrong(name).into());
         };
         match (user.auth, &user.password) {
@@ -43,22 +57,9 @@ impl Proofs {
             // Of a verifier there is no MD5 hash: no such topology can be made.
             (Auth::Scram | Auth::Md5, credential) => {
                 let verifier = self.verifier(name, credential);
-                self.exchange(channel, name, verifier).await
+                exchange(channel, claim, verifier).await
             }
         }
-    }
-
-    async fn exchange(&self, channel: &mut Channel, name: &str, verifier: Verifier) -> Result<(), Refusal> {
-        AuthenticationRequest::Sasl(vec![SCRAM.to_owned()]).put(&mut channel.output);
-        let first = answer(channel).await?;
-        let first = initial(&first).map_err(|_| malformed("no SASL initial response"))?;
-        let begun = ServerExchange::begin(verifier, first, &scram::nonce(&rand::random()));
-        let (exchange, challenge) = begun.map_err(|fault| failed(name, fault))?;
-        AuthenticationRequest::SaslContinue(challenge.into_bytes()).put(&mut channel.output);
-        let proof = answer(channel).await?;
-        let last = exchange.finish(&proof).map_err(|fault| failed(name, fault))?;
-        AuthenticationRequest::SaslFinal(last.into_bytes()).put(&mut channel.output);
-        Ok(())
     }
 
     /// The password itself: never where others could read it.
@@ -93,6 +94,27 @@ impl Proofs {
     }
 }
 
+/// SCRAM, bound to the encryption below if the client wants that.
+async fn exchange(channel: &mut Channel, claim: Claim<'_>, verifier: Verifier) -> Result<(), Refusal> {
+    let offered = claim.end_point.map(|_| SCRAM_PLUS).into_iter().chain([SCRAM]);
+    AuthenticationRequest::Sasl(offered.map(str::to_owned).collect()).put(&mut channel.output);
+    let first = answer(channel).await?;
+    let mut first = &first[..];
+    let mechanism = match (take_text(&mut first), claim.end_point) {
+        (Ok(name), end_point) if name == SCRAM.as_bytes() => Mechanism::Plain { bindable: end_point.is_some() },
+        (Ok(name), Some(end_point)) if name == SCRAM_PLUS.as_bytes() => Mechanism::Plus(end_point),
+        _ => return Err(malformed("another mechanism than was offered").into()),
+    };
+    take_u32(&mut first).map_err(|_| malformed("no SASL initial response"))?;
+    let begun = ServerExchange::begin(verifier, mechanism, first, &scram::nonce(&rand::random()));
+    let (exchange, challenge) = begun.map_err(|fault| failed(claim.name, fault))?;
+    AuthenticationRequest::SaslContinue(challenge.into_bytes()).put(&mut channel.output);
+    let proof = answer(channel).await?;
+    let last = exchange.finish(&proof).map_err(|fault| failed(claim.name, fault))?;
+    AuthenticationRequest::SaslFinal(last.into_bytes()).put(&mut channel.output);
+    Ok(())
+}
+
 /// MD5 of the password, the name and a salt.
 async fn digest(channel: &mut Channel, name: &str, secret: &Md5Secret) -> Result<(), Refusal> {
     let salt = rand::random();
@@ -111,6 +133,13 @@ pub(super) fn wrong(name: &str) -> Error {
 fn failed(name: &str, fault: ScramFault) -> Error {
     match fault {
         ScramFault::Mismatch => wrong(name),
+        ScramFault::Downgrade => {
+            let error = Error::new(SqlState::INVALID_AUTHORIZATION, "SCRAM channel binding negotiation error");
+            error.with_detail(
+                "The client could bind its log-in to the encryption, and was not told that this can be done.",
+            )
+        }
+        ScramFault::Binding => Error::new(SqlState::INVALID_AUTHORIZATION, "SCRAM channel binding check failed"),
         ScramFault::Malformed | ScramFault::Unsupported | ScramFault::Iterations => malformed("bad SCRAM message"),
     }
 }
@@ -133,15 +162,4 @@ async fn answer(channel: &mut Channel) -> Result<BytesMut, Refusal> {
     }
 }
 
-/// The SCRAM message inside a SASLInitialResponse.
-fn initial(body: &[u8]) -> Result<&[u8], Error> {
-    let mut rest = body;
-    if take_text(&mut rest)? != SCRAM.as_bytes() {
-        return Err(malformed("another mechanism than was offered"));
-    }
-    take_u32(&mut rest)?;
-    Ok(rest)
-}
-
-const SCRAM: &str = "SCRAM-SHA-256";
 const MAX_AUTHENTICATION: usize = 16 * 1024;

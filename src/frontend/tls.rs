@@ -12,9 +12,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::topology::ClientTls;
+use crate::wire::binding;
 
 pub(super) struct Acceptor {
     inner: TlsAcceptor,
+    /// Of its certificate; `None`: log-ins cannot be bound to it.
+    pub end_point: Option<Arc<[u8]>>,
     /// Clients may not stay in the clear.
     pub required: bool,
 }
@@ -39,8 +42,9 @@ impl Acceptor {
                 builder.with_client_cert_verifier(verifier.build().map_err(Error::other)?)
             }
         };
+        let end_point = certificates.first().and_then(|own| binding::end_point(own)).map(Arc::from);
         let config = builder.with_single_cert(certificates, key).map_err(Error::other)?;
-        Ok(Self { inner: TlsAcceptor::from(Arc::new(config)), required: tls.required })
+        Ok(Self { inner: TlsAcceptor::from(Arc::new(config)), end_point, required: tls.required })
     }
 
     pub(super) async fn accept(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {

@@ -86,6 +86,16 @@ impl Channel {
         Some(format!("{version}/{:?}", suite?.suite()))
     }
 
+    /// In DER, where there is encryption and the peer showed one.
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
+        let chain = match &self.stream {
+            Stream::ServerTls(stream) => stream.get_ref().1.peer_certificates(),
+            Stream::ClientTls(stream) => stream.get_ref().1.peer_certificates(),
+            Stream::Tcp(_) | Stream::Unix(_) | Stream::Closed => None,
+        };
+        chain?.first().map(|certificate| certificate.as_ref())
+    }
+
     /// Bytes read and written so far.
     pub fn traffic(&self) -> (u64, u64) {
         self.traffic

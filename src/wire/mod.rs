@@ -3,6 +3,7 @@
 //! Knows bytes; nothing of sessions, pools or SQL. The only module that names `pgwire`.
 
 mod bind;
+pub mod binding;
 mod channel;
 pub mod frame;
 pub mod md5;

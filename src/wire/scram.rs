@@ -1,4 +1,4 @@
-//! SCRAM-SHA-256, both sides, without channel binding (RFC 5802, RFC 7677; PostgreSQL documentation, 55.3.1).
+//! SCRAM-SHA-256 and SCRAM-SHA-256-PLUS, both sides (RFC 5802, RFC 7677; PostgreSQL documentation, 55.3.1).
 //!
 //! Pure: messages in, messages out. Nonces and salts are given by the caller.
 
@@ -22,15 +22,53 @@ pub struct Verifier {
 pub enum ScramFault {
     /// Not what the RFC allows.
     Malformed,
-    /// The client asks for channel binding or an authorization identity.
+    /// The client asks for another binding than is offered, or an authorization identity.
     Unsupported,
+    /// The client believes that nothing can be bound: somebody took the offer out of the conversation.
+    Downgrade,
+    /// The client is bound to another encryption than this: somebody is in between.
+    Binding,
     /// The proof or signature is wrong.
     Mismatch,
     /// An iteration count that would cost us too much or the password its protection.
     Iterations,
 }
 
+/// Whether the exchange is bound to the encryption below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mechanism<'a> {
+    /// SCRAM-SHA-256. `bindable`: this side could have bound it.
+    Plain { bindable: bool },
+    /// SCRAM-SHA-256-PLUS, with the encryption's [`end_point`](super::binding::end_point).
+    Plus(&'a [u8]),
+}
+
 type Key = [u8; 32];
+
+impl Mechanism<'_> {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain { .. } => SCRAM,
+            Self::Plus(_) => SCRAM_PLUS,
+        }
+    }
+
+    /// Says in front of a client's first message what is bound.
+    fn header(self) -> &'static str {
+        match self {
+            Self::Plain { bindable: false } => "n,,",
+            Self::Plain { bindable: true } => "y,,",
+            Self::Plus(_) => "p=tls-server-end-point,,",
+        }
+    }
+
+    fn bound(&self) -> &[u8] {
+        match self {
+            Self::Plain { .. } => b"",
+            Self::Plus(end_point) => end_point,
+        }
+    }
+}
 
 impl Verifier {
     /// Costs `iterations` hashes.
@@ -84,20 +122,29 @@ pub fn nonce(random: &[u8; 18]) -> String {
 pub struct ServerExchange {
     verifier: Verifier,
     nonce: String,
-    channel_header: String,
+    /// What must be repeated in the proof: header and end point, in base64.
+    binding: String,
+    is_bound: bool,
     /// `client-first-message-bare,server-first-message`
     signed: String,
 }
 
 impl ServerExchange {
     /// Answers the client's first message. `nonce`: at least 18 random bytes in base64.
-    pub fn begin(verifier: Verifier, client_first: &[u8], nonce: &str) -> Result<(Self, String), ScramFault> {
+    pub fn begin(
+        verifier: Verifier,
+        mechanism: Mechanism<'_>,
+        client_first: &[u8],
+        nonce: &str,
+    ) -> Result<(Self, String), ScramFault> {
         let text = std::str::from_utf8(client_first).map_err(|_| ScramFault::Malformed)?;
         let mut parts = text.splitn(3, ',');
         let (flag, identity) = (parts.next().unwrap_or(""), parts.next().ok_or(ScramFault::Malformed)?);
         let bare = parts.next().ok_or(ScramFault::Malformed)?;
-        match flag {
-            "n" | "y" => {}
+        match (flag, mechanism) {
+            ("n", Mechanism::Plain { .. }) | ("y", Mechanism::Plain { bindable: false }) => {}
+            ("p=tls-server-end-point", Mechanism::Plus(_)) => {}
+            ("y", Mechanism::Plain { bindable: true }) => return Err(ScramFault::Downgrade),
             _ if flag.starts_with("p=") => return Err(ScramFault::Unsupported),
             _ => return Err(ScramFault::Malformed),
         }
@@ -108,7 +155,9 @@ impl ServerExchange {
         let nonce = format!("{client_nonce}{nonce}");
         let server_first = format!("r={nonce},s={},i={}", STANDARD.encode(&verifier.salt), verifier.iterations);
         let signed = format!("{bare},{server_first}");
-        Ok((Self { verifier, nonce, channel_header: format!("{flag},,"), signed }, server_first))
+        let binding = STANDARD.encode([format!("{flag},,").as_bytes(), mechanism.bound()].concat());
+        let is_bound = matches!(mechanism, Mechanism::Plus(_));
+        Ok((Self { verifier, nonce, binding, is_bound, signed }, server_first))
     }
 
     /// Checks the client's proof; gives the server's final message.
@@ -116,7 +165,10 @@ impl ServerExchange {
         let text = std::str::from_utf8(client_final).map_err(|_| ScramFault::Malformed)?;
         let (without_proof, proof) = text.rsplit_once(",p=").ok_or(ScramFault::Malformed)?;
         let binding = attribute(without_proof, 'c').ok_or(ScramFault::Malformed)?;
-        if binding != STANDARD.encode(&self.channel_header) || attribute(without_proof, 'r') != Some(&self.nonce) {
+        if binding != self.binding {
+            return Err(if self.is_bound { ScramFault::Binding } else { ScramFault::Malformed });
+        }
+        if attribute(without_proof, 'r') != Some(&self.nonce) {
             return Err(ScramFault::Malformed);
         }
         let proof: Key = decode(proof)?;
@@ -134,12 +186,17 @@ impl ServerExchange {
 pub struct ClientExchange {
     password: String,
     nonce: String,
+    /// Header and end point, in base64.
+    binding: String,
 }
 
 impl ClientExchange {
     /// Gives the first message. `nonce`: at least 18 random bytes in base64.
-    pub fn begin(password: &str, nonce: &str) -> (Self, String) {
-        (Self { password: password.to_owned(), nonce: nonce.to_owned() }, format!("n,,{}", bare(nonce)))
+    pub fn begin(password: &str, mechanism: Mechanism<'_>, nonce: &str) -> (Self, String) {
+        let header = mechanism.header();
+        let binding = STANDARD.encode([header.as_bytes(), mechanism.bound()].concat());
+        let first = format!("{header}{}", bare(nonce));
+        (Self { password: password.to_owned(), nonce: nonce.to_owned(), binding }, first)
     }
 
     /// Answers the server's first message; the signature is what the server's final message must prove.
@@ -155,7 +212,7 @@ impl ClientExchange {
         let salted = salted_password(&self.password, &salt, iterations);
         let client_key = hmac(&salted, b"Client Key");
         let stored_key: Key = Sha256::digest(client_key).into();
-        let without_proof = format!("c=biws,r={nonce}");
+        let without_proof = format!("c={},r={nonce}", self.binding);
         let signed = format!("{},{text},{without_proof}", bare(&self.nonce));
         let proof = xor(client_key, hmac(&stored_key, signed.as_bytes()));
         let signature = hmac(&hmac(&salted, b"Server Key"), signed.as_bytes());
@@ -208,6 +265,8 @@ fn xor(left: Key, right: Key) -> Key {
     std::array::from_fn(|index| left[index] ^ right[index])
 }
 
+pub const SCRAM: &str = "SCRAM-SHA-256";
+pub const SCRAM_PLUS: &str = "SCRAM-SHA-256-PLUS";
 /// PostgreSQL's `scram_iterations`.
 pub const DEFAULT_ITERATIONS: u32 = 4096;
 /// Below, a password is not protected; above, a server could keep us busy for minutes.
@@ -217,17 +276,46 @@ const ITERATIONS: std::ops::RangeInclusive<u32> = 4096..=1_000_000;
 mod tests {
     use super::*;
 
+    const PLAIN: Mechanism<'_> = Mechanism::Plain { bindable: false };
+
     #[test]
     fn both_sides_agree_on_a_password_and_on_nothing_else() {
         let verifier = Verifier::from_password("pencil", b"0123456789abcdef", 4096);
         for (password, expected) in
             [("pencil", Ok(())), ("Pencil", Err(ScramFault::Mismatch)), ("", Err(ScramFault::Mismatch))]
         {
-            let (client, first) = ClientExchange::begin(password, "clientnonce");
-            let (server, first) = ServerExchange::begin(verifier.clone(), first.as_bytes(), "servernonce").unwrap();
+            let (client, first) = ClientExchange::begin(password, PLAIN, "clientnonce");
+            let begun = ServerExchange::begin(verifier.clone(), PLAIN, first.as_bytes(), "servernonce");
+            let (server, first) = begun.unwrap();
             let (signature, last) = client.respond(first.as_bytes()).unwrap();
             let outcome = server.finish(last.as_bytes()).map(|last| signature.verify(last.as_bytes()).unwrap());
             assert_eq!(outcome, expected, "{password}");
+        }
+    }
+
+    #[test]
+    fn who_is_in_between_is_found_out() {
+        const COULD: Mechanism<'_> = Mechanism::Plain { bindable: true };
+        let verifier = Verifier::from_password("pencil", b"0123456789abcdef", 4096);
+        let outcome = |client: Mechanism<'_>, server: Mechanism<'_>| {
+            let (client, first) = ClientExchange::begin("pencil", client, "clientnonce");
+            let begun = ServerExchange::begin(verifier.clone(), server, first.as_bytes(), "servernonce")?;
+            let (signature, last) = client.respond(begun.1.as_bytes())?;
+            signature.verify(begun.0.finish(last.as_bytes())?.as_bytes())
+        };
+        let (own, other) = (Mechanism::Plus(b"this certificate"), Mechanism::Plus(b"another one"));
+        for (client, server, expected) in [
+            (own, own, Ok(())),
+            (own, other, Err(ScramFault::Binding)),
+            (COULD, COULD, Err(ScramFault::Downgrade)),
+            (COULD, PLAIN, Ok(())),
+            (PLAIN, COULD, Ok(())),
+            (PLAIN, own, Err(ScramFault::Malformed)),
+            (COULD, own, Err(ScramFault::Malformed)),
+            (own, PLAIN, Err(ScramFault::Unsupported)),
+            (own, COULD, Err(ScramFault::Unsupported)),
+        ] {
+            assert_eq!(outcome(client, server), expected, "{client:?} {server:?}");
         }
     }
 
@@ -236,9 +324,13 @@ mod tests {
     fn the_server_accepts_the_exchange_of_the_rfc() {
         let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
         let verifier = Verifier::from_password("pencil", &salt, 4096);
-        let (server, first) =
-            ServerExchange::begin(verifier, b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO", "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0")
-                .unwrap();
+        let (server, first) = ServerExchange::begin(
+            verifier,
+            PLAIN,
+            b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO",
+            "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0",
+        )
+        .unwrap();
         assert_eq!(first, "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096");
         let last = b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
         assert_eq!(server.finish(last), Ok("v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=".to_owned()));
@@ -248,7 +340,7 @@ mod tests {
     fn messages_outside_the_rfc_are_refused() {
         let verifier = Verifier::mock("nobody", b"secret");
         let check = |first: &[u8], expected| {
-            assert_eq!(ServerExchange::begin(verifier.clone(), first, "x").err(), Some(expected), "{first:?}");
+            assert_eq!(ServerExchange::begin(verifier.clone(), PLAIN, first, "x").err(), Some(expected), "{first:?}");
         };
         check(b"", ScramFault::Malformed);
         check(b"n,,n=", ScramFault::Malformed);
@@ -258,11 +350,11 @@ mod tests {
         check(b"\xff,,n=,r=a", ScramFault::Malformed);
         for server_first in ["r=other,s=AAAA,i=4096", "r=nonce,s=AAAA,i=4096", "r=noncex,s=AAAA", "r=noncex,s=?,i=4096"]
         {
-            let (client, _) = ClientExchange::begin("p", "nonce");
+            let (client, _) = ClientExchange::begin("p", PLAIN, "nonce");
             assert_eq!(client.respond(server_first.as_bytes()).err(), Some(ScramFault::Malformed), "{server_first}");
         }
         for iterations in ["1", "4095", "1000001", "2147483647"] {
-            let (client, _) = ClientExchange::begin("p", "nonce");
+            let (client, _) = ClientExchange::begin("p", PLAIN, "nonce");
             let first = format!("r=noncex,s=AAAA,i={iterations}");
             assert_eq!(client.respond(first.as_bytes()).err(), Some(ScramFault::Iterations));
         }

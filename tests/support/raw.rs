@@ -7,7 +7,7 @@ use std::io::{BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
-use pgweir::wire::scram::ClientExchange;
+use pgweir::wire::scram::{ClientExchange, Mechanism};
 
 /// A session of a user who is trusted. Dropped, it is gone without a word.
 pub(crate) struct Raw {
@@ -57,7 +57,8 @@ impl Raw {
         let mut client = Self::open(port);
         client.send(&startup(PROTOCOL_3_0, parameters));
         assert!(client.frame().unwrap().1.starts_with(&10_u32.to_be_bytes()), "the server does not ask for SCRAM");
-        let (exchange, first) = ClientExchange::begin(password, "a nonce is not a secret".replace(' ', "").as_str());
+        let nonce = "a nonce is not a secret".replace(' ', "");
+        let (exchange, first) = ClientExchange::begin(password, Mechanism::Plain { bindable: false }, &nonce);
         client.send(&sasl_initial(&first));
         let (_, challenge) = client.frame().unwrap();
         let (_, last) = exchange.respond(&challenge[4..]).unwrap();
