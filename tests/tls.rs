@@ -16,7 +16,7 @@ use std::thread;
 use pgweir::control::connect::Login;
 use pgweir::topology::ServerTls;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use support::{APP, Cluster, PASSWORD, Proxy, Role, Server, psql_as, sql, until};
+use support::{APP, Cluster, PASSWORD, Proxy, Role, Server, Stop, psql_as, sql, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -47,6 +47,7 @@ impl Bench {
         foreign.sign(APP).save(&bench.folder, "stranger");
         bench.make_roles();
         bench.encrypt(bench.cluster.primary(ENCRYPTED));
+        bench.open_socket(bench.cluster.primary(CLEAR));
         bench
     }
 
@@ -75,6 +76,17 @@ impl Bench {
         say("ALTER SYSTEM SET log_connections = on");
         say("SELECT pg_reload_conf()");
         until(|| say("SHOW ssl") == "on" && say("SHOW log_connections") == "on");
+    }
+
+    /// Lets the server listen on a UNIX socket, too.
+    fn open_socket(&self, server: &Server) {
+        let folder = self.file("sockets");
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+        let set = format!("ALTER SYSTEM SET unix_socket_directories = '{}'", folder.display());
+        self.cluster.sql(server.shard, server.role, &set);
+        server.stop(Stop::Fast);
+        server.start().unwrap();
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -475,19 +487,25 @@ impl Listener {
         listener.set_nonblocking(true).unwrap();
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async move {
-                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                while let Ok((client, _)) = listener.accept().await {
-                    let (acceptor, connector) = (acceptor.clone(), connector.clone());
-                    tokio::spawn(async move {
-                        let server = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
-                        // However it ends: both sides see it.
-                        let _ = listen_in((acceptor, client), (connector, server), strips).await;
-                    });
-                }
-            });
+            runtime.block_on(listen_to_all(listener, acceptor, (connector, port, strips)));
         });
         Self { port: own }
+    }
+}
+
+async fn listen_to_all(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    (connector, port, strips): (TlsConnector, u16, bool),
+) {
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    while let Ok((client, _)) = listener.accept().await {
+        let (acceptor, connector) = (acceptor.clone(), connector.clone());
+        tokio::spawn(async move {
+            let server = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+            // However it ends: both sides see it.
+            let _ = listen_in((acceptor, client), (connector, server), strips).await;
+        });
     }
 }
 
@@ -683,6 +701,73 @@ fn scram_takes_the_right_password_and_tells_nothing_about_wrong_ones() {
         assert_eq!(said.lines().next().unwrap().split_once("failed: ").unwrap().1, expected);
         assert_eq!(said.lines().count(), 1, "{said}");
     }
+}
+
+/// On both sides; what is required of the network's clients is not of these, whom nobody overhears.
+#[test]
+fn unix_sockets_are_served_and_used() {
+    let bench = bench();
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key, ca) = (bench.file("server.crt"), bench.file("server.key"), bench.file("ours.crt"));
+    let general = format!("unix_socket_dir = {:?}\nunix_socket_mode = '0770'\n", folder.path());
+    let tls = format!(
+        "[general.tls]\nmode = 'verify-full'\ncertificate = {certificate:?}\nprivate_key = {key:?}\nclient_ca = {ca:?}\n"
+    );
+    let sockets = bench.file("sockets");
+    let shop = bench.database("shop", bench.port(CLEAR), &format!("host = {sockets:?}"));
+    let users = [user(APP, ""), user("cleartext", "auth = 'password'"), user("either", "auth = 'md5'")].concat();
+    let mut proxy = Proxy::start(&format!("{general}{tls}{CONTROL}{shop}{users}"));
+    let socket = folder.path().join(format!(".s.PGSQL.{}", proxy.port));
+    assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o770);
+    let host = folder.path().display();
+    let asks = |name: &str, keys: &str, sql: &str| {
+        let conninfo = format!("host={host} {keys}");
+        let output = psql_as(name, proxy.port, &conninfo, PASSWORD, &["-t", "-c", sql]);
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap().trim().to_owned()
+    };
+    // The server, too, sees a client of its own machine.
+    let seen = "select user, client_addr, client_port from pg_stat_activity where pid = pg_backend_pid()";
+    for (name, keys) in [(APP, "sslmode=require"), (APP, "sslmode=disable"), ("cleartext", ""), ("either", "")] {
+        assert_eq!(asks(name, &format!("dbname=shop {keys}"), seen), format!("{name}||-1"), "{keys}");
+    }
+    let addresses = |show: &str| {
+        let shown = asks(APP, "dbname=pgweir", show);
+        shown.lines().map(|line| line.split('|').nth(4).unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(addresses("show clients"), ["unix"]);
+    let servers = addresses("show servers");
+    assert!(!servers.is_empty() && servers.iter().all(|address| address == "unix"), "{servers:?}");
+    check_cancel(folder.path(), proxy.port);
+    // Requests for encryption are declined; what stays is the network's own rule.
+    let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    let mut answer = [0];
+    stream.write_all(&SSL_REQUEST).and_then(|()| stream.read_exact(&mut answer)).unwrap();
+    assert_eq!(answer, *b"N");
+    bench.check_refused(&proxy, "sslmode=disable", "connections must be encrypted");
+    drop(stream);
+    assert!(proxy.terminate().success());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
+}
+
+/// A statement of a client on the socket is ended by a request that comes the same way.
+fn check_cancel(folder: &Path, port: u16) {
+    let login = format!("host={} port={port} user={APP} password='{PASSWORD}' dbname=shop", folder.display());
+    let code = support::wait_for(async move {
+        let (client, connection) = tokio_postgres::connect(&login, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let token = client.cancel_token();
+        let cancels = async {
+            loop {
+                token.cancel_query(tokio_postgres::NoTls).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            answer = client.simple_query("select pg_sleep(60)") => answer.unwrap_err().code().map(|code| code.code().to_owned()),
+            () = cancels => unreachable!(),
+        }
+    });
+    assert_eq!(code.as_deref(), Some("57014"));
 }
 
 /// Each user's own `auth` decides what is asked of a client, by name and before it has said more.

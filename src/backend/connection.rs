@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
-use super::login::{self, Login, Opened};
+use super::login::{self, Address, Login, Opened};
 use super::owed::{Cause, Event, Owed, Payee, Verdict};
 use super::pool::Place;
 use super::settings::{Settings, difference};
@@ -57,7 +57,7 @@ pub type Reported = Arc<Vec<(String, String)>>;
 #[derive(Debug)]
 pub struct CancelTarget {
     server: Arc<Server>,
-    address: SocketAddr,
+    address: Address,
     key: Option<CancelKey>,
     /// A request was or is being sent.
     announced: AtomicBool,
@@ -423,8 +423,8 @@ impl Connection {
 }
 
 impl CancelTarget {
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// Number of the server's process; 0 if it did not tell.
@@ -447,7 +447,7 @@ impl CancelTarget {
         self.announce();
         let Some(key) = self.key else { return Err(std::io::Error::other("the server gave no key to cancel with")) };
         let attempt = async {
-            let mut stream = login::dial(&self.server, self.address).await?;
+            let mut stream = login::dial(&self.server, &self.address).await?;
             stream.write_all(&crate::wire::Startup::Cancel(key.encode()).encode()).await?;
             stream.flush().await?;
             // Some servers close, some reset: either way the signal has been sent.

@@ -1,11 +1,13 @@
 //! Opens a connection to a server: TCP, TLS, startup, authentication, until ReadyForQuery.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use super::tls;
 use crate::error::{Error, SqlState};
@@ -24,10 +26,17 @@ pub struct Login {
     pub password: Option<Secret>,
 }
 
+/// Where a server was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
 /// A connection that has just become ready.
 pub(super) struct Opened {
     pub channel: Channel,
-    pub address: SocketAddr,
+    pub address: Address,
     /// Some poolers give none: then nothing can be cancelled.
     pub key: Option<CancelKey>,
     pub parameters: Vec<(String, String)>,
@@ -35,8 +44,9 @@ pub(super) struct Opened {
 
 /// Connects and logs in.
 pub(super) async fn open(server: &Server, login: &Login, keepalive: Duration) -> Result<Opened, Error> {
-    let (stream, address) = connect(server, keepalive).await.map_err(|cause| unavailable(server, &cause))?;
-    let mut channel = Channel::new(encrypt(stream, server).await.map_err(|cause| unavailable(server, &cause))?);
+    let connected = connect(server, keepalive).await;
+    let (stream, address) = connected.map_err(|cause| unavailable(server, &cause))?;
+    let mut channel = Channel::new(stream);
     let pair = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
     let startup = Startup::Session {
         version: 3 << 16,
@@ -54,12 +64,18 @@ pub(super) async fn open(server: &Server, login: &Login, keepalive: Duration) ->
 }
 
 /// Opens a stream as the server's `tls` says, without logging in: for cancel requests.
-pub(super) async fn dial(server: &Server, address: SocketAddr) -> std::io::Result<Stream> {
-    let stream = TcpStream::connect(address).await?;
-    encrypt(stream, server).await
+pub(super) async fn dial(server: &Server, address: &Address) -> std::io::Result<Stream> {
+    match address {
+        Address::Tcp(address) => encrypt(TcpStream::connect(address).await?, server).await,
+        Address::Unix(socket) => UnixStream::connect(socket).await.map(Stream::Unix),
+    }
 }
 
-async fn connect(server: &Server, keepalive: Duration) -> std::io::Result<(TcpStream, SocketAddr)> {
+async fn connect(server: &Server, keepalive: Duration) -> std::io::Result<(Stream, Address)> {
+    if let Some(socket) = server.unix_socket() {
+        let stream = UnixStream::connect(&socket).await?;
+        return Ok((Stream::Unix(stream), Address::Unix(socket)));
+    }
     // Resolved anew for every connection: an address that moved is found at once.
     let stream = TcpStream::connect((server.host.as_str(), server.port)).await?;
     stream.set_nodelay(true)?;
@@ -67,8 +83,8 @@ async fn connect(server: &Server, keepalive: Duration) -> std::io::Result<(TcpSt
         let probes = socket2::TcpKeepalive::new().with_time(keepalive).with_interval(keepalive);
         socket2::SockRef::from(&stream).set_tcp_keepalive(&probes)?;
     }
-    let address = stream.peer_addr()?;
-    Ok((stream, address))
+    let address = Address::Tcp(stream.peer_addr()?);
+    Ok((encrypt(stream, server).await?, address))
 }
 
 async fn encrypt(mut stream: TcpStream, server: &Server) -> std::io::Result<Stream> {
@@ -96,7 +112,7 @@ async fn authenticate(channel: &mut Channel, server: &Server, login: &Login) -> 
                 return Err(refused(server, "it ended the log-in early"));
             }
             AuthenticationRequest::Ok => return Ok(()),
-            AuthenticationRequest::Cleartext if channel.is_encrypted() => {
+            AuthenticationRequest::Cleartext if channel.is_encrypted() || channel.is_local() => {
                 put_password(&mut channel.output, password()?);
             }
             AuthenticationRequest::Md5(salt) => {
@@ -136,6 +152,31 @@ fn mechanism<'a>(offered: &[String], end_point: Option<&'a [u8]>) -> Mechanism<'
     match end_point {
         Some(end_point) if offered.iter().any(|name| name == SCRAM_PLUS) => Mechanism::Plus(end_point),
         end_point => Mechanism::Plain { bindable: end_point.is_some() },
+    }
+}
+
+impl Address {
+    pub fn host(&self) -> String {
+        match self {
+            Self::Tcp(address) => address.ip().to_string(),
+            Self::Unix(_) => "unix".to_owned(),
+        }
+    }
+
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(address) => Some(address.port()),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(socket) => socket.display().fmt(f),
+        }
     }
 }
 

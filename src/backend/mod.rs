@@ -16,7 +16,7 @@ pub use connection::{
     CancelTarget, Connection, Reported, Settled, StatementName, describe_failure, is_fatal, is_last_word, skip,
     statement_name,
 };
-pub use login::{Login, read_parameter};
+pub use login::{Address, Login, read_parameter};
 pub use owed::{Cause, Event, Owed, Payee, Verdict};
 pub use pool::{Limits, Pool, Seen, Usage};
 pub(crate) use tls::tls_to_server;

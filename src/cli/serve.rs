@@ -17,7 +17,7 @@ use crate::admin::{Console, Controls, Shutdown, http};
 use crate::config::Config;
 use crate::control::Control;
 use crate::dev;
-use crate::frontend::Frontend;
+use crate::frontend::{Frontend, LocalListener};
 use crate::session::Shared;
 use crate::topology::{LogFormat, LogLevel, Process, Topology};
 
@@ -81,6 +81,7 @@ async fn run(
     let listener = TcpListener::bind((process.host.as_str(), process.port)).await;
     let listener = listener.map_err(|cause| format!("cannot listen on {}:{}: {cause}", process.host, process.port))?;
     let address = listener.local_addr()?;
+    let local = process.unix_socket.as_ref().map(|socket| LocalListener::bind(socket, address.port())).transpose()?;
     let control = Control::start(topology);
     let (close, closing) = watch::channel(false);
     let shared = Arc::new(Shared::new(Arc::clone(&control), closing));
@@ -112,7 +113,7 @@ async fn run(
     let _ = ready.send(dev::Serving { address, admin_http });
     let mut told = pin!(told_to_end(terminated, stopped));
     let wait = tokio::select! {
-        result = Arc::clone(&frontend).serve(listener) => return Ok(result?),
+        result = Arc::clone(&frontend).serve(listener, local) => return Ok(result?),
         result = &mut told => result.map(|()| Shutdown::Transactions)?,
         Some(wait) = shutdowns.recv() => wait,
     };
@@ -186,6 +187,7 @@ fn tell_what_waits(old: &Process, new: &Process) {
     let changed = [
         ("host", old.host != new.host),
         ("port", old.port != new.port),
+        ("unix_socket_dir", old.unix_socket != new.unix_socket),
         ("workers", old.workers != new.workers),
         ("admin_http", old.admin_http != new.admin_http),
         ("log_format", old.log_format != new.log_format),

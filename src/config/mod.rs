@@ -78,6 +78,9 @@ impl Config {
         for (path, secret) in self.secrets() {
             problems.extend(secret.resolve(folder).map_err(|problem| problem.at(path, "")).err());
         }
+        if let Some(socket) = &mut self.general.unix_socket_dir {
+            *socket = folder.join(&*socket);
+        }
         for (path, file) in self.files() {
             *file = folder.join(&*file);
             if let Err(cause) = std::fs::File::open(&*file) {

@@ -18,6 +18,9 @@ use super::units::{duration, size, written_duration, written_size};
 pub struct General {
     pub host: String,
     pub port: u16,
+    pub unix_socket_dir: Option<PathBuf>,
+    /// Octal, as for chmod.
+    pub unix_socket_mode: String,
     pub workers: usize,
     pub default_pool_size: usize,
     pub min_pool_size: usize,
@@ -240,6 +243,8 @@ impl Default for General {
         Self {
             host: "127.0.0.1".to_owned(),
             port: 6432,
+            unix_socket_dir: None,
+            unix_socket_mode: "0777".to_owned(),
             workers: 0,
             default_pool_size: 20,
             min_pool_size: 0,

@@ -43,7 +43,7 @@ pub(super) async fn greet(mut channel: Channel, tls: Option<&Acceptor>) -> std::
                 None => return Ok(Greeted::Gone),
             },
             Startup::Cancel(key) => return Ok(CancelKey::read(&key).map_or(Greeted::Gone, Greeted::Cancel)),
-            Startup::Session { .. } if tls.is_some_and(|tls| tls.required) && !channel.is_encrypted() => {
+            Startup::Session { .. } if tls.is_some_and(|tls| tls.required) && is_in_the_clear(&channel) => {
                 let error = Error::new(SqlState::INVALID_AUTHORIZATION, "connections must be encrypted");
                 return Ok(Greeted::Refused(channel, error.with_hint("Connect with sslmode=require.")));
             }
@@ -57,6 +57,11 @@ pub(super) async fn greet(mut channel: Channel, tls: Option<&Acceptor>) -> std::
         };
     }
     Ok(Greeted::Refused(channel, malformed("too many requests for encryption")))
+}
+
+/// Whether others could listen in. PostgreSQL, too, offers no encryption on UNIX sockets.
+fn is_in_the_clear(channel: &Channel) -> bool {
+    !channel.is_encrypted() && !channel.is_local()
 }
 
 /// One packet without a kind byte.
@@ -80,7 +85,7 @@ async fn packet(channel: &mut Channel) -> std::io::Result<Result<Option<Startup>
 
 /// `S` and a handshake, or `N`. `None`: the client sent bytes ahead of the handshake, as an attacker in between would.
 async fn answer(mut channel: Channel, tls: Option<&Acceptor>) -> std::io::Result<Option<Channel>> {
-    let Some(tls) = tls.filter(|_| !channel.is_encrypted()) else {
+    let Some(tls) = tls.filter(|_| is_in_the_clear(&channel)) else {
         return decline(channel).await.map(Some);
     };
     if channel.input.has_remaining() {

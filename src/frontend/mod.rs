@@ -6,13 +6,14 @@ mod greet;
 mod login;
 mod proof;
 mod tls;
+mod unix;
 mod workers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tracing::Instrument;
@@ -24,7 +25,8 @@ use crate::wire::message::put_error;
 use crate::wire::{Channel, Severity, Stream};
 use greet::Greeted;
 use login::Logins;
-use workers::{Handed, Moved, Workers};
+pub use unix::LocalListener;
+use workers::{Accepted, Handed, Moved, Workers};
 
 /// What all workers share.
 pub struct Frontend {
@@ -56,8 +58,8 @@ impl Frontend {
         self.clients.load(Ordering::Relaxed)
     }
 
-    /// Serves clients of a bound listener until the future is dropped; those who are there then stay.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener) -> std::io::Result<()> {
+    /// Serves clients of bound listeners until the future is dropped; those who are there then stay.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, local: Option<LocalListener>) -> std::io::Result<()> {
         let count = self.shared.control.topology().process.workers;
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded_channel()).unzip();
         let workers = Arc::new(Workers::new(senders));
@@ -65,16 +67,14 @@ impl Frontend {
             self.start_worker(number, clients, &workers)?;
         }
         loop {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+            match accept(&listener, local.as_ref()).await {
+                Ok(client) => workers.hand(workers.place(), Handed::Accepted(client))?,
                 Err(cause) => {
                     // Out of descriptors, or a client that left already: wait for better times, do not spin.
                     tracing::warn!(%cause, "accept failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
                 }
-            };
-            workers.hand(workers.place(), Handed::Accepted(stream.into_std()?))?;
+            }
         }
     }
 
@@ -123,15 +123,12 @@ impl Frontend {
     }
 
     /// One client connection from its first byte to its last, or until it moves.
-    async fn converse(&self, stream: std::net::TcpStream, station: Arc<Station>) -> std::io::Result<Onward> {
-        let stream = TcpStream::from_std(stream)?;
-        stream.set_nodelay(true)?;
+    async fn converse(&self, client: Accepted, station: Arc<Station>) -> std::io::Result<Onward> {
         let keepalive = self.shared.control.topology().process.tcp_keepalive;
-        if !keepalive.is_zero() {
-            let probes = socket2::TcpKeepalive::new().with_time(keepalive).with_interval(keepalive);
-            socket2::SockRef::from(&stream).set_tcp_keepalive(&probes)?;
-        }
-        let channel = Channel::new(Stream::Tcp(stream));
+        let channel = Channel::new(match client {
+            Accepted::Tcp(stream) => Stream::Tcp(alive(stream, keepalive)?),
+            Accepted::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
+        });
         // On the heap and gone when the session runs: an idle client does not carry the room for its log-in.
         let Some((mut channel, served)) = Box::pin(self.welcome(channel, &station)).await? else { return Ok(None) };
         self.log_connection(&served.client());
@@ -205,6 +202,30 @@ impl Frontend {
         // Who does not get through in time gets no answer: it may not be able to read one.
         tokio::time::timeout(limit, welcoming).await.unwrap_or(Ok(None))
     }
+}
+
+async fn accept(listener: &TcpListener, local: Option<&LocalListener>) -> std::io::Result<Accepted> {
+    let from_here = async {
+        match local {
+            Some(local) => local.inner.accept().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        accepted = listener.accept() => accepted?.0.into_std().map(Accepted::Tcp),
+        accepted = from_here => accepted?.0.into_std().map(Accepted::Unix),
+    }
+}
+
+/// Without delays, and asked for its peer when that says nothing for long.
+fn alive(stream: std::net::TcpStream, keepalive: Duration) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::from_std(stream)?;
+    stream.set_nodelay(true)?;
+    if !keepalive.is_zero() {
+        let probes = socket2::TcpKeepalive::new().with_time(keepalive).with_interval(keepalive);
+        socket2::SockRef::from(&stream).set_tcp_keepalive(&probes)?;
+    }
+    Ok(stream)
 }
 
 /// A client that goes on at another worker, of this number.

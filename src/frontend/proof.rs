@@ -64,7 +64,7 @@ impl Proofs {
 
     /// The password itself: never where others could read it.
     async fn told(&self, channel: &mut Channel, name: &str, credential: Credential) -> Result<(), Refusal> {
-        if !channel.is_encrypted() {
+        if !channel.is_encrypted() && !channel.is_local() {
             let error = Error::new(SqlState::INVALID_AUTHORIZATION, "the password of this user is told over TLS only");
             return Err(error.with_hint("Connect with sslmode=require.").into());
         }

@@ -29,9 +29,14 @@ pub(super) struct Worker {
 
 /// A client that a worker is to serve.
 pub(super) enum Handed {
-    Accepted(std::net::TcpStream),
+    Accepted(Accepted),
     /// In the middle of its life, between two units.
     Moved(Box<Moved>),
+}
+
+pub(super) enum Accepted {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
 }
 
 pub(super) struct Moved {

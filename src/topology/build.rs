@@ -7,11 +7,11 @@ use super::caching::{CacheLimits, Caching};
 use super::mapping::KeyRange;
 use super::{
     ClientTls, Credential, Database, Key, KeyType, Mapping, Process, Server, ServerId, Setting, Shard, ShardId,
-    ShardedBy, ShardedTables, TablePattern, Topology, User, UserDatabases,
+    ShardedBy, ShardedTables, TablePattern, Topology, UnixSocket, User, UserDatabases,
 };
 use crate::config::{
     Auth, ClientTlsMode, Config, ConfigError, ConfiguredRole, DataType, DatabaseEntry, General, KeyLiteral,
-    MappingEntry, OneOrMany, Problem, SecretEntry, ShardedTable, UserEntry,
+    MappingEntry, OneOrMany, Problem, SecretEntry, ServerTls, ShardedTable, UserEntry,
 };
 
 impl Topology {
@@ -63,7 +63,8 @@ impl Builder<'_> {
                 host: entry.host.clone(),
                 port: entry.port,
                 database_name: entry.server_database().to_owned(),
-                tls: entry.tls,
+                // Nobody listens in on a UNIX socket.
+                tls: if entry.host.starts_with('/') { ServerTls::Disable } else { entry.tls },
                 tls_ca: entry.tls_ca.clone(),
                 lb_weight: entry.lb_weight,
                 pool_size: entry.pool_size,
@@ -80,6 +81,9 @@ impl Builder<'_> {
         }
         if entry.name.is_empty() || entry.host.is_empty() {
             self.problem("an empty name or host", at("name"), "Give both.");
+        }
+        if entry.host.starts_with('/') && !matches!(entry.tls, ServerTls::Disable | ServerTls::Prefer) {
+            self.problem("there is no TLS on a UNIX socket", at("tls"), "Leave it out: nobody listens in there.");
         }
         if entry.port == 0 {
             self.problem("a server's port cannot be 0", at("port"), "PostgreSQL's is 5432.");
@@ -437,9 +441,10 @@ impl Builder<'_> {
                 Credential::Trust
             }
         };
-        if entry.auth == Auth::Password && general.tls.as_ref().is_none_or(|tls| tls.mode == ClientTlsMode::Disable) {
-            let help = "Give [general.tls], or leave auth out.";
-            self.problem("passwords are told over TLS only, and there is none", at("auth"), help);
+        let is_encrypted = general.tls.as_ref().is_some_and(|tls| tls.mode != ClientTlsMode::Disable);
+        if entry.auth == Auth::Password && !is_encrypted && general.unix_socket_dir.is_none() {
+            let help = "Give [general.tls] or unix_socket_dir, or leave auth out.";
+            self.problem("passwords are told over TLS or a UNIX socket only", at("auth"), help);
         }
         if entry.pool_size == Some(0) {
             self.problem(EMPTY_POOL, at("pool_size"), "Give 1 or more.");
@@ -481,6 +486,7 @@ impl Builder<'_> {
         Process {
             host: general.host.clone(),
             port: general.port,
+            unix_socket: self.unix_socket(),
             workers: if general.workers == 0 { cores } else { general.workers },
             max_client_conn: general.max_client_conn,
             default_pool_size: general.default_pool_size,
@@ -509,6 +515,16 @@ impl Builder<'_> {
             stats_period: general.stats_period,
             settings: settings(general),
         }
+    }
+
+    fn unix_socket(&mut self) -> Option<UnixSocket> {
+        let general = &self.config.general;
+        let mode = u32::from_str_radix(&general.unix_socket_mode, 8).ok().filter(|mode| *mode <= 0o777);
+        if mode.is_none() {
+            let message = format!("\"{}\" are no permissions", general.unix_socket_mode);
+            self.problem(message, "general.unix_socket_mode", "Give them as chmod takes them: \"0770\".");
+        }
+        Some(UnixSocket { folder: general.unix_socket_dir.clone()?, mode: mode? })
     }
 
     fn check_general(&mut self) {
@@ -600,4 +616,5 @@ pub const ADMIN: &str = "pgweir";
 const EMPTY_POOL: &str = "a pool needs at least one connection";
 const MAX_SHARDS: u16 = 1024;
 /// Keys of `[general]` that are read once, at the start.
-const FIXED: [&str; 6] = ["host", "port", "workers", "admin_http", "log_format", "log_level"];
+const FIXED: [&str; 8] =
+    ["host", "port", "unix_socket_dir", "unix_socket_mode", "workers", "admin_http", "log_format", "log_level"];

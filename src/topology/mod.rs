@@ -8,7 +8,7 @@ mod key;
 mod mapping;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +45,7 @@ pub struct Topology {
 pub struct Process {
     pub host: String,
     pub port: u16,
+    pub unix_socket: Option<UnixSocket>,
     /// Threads that serve clients; never 0.
     pub workers: usize,
     pub max_client_conn: usize,
@@ -115,6 +116,14 @@ pub struct ClientTls {
     pub client_ca: Option<PathBuf>,
 }
 
+/// Where clients of the same machine connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnixSocket {
+    pub folder: PathBuf,
+    /// Permissions of the socket.
+    pub mode: u32,
+}
+
 /// One PostgreSQL server under one database name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Server {
@@ -123,6 +132,7 @@ pub struct Server {
     pub database: String,
     pub shard: ShardId,
     pub role: ConfiguredRole,
+    /// Name or address; or, from `/` on, the folder of its UNIX socket.
     pub host: String,
     pub port: u16,
     /// The database's name on the server.
@@ -268,6 +278,13 @@ impl Topology {
     pub fn users_of<'t>(&'t self, database: &'t str) -> impl Iterator<Item = &'t Arc<User>> {
         let is_own = |user: &&Arc<User>| self.user(&user.name, database).is_some_and(|own| Arc::ptr_eq(own, user));
         self.users.iter().filter(is_own)
+    }
+}
+
+impl Server {
+    /// Its UNIX socket, where it is reached by one.
+    pub fn unix_socket(&self) -> Option<PathBuf> {
+        self.host.starts_with('/').then(|| Path::new(&self.host).join(format!(".s.PGSQL.{}", self.port)))
     }
 }
 

@@ -53,6 +53,11 @@ impl Channel {
         matches!(self.stream, Stream::ServerTls(_) | Stream::ClientTls(_))
     }
 
+    /// Whether the peer is on this machine, on a UNIX socket.
+    pub fn is_local(&self) -> bool {
+        matches!(self.stream, Stream::Unix(_))
+    }
+
     /// Whether [`Channel::adopt`] brings it to another runtime, and nothing is in between.
     pub fn may_move(&self) -> bool {
         matches!(self.stream, Stream::Tcp(_) | Stream::Unix(_)) && self.input.is_empty() && self.output.is_empty()
