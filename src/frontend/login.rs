@@ -21,7 +21,7 @@ use crate::wire::{AuthenticationRequest, Channel, Severity, Status};
 pub(super) struct Logins {
     /// By database, user and startup settings.
     learned: Mutex<HashMap<(String, String, Settings), Learned>>,
-    pub proofs: Proofs,
+    pub proofs: Arc<Proofs>,
 }
 
 impl Frontend {
@@ -70,6 +70,7 @@ impl Frontend {
         } else {
             topology.user(name, database)
         };
+        self.logins.proofs.follow(&topology);
         let claim = Claim { name, end_point: opening.end_point.as_deref() };
         self.logins.proofs.check(channel, claim, user.map(Arc::as_ref)).await?;
         let Some(user) = user.cloned() else { return Err(wrong(name).into()) };

@@ -43,14 +43,9 @@ impl Frontend {
     /// Reads the TLS files, if there are any.
     pub fn new(shared: Arc<Shared>, console: Arc<Console>, tls: Option<&ClientTls>) -> std::io::Result<Arc<Self>> {
         let tls = tls.map(tls::Acceptor::new).transpose()?;
-        Ok(Arc::new(Self {
-            shared,
-            console,
-            tls,
-            logins: Logins::default(),
-            clients: AtomicUsize::new(0),
-            entering: AtomicUsize::new(0),
-        }))
+        let logins = Logins::default();
+        logins.proofs.follow(&shared.control.topology());
+        Ok(Arc::new(Self { shared, console, tls, logins, clients: AtomicUsize::new(0), entering: AtomicUsize::new(0) }))
     }
 
     /// Clients being served.

@@ -1,13 +1,14 @@
 //! How a client proves to be the user whose name it gave.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 
 use super::login::Refusal;
 use crate::error::{Error, SqlState};
-use crate::topology::{Auth, Credential, Secret, User};
+use crate::topology::{Auth, Credential, Secret, Topology, User};
 use crate::wire::frame::{client, malformed, take_text, take_u32};
 use crate::wire::md5::Md5Secret;
 use crate::wire::scram::{self, Mechanism, SCRAM, SCRAM_PLUS, ScramFault, ServerExchange, Verifier};
@@ -27,11 +28,13 @@ pub(super) struct Proofs {
     verifiers: Mutex<HashMap<(String, String), Verifier>>,
     /// Salts are made of it: a name has the same one all the time, whether there is such a user or not.
     secret: [u8; 32],
+    /// Of the topology whose verifiers are there, or are being made.
+    epoch: AtomicU64,
 }
 
 impl Default for Proofs {
     fn default() -> Self {
-        Self { verifiers: Mutex::default(), secret: rand::random() }
+        Self { verifiers: Mutex::default(), secret: rand::random(), epoch: AtomicU64::new(0) }
     }
 }
 
@@ -87,10 +90,42 @@ impl Proofs {
             }
             Credential::Trust => return Verifier::mock(name, &self.secret),
         };
-        let mut known = self.verifiers.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (name.to_owned(), password.clone());
-        let make = || Verifier::from_password(password, &Verifier::salt(name, &self.secret), scram::DEFAULT_ITERATIONS);
-        known.entry(key).or_insert_with(make).clone()
+        if let Some(verifier) = self.lock().get(&key) {
+            return verifier.clone();
+        }
+        let salt = Verifier::salt(name, &self.secret);
+        let verifier = Verifier::from_password(password, &salt, scram::DEFAULT_ITERATIONS);
+        self.lock().insert(key, verifier.clone());
+        verifier
+    }
+
+    /// Makes the verifiers of a new topology, on a thread that serves nobody: a log-in that waits for one tells by its
+    /// time that there is such a user.
+    pub(super) fn follow(self: &Arc<Self>, topology: &Arc<Topology>) {
+        if self.epoch.swap(topology.epoch, Ordering::Relaxed) == topology.epoch {
+            return;
+        }
+        let (proofs, topology) = (Arc::clone(self), Arc::clone(topology));
+        tokio::task::spawn_blocking(move || {
+            let wanted: HashSet<_> = topology.users.iter().filter_map(|user| key(user)).collect();
+            proofs.lock().retain(|known, _| wanted.contains(known));
+            topology.users.iter().filter(|user| key(user).is_some()).for_each(|user| {
+                proofs.verifier(&user.name, &user.password);
+            });
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), Verifier>> {
+        self.verifiers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a user's verifier is made of.
+fn key(user: &User) -> Option<(String, String)> {
+    match &user.password {
+        Credential::Password(password) => Some((user.name.clone(), password.0.clone())),
+        Credential::ScramVerifier(_) | Credential::Trust => None,
     }
 }
 

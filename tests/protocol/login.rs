@@ -1,8 +1,14 @@
 //! Log-ins: servers that conduct them in other ways than PostgreSQL, or not honestly; what clients may ask for.
 
-use crate::fake::{Greeting, messages, welcome};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::fake::{Fake, Greeting, messages, welcome};
 use crate::raw::{self, Raw, query, startup};
 use crate::stage::{Stage, WHO, assert_told};
+use crate::support::Proxy;
 
 /// A client's log-in where the server conducts its own so.
 fn log_in(greeting: Greeting) -> (Stage, Option<(String, String)>) {
@@ -108,4 +114,59 @@ fn the_version_of_the_protocol_is_negotiated() {
         let reply = client.reply();
         assert_eq!((reply.sqlstate(), reply.kinds.as_str()), ("08P01", "E"), "{version:x}");
     }
+}
+
+/// Nothing that a stranger is told depends on whether there is such a user: neither the challenge, nor its salt, which
+/// stays the same for a name, nor the refusal, nor the time that it takes.
+#[test]
+fn no_answer_tells_who_exists() {
+    let server = Fake::start();
+    let user = |name: &str| format!("[[users]]\nname = \"{name}\"\npassword = \"pencil\"\n");
+    let proxy = Proxy::start(&format!(
+        "workers = 1\n[[databases]]\nname = \"shop\"\nhost = \"127.0.0.1\"\nport = {}\n{}{}",
+        server.port,
+        user("known"),
+        user("alike")
+    ));
+    let begin = |name: &str| {
+        let mut client = Raw::open(proxy.port);
+        client.send(&startup(raw::PROTOCOL_3_0, &[("user", name), ("database", "shop")]));
+        let (_, offer) = client.frame().unwrap();
+        client.send(&raw::sasl_initial("n,,n=,r=abcdefgh"));
+        let (_, challenge) = client.frame().unwrap();
+        let challenge = String::from_utf8(challenge[4..].to_vec()).unwrap();
+        let (nonce, rest) = challenge.split_once(",s=").unwrap();
+        (client, offer, nonce.to_owned(), rest.to_owned())
+    };
+    let refusal = |(mut client, _, nonce, _): (Raw, Vec<u8>, String, String)| {
+        let proof = format!("c=biws,{nonce},p={}=", "A".repeat(43));
+        client.send(&raw::message(b'p', &[proof.as_bytes()]));
+        let reply = client.reply();
+        assert_eq!(reply.kinds, "E");
+        reply.error.unwrap()
+    };
+    let names = ["known", "alike", "nobody", "no one"];
+    let salts = names.map(|name| {
+        let (first, second) = (begin(name), begin(name));
+        assert_eq!((&first.1, &first.3), (&second.1, &second.3), "{name}");
+        assert_ne!(first.2, second.2, "a nonce is used once");
+        let told = format!("password authentication failed for user \"{name}\"");
+        assert_eq!(refusal(first), ("28P01".to_owned(), told));
+        let (salt, iterations) = second.3.split_once(",i=").unwrap();
+        assert_eq!((salt.len(), iterations), (24, "4096"), "16 bytes, as PostgreSQL's");
+        salt.to_owned()
+    });
+    // Not even two users with the same password.
+    assert_eq!(salts.iter().collect::<BTreeSet<_>>().len(), names.len());
+    // The quickest of many, in turns: whatever else the machine does makes single ones slower.
+    let mut quickest = [Duration::MAX; 2];
+    for _ in 0..200 {
+        for (name, quickest) in ["known", "nobody"].iter().zip(&mut quickest) {
+            let since = Instant::now();
+            refusal(begin(name));
+            *quickest = since.elapsed().min(*quickest);
+        }
+    }
+    let [known, nobody] = quickest;
+    assert!(known < nobody * 2 && nobody < known * 2, "{known:?} {nobody:?}");
 }
