@@ -770,6 +770,139 @@ fn check_cancel(folder: &Path, port: u16) {
     assert_eq!(code.as_deref(), Some("57014"));
 }
 
+/// Who logs in, and what the server says it is; or the SQLSTATE.
+fn enters(proxy: &Proxy, database: &str, name: &str, password: &str) -> Result<String, String> {
+    let login = Login {
+        host: "127.0.0.1".to_owned(),
+        port: proxy.port,
+        database: database.to_owned(),
+        user: name.to_owned(),
+        password: password.to_owned(),
+        tls: ServerTls::Disable,
+        tls_ca: None,
+    };
+    sql(&login, "select user")
+}
+
+fn asked(name: &str) -> String {
+    format!("[[users]]\nname = \"{name}\"\nauth = \"query\"\n")
+}
+
+/// Passwords stand in no file: the server is asked whom it lets in, each time, and connections are opened by what the
+/// client has shown.
+#[test]
+fn the_servers_say_who_may_log_in() {
+    let bench = bench();
+    let say = |text: &str| bench.cluster.sql(CLEAR, Role::Primary, text);
+    say(&format!("create role asked login password '{PASSWORD}'"));
+    say(&format!("create role expired login password '{PASSWORD}' valid until 'yesterday'"));
+    say(&format!("create role locked nologin password '{PASSWORD}'"));
+    say("create role bare login");
+    let users = ["asked", "expired", "locked", "bare", "missing", "digest"].map(asked).concat();
+    let databases = bench.database("shop", bench.port(CLEAR), "") + &bench.database("md5", bench.port(ENCRYPTED), "");
+    let proxy = Proxy::start(&format!("{CONTROL}{databases}{users}"));
+    let wrong = Err("28P01".to_owned());
+    assert_eq!(enters(&proxy, "shop", "asked", PASSWORD), Ok("asked".to_owned()));
+    assert_eq!(enters(&proxy, "pgweir", "asked", "wrong"), wrong);
+    assert_eq!(enters(&proxy, "md5", "digest", PASSWORD), Ok("digest".to_owned()));
+    for (database, name, password) in [
+        ("shop", "asked", "wrong"),
+        ("shop", "asked", ""),
+        ("shop", "expired", PASSWORD),
+        ("shop", "locked", PASSWORD),
+        ("shop", "bare", PASSWORD),
+        ("shop", "bare", ""),
+        ("shop", "missing", PASSWORD),
+        ("shop", "postgres", PASSWORD),
+        ("md5", "digest", "wrong"),
+    ] {
+        assert_eq!(enters(&proxy, database, name, password), wrong, "{name} {password}");
+    }
+    // A new password holds at once, for clients and for connections; so do a new role's right and its end.
+    for password in ["one", "two", "three"] {
+        say(&format!("alter role asked password '{password}'"));
+        assert_eq!(enters(&proxy, "shop", "asked", PASSWORD), wrong);
+        say("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'asked'");
+        until(|| say("select count(*) from pg_stat_activity where usename = 'asked'") == "0");
+        assert_eq!(enters(&proxy, "shop", "asked", password), Ok("asked".to_owned()));
+    }
+    say(&format!("alter role locked login; create role missing login password '{PASSWORD}'"));
+    for name in ["locked", "missing"] {
+        assert_eq!(enters(&proxy, "shop", name, PASSWORD), Ok(name.to_owned()));
+        say(&format!("alter role {name} nologin"));
+        assert_eq!(enters(&proxy, "shop", name, PASSWORD), wrong);
+    }
+}
+
+/// A client's key opens what keeps the same verifier; the refusal of another one says what to do.
+#[test]
+fn servers_with_another_verifier_are_told_apart() {
+    let bench = bench();
+    let shard = |number: u16, port: u16| bench.database("both", port, &format!("shard = {number}"));
+    let both = shard(0, bench.port(CLEAR)) + &shard(1, bench.port(ENCRYPTED));
+    let ask = |proxy: &Proxy| {
+        let arguments = ["-t", "-c", "/* pgweir: shard=0 */ select user", "-c", "/* pgweir: shard=1 */ select user"];
+        let output = psql_as("kept", proxy.port, "both", PASSWORD, &arguments);
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    let proxy = Proxy::start(&format!("{CONTROL}{both}{}", asked("kept")));
+    let said = ask(&proxy);
+    assert!(said.starts_with("kept\n") && said.contains("another SCRAM verifier"), "{said}");
+    let verifier =
+        bench.cluster.sql(ENCRYPTED, Role::Primary, "select rolpassword from pg_authid where rolname = 'kept'");
+    bench.cluster.sql(CLEAR, Role::Primary, &format!("alter role kept password '{verifier}'"));
+    assert_eq!(ask(&proxy), "kept\nkept\n");
+}
+
+/// A function that its owner lends its rights to, asked by a role without rights; whatever it answers that is not one
+/// secret of just this user lets nobody in.
+#[test]
+fn a_function_may_say_who_logs_in() {
+    let bench = bench();
+    let say = |text: &str| bench.cluster.sql(CLEAR, Role::Primary, text);
+    say(&format!("create role asker login password '{PASSWORD}'"));
+    for name in ["twice", "other", "nothing", "plain", "broken"] {
+        say(&format!("create role {name} login password '{PASSWORD}'"));
+    }
+    say("create function public.who(wanted text) returns table (name name, secret text) language plpgsql
+         security definer set search_path = pg_catalog as $$ begin
+             if wanted = 'broken' then raise 'no answer'; end if;
+             return query select case wanted when 'other' then 'asker' else rolname end,
+                 case wanted when 'nothing' then null when 'plain' then 'correct horse' else rolpassword end
+                 from pg_authid, generate_series(1, case wanted when 'twice' then 2 else 1 end) where rolname = wanted;
+         end $$");
+    let users = ["asker", "twice", "other", "nothing", "plain", "broken"].map(asked).concat();
+    let control = CONTROL.replace("postgres", "asker");
+    let shop = bench.database("shop", bench.port(CLEAR), "");
+    let general = "auth_query = 'SELECT name, secret FROM public.who($1)'\n";
+    let proxy = Proxy::start(&format!("{general}{control}{shop}{users}"));
+    assert_eq!(enters(&proxy, "shop", "asker", PASSWORD), Ok("asker".to_owned()));
+    for name in ["twice", "other", "nothing", "plain", "nobody"] {
+        assert_eq!(enters(&proxy, "shop", name, PASSWORD), Err("28P01".to_owned()), "{name}");
+    }
+    assert_eq!(enters(&proxy, "shop", "broken", PASSWORD), Err("57P03".to_owned()));
+    // What a client asks for at its log-in is no business of the session that is asked.
+    let output = Command::new("psql")
+        .args([
+            "-XAt",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &proxy.port.to_string(),
+            "-U",
+            "asker",
+            "-d",
+            "shop",
+            "-c",
+            "show search_path",
+        ])
+        .envs([("PGPASSWORD", PASSWORD), ("PGOPTIONS", "-c search_path=nowhere -c default_transaction_read_only=on")])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "nowhere\n");
+    assert_eq!(enters(&proxy, "shop", "asker", PASSWORD), Ok("asker".to_owned()));
+}
+
 /// Each user's own `auth` decides what is asked of a client, by name and before it has said more.
 #[test]
 fn each_user_proves_who_it_is_in_the_way_that_its_entry_says() {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -16,14 +17,28 @@ use crate::wire::binding;
 use crate::wire::frame::server;
 use crate::wire::md5::Md5Secret;
 use crate::wire::message::{error_field, put_password, put_sasl_initial, put_sasl_response};
-use crate::wire::scram::{self, ClientExchange, Mechanism, SCRAM, SCRAM_PLUS, ServerSignature};
+use crate::wire::scram::{
+    self, ClientExchange, ClientSecret, Mechanism, SCRAM, SCRAM_PLUS, ScramFault, ScramKeys, ServerSignature,
+};
 use crate::wire::{AuthenticationRequest, CancelKey, Channel, Startup, Stream};
 
 /// Who the proxy is towards a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Login {
     pub user: String,
     pub password: Option<Secret>,
+    /// Filled by the user's own log-ins, where no password is configured.
+    pub learnt: Learnt,
+}
+
+/// What a client's last log-in has shown, for connections in its name.
+pub type Learnt = Arc<Mutex<Option<Proof>>>;
+
+/// What stands for a password.
+#[derive(Clone)]
+pub enum Proof {
+    Scram(ScramKeys),
+    Md5(Md5Secret),
 }
 
 /// Where a server was found.
@@ -116,19 +131,21 @@ async fn authenticate(channel: &mut Channel, server: &Server, login: &Login) -> 
                 put_password(&mut channel.output, password()?);
             }
             AuthenticationRequest::Md5(salt) => {
-                let secret = Md5Secret::from_password(password()?, &login.user);
-                put_password(&mut channel.output, &secret.answer(salt));
+                put_password(&mut channel.output, &login.md5()?.answer(salt));
             }
             AuthenticationRequest::Sasl(offered) if offered.iter().any(|name| name == SCRAM || name == SCRAM_PLUS) => {
                 let end_point = channel.peer_certificate().and_then(binding::end_point);
                 let mechanism = mechanism(&offered, end_point.as_deref());
-                let (begun, first) = ClientExchange::begin(password()?, mechanism, &scram::nonce(&rand::random()));
+                let (begun, first) = ClientExchange::begin(login.scram()?, mechanism, &scram::nonce(&rand::random()));
                 exchange = Some(begun);
                 put_sasl_initial(&mut channel.output, mechanism.name(), first.into());
             }
             AuthenticationRequest::SaslContinue(challenge) => {
                 let begun = exchange.take().ok_or_else(|| refused(server, "it continued what had not begun"))?;
-                let (expected, response) = begun.respond(&challenge).map_err(|_| refused(server, "bad SCRAM data"))?;
+                let (expected, response) = begun.respond(&challenge).map_err(|fault| match fault {
+                    ScramFault::OtherVerifier => refused(server, OTHER_VERIFIER),
+                    _ => refused(server, "bad SCRAM data"),
+                })?;
                 signature = Some(expected);
                 put_sasl_response(&mut channel.output, response.into());
             }
@@ -233,6 +250,28 @@ async fn next(channel: &mut Channel, server: &Server) -> Result<(u8, BytesMut), 
     }
 }
 
+impl Login {
+    fn md5(&self) -> Result<Md5Secret, Error> {
+        match (&self.password, self.learnt()) {
+            (Some(Secret(password)), _) => Ok(Md5Secret::from_password(password, &self.user)),
+            (None, Some(Proof::Md5(secret))) => Ok(secret),
+            (None, _) => Err(no_password(self)),
+        }
+    }
+
+    fn scram(&self) -> Result<ClientSecret, Error> {
+        match (&self.password, self.learnt()) {
+            (Some(Secret(password)), _) => Ok(ClientSecret::Password(password.clone())),
+            (None, Some(Proof::Scram(keys))) => Ok(ClientSecret::Keys(keys)),
+            (None, _) => Err(no_password(self)),
+        }
+    }
+
+    fn learnt(&self) -> Option<Proof> {
+        self.learnt.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 fn no_password(login: &Login) -> Error {
     let message = format!("the server asks for a password, and none is configured for \"{}\"", login.user);
     Error::new(SqlState::UNAVAILABLE, message).with_hint("Give [[users]] a password or server_password.")
@@ -248,4 +287,6 @@ pub(super) fn refused(server: &Server, detail: &str) -> Error {
     Error::new(SqlState::UNAVAILABLE, message).with_detail(format!("{}:{}: {detail}", server.host, server.port))
 }
 
+const OTHER_VERIFIER: &str = "it keeps another SCRAM verifier of the password than the one that the client logged in by; \
+    copy rolpassword from one server to the others, or give server_password";
 const MAX_LOGIN_FRAME: usize = 64 * 1024;

@@ -16,7 +16,7 @@ pub use connection::{
     CancelTarget, Connection, Reported, Settled, StatementName, describe_failure, is_fatal, is_last_word, skip,
     statement_name,
 };
-pub use login::{Address, Login, read_parameter};
+pub use login::{Address, Learnt, Login, Proof, read_parameter};
 pub use owed::{Cause, Event, Owed, Payee, Verdict};
 pub use pool::{Limits, Pool, Seen, Usage};
 pub(crate) use tls::tls_to_server;
@@ -30,6 +30,8 @@ pub struct Pools(Mutex<All>);
 #[derive(Default)]
 struct All {
     pools: HashMap<Key, Arc<Pool>>,
+    /// By database and user.
+    learnt: HashMap<(String, String), Learnt>,
     /// Databases that lend nothing.
     paused: BTreeSet<String>,
 }
@@ -47,11 +49,13 @@ struct Key {
 impl Pools {
     pub fn pool(&self, server: &Arc<Server>, user: &User, process: &Process) -> Arc<Pool> {
         let key = Key::new(server, user);
-        let All { pools, paused } = &mut *self.lock();
+        let All { pools, learnt, paused } = &mut *self.lock();
         if let Some(pool) = pools.get(&key).filter(|pool| fits(pool, server, user, process)) {
             return Arc::clone(pool);
         }
-        let pool = Pool::new(Arc::clone(server), &user.name, login_of(user), limits_of(server, user, process));
+        let learnt = learnt.entry((server.database.clone(), user.name.clone())).or_default();
+        let login = Login { learnt: Arc::clone(learnt), ..login_of(user) };
+        let pool = Pool::new(Arc::clone(server), &user.name, login, limits_of(server, user, process));
         if paused.contains(&server.database) {
             pool.pause();
         }
@@ -59,6 +63,12 @@ impl Pools {
             outdated.close();
         }
         pool
+    }
+
+    /// What a client has shown at its log-in: connections that are opened for this user from now on log in by it.
+    pub fn learn(&self, database: &str, user: &str, proof: Proof) {
+        let learnt = Arc::clone(self.lock().learnt.entry((database.to_owned(), user.to_owned())).or_default());
+        *learnt.lock().unwrap_or_else(PoisonError::into_inner) = Some(proof);
     }
 
     pub fn all(&self) -> Vec<Arc<Pool>> {
@@ -126,7 +136,9 @@ impl Key {
 
 /// Whether a pool is as this server and user want it.
 fn fits(pool: &Pool, server: &Server, user: &User, process: &Process) -> bool {
-    pool.login == login_of(user)
+    let login = login_of(user);
+    pool.login.user == login.user
+        && pool.login.password == login.password
         && *pool.limits() == limits_of(server, user, process)
         && pool.server.tls == server.tls
         && pool.server.tls_ca == server.tls_ca
@@ -141,6 +153,7 @@ pub(crate) fn login_of(user: &User) -> Login {
     Login {
         user: user.server_user.clone().unwrap_or_else(|| user.name.clone()),
         password: user.server_password.clone().or(password),
+        learnt: Learnt::default(),
     }
 }
 

@@ -145,6 +145,8 @@ pub enum Auth {
     Md5,
     /// By telling the password: over TLS only.
     Password,
+    /// By what the servers keep of the password, SCRAM verifier or MD5 hash.
+    Query,
     /// Not at all.
     Trust,
 }

@@ -161,7 +161,6 @@ const LATER: &[&str] = &[
     "cluster",
     "functions",
     "general.consistent_reads",
-    "general.auth_query",
     "databases.zone",
     "cache.max_invalidation_lag",
 ];

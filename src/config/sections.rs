@@ -28,6 +28,7 @@ pub struct General {
     pub max_client_conn: usize,
     pub admin_http: Option<String>,
     pub admin_users: Vec<String>,
+    pub auth_query: String,
     pub load_balancing_strategy: Strategy,
     pub read_write_split: ReadWriteSplit,
     pub home_shard: u16,
@@ -252,6 +253,7 @@ impl Default for General {
             max_client_conn: 10_000,
             admin_http: None,
             admin_users: Vec::new(),
+            auth_query: AUTH_QUERY.to_owned(),
             load_balancing_strategy: Strategy::Ewma,
             read_write_split: ReadWriteSplit::ExcludePrimary,
             home_shard: 0,
@@ -351,3 +353,7 @@ fn usual_weight() -> u32 {
 fn every_database() -> OneOrMany {
     OneOrMany::One("*".to_owned())
 }
+
+/// Who may log in, and by what, as PostgreSQL decides it; no name depends on a `search_path`.
+const AUTH_QUERY: &str = "SELECT rolname, rolpassword FROM pg_catalog.pg_authid WHERE rolname OPERATOR(pg_catalog.=) $1 \
+    AND rolcanlogin AND (rolvaliduntil IS NULL OR rolvaliduntil OPERATOR(pg_catalog.>) pg_catalog.now())";

@@ -229,6 +229,15 @@ impl Client {
         Ok(rows.collect())
     }
 
+    /// The rows of one statement with text parameters; its columns are names or texts.
+    pub async fn texts(&self, sql: &str, parameters: &[&str]) -> Result<Vec<Vec<Option<String>>>, SqlError> {
+        let parameters: Vec<_> =
+            parameters.iter().map(|text| text as &(dyn tokio_postgres::types::ToSql + Sync)).collect();
+        let rows = self.answer(self.link().query(sql, &parameters).await)?;
+        let texts = |row: &tokio_postgres::Row| (0..row.len()).map(|column| row.try_get(column)).collect();
+        self.answer(rows.iter().map(texts).collect())
+    }
+
     /// `COPY … FROM STDIN`: the number of rows taken.
     pub async fn copy_in(&self, sql: &str, data: Bytes) -> Result<u64, SqlError> {
         let sink = self.answer(self.link().copy_in(sql).await)?;

@@ -29,7 +29,7 @@ pub use recovery::{InProgress, Ticket};
 use crate::backend::login_of;
 use crate::balance::Fleet;
 use crate::cache::{Space, Spaces};
-use crate::error::Error;
+use crate::error::{Error, SqlState};
 use crate::topology::{Credential, Database, Server, ShardId, Topology};
 use connect::{Login, Pools};
 use primaries::Primaries;
@@ -65,6 +65,7 @@ struct Known {
     /// Made anew with each topology.
     spaces: Arc<SpacesCell>,
     listener: Arc<Listener>,
+    primaries: Option<Primaries>,
 }
 
 impl Control {
@@ -141,6 +142,34 @@ impl Control {
         self.databases.load().get(database).map_or(Ok(()), |known| known.schema.check())
     }
 
+    /// What the home shard's primary keeps of a user's password; nothing, if it lets no such user in. The client has no
+    /// part in the session that is asked.
+    pub async fn password_kept(&self, database: &str, name: &str) -> Result<Option<String>, Error> {
+        let primaries = self.databases.load().get(database).and_then(|known| known.primaries.clone());
+        let topology = self.topology();
+        let process = &topology.process;
+        let failed = |why: String| {
+            let message = format!("who may log in to database \"{database}\" cannot be asked of its server");
+            tracing::warn!(database, why, "auth_query failed");
+            Error::new(SqlState::UNAVAILABLE, message)
+        };
+        let (primaries, login) = primaries
+            .and_then(|primaries| primaries.home().map(|login| (primaries, login)))
+            .ok_or_else(|| failed("no server to ask".to_owned()))?;
+        let asking = async { primaries.lend(&login).await?.texts(&process.auth_query, &[name]).await };
+        let answer = tokio::time::timeout(process.connect_timeout, asking).await;
+        let rows = answer.map_err(|_| failed("no answer in time".to_owned()))?;
+        let rows = rows.map_err(|cause| failed(cause.to_string()))?;
+        // Of anything but one row for just this name nobody is let in.
+        Ok(match rows.as_slice() {
+            [row] => match row.as_slice() {
+                [Some(found), Some(kept)] if found == name => Some(kept.clone()),
+                _ => None,
+            },
+            _ => None,
+        })
+    }
+
     fn start_tasks(&self) {
         let Cluster { topology, fleet } = self.cluster();
         let mut tasks = JoinSet::new();
@@ -159,12 +188,12 @@ impl Control {
         let mut databases = HashMap::new();
         for database in topology.databases.values() {
             let known = before.get(&database.name).cloned().unwrap_or_default();
-            let known = Known { spaces: Arc::default(), ..known };
+            let primaries = Primaries::new(database, &topology, &fleet, &pools);
+            let known = Known { spaces: Arc::default(), primaries: Some(primaries.clone()), ..known };
             if topology.process.cache.is_some() {
                 tasks.spawn(spaces::watch(self.learning(database, &known, &pools)));
             }
             databases.insert(database.name.clone(), known.clone());
-            let primaries = Primaries::new(database, &topology, &fleet, &pools);
             known.listener.follow(primaries.clone());
             if !before.contains_key(&database.name) {
                 let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::BytesMut;
 
 use super::greet::Opening;
-use super::proof::{Claim, Proofs, wrong};
+use super::proof::{Claim, Proofs, kept, wrong};
 use super::{Frontend, Served};
 use crate::backend::settings::Settings;
 use crate::error::{Error, SqlState};
 use crate::session::settings::{check_readable, from_startup};
 use crate::session::{Client, Learned, Registered, Session, Snapshot, Station, Welcome};
-use crate::topology::{ADMIN, User};
+use crate::topology::{ADMIN, Credential, Topology, User};
 use crate::wire::message::{put_error, put_key_data, put_negotiate, put_parameter_status, put_ready};
 use crate::wire::{AuthenticationRequest, Channel, Severity, Status};
 
@@ -72,14 +72,46 @@ impl Frontend {
         };
         self.logins.proofs.follow(&topology);
         let claim = Claim { name, end_point: opening.end_point.as_deref() };
-        self.logins.proofs.check(channel, claim, user.map(Arc::as_ref)).await?;
+        let asked = self.ask(&topology, (name, database), user).await?;
+        let known = asked.as_ref().or(user.map(Arc::as_ref).filter(|user| user.password != Credential::Query));
+        let proof = self.logins.proofs.check(channel, claim, known).await?;
         let Some(user) = user.cloned() else { return Err(wrong(name).into()) };
+        if let Some(proof) = proof.filter(|_| user.password == Credential::Query) {
+            self.shared.pools.learn(database, name, proof);
+        }
         if database == ADMIN {
             let registered = self.register(channel, opening, name, ADMIN);
             greet_admin(&mut channel.output, &registered.client);
             return Ok(Served::Console(user, registered));
         }
         Ok(self.begin(channel, opening, user, (database, station)).await?)
+    }
+
+    /// A user of `auth = "query"`, with what the servers keep of the password. Where there are such users, it is asked
+    /// for others, too, whom nobody knows: the time of an answer must not tell them apart.
+    async fn ask(
+        &self,
+        topology: &Topology,
+        (name, database): (&str, &str),
+        user: Option<&Arc<User>>,
+    ) -> Result<Option<User>, Error> {
+        let is_asked = |user: &User| user.password == Credential::Query;
+        let may_be = match user {
+            Some(user) => is_asked(user),
+            None => topology.users.iter().any(|user| is_asked(user)),
+        };
+        if !may_be {
+            return Ok(None);
+        }
+        // The console is no database of a server: its users are those of their first one.
+        let first = || topology.servers.iter().map(|server| server.database.as_str());
+        let first = || first().find(|&known| user.is_none_or(|user| user.may_use(known)));
+        let place = if database == ADMIN { first().unwrap_or(database) } else { database };
+        if topology.database(place).is_none() {
+            return Ok(None);
+        }
+        let kept = self.shared.control.password_kept(place, name).await?.and_then(kept);
+        Ok(user.zip(kept).map(|(user, password)| User { password, ..User::clone(user) }))
     }
 
     async fn begin(

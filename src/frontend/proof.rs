@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::BytesMut;
 
 use super::login::Refusal;
+use crate::backend::Proof;
 use crate::error::{Error, SqlState};
 use crate::topology::{Auth, Credential, Secret, Topology, User};
 use crate::wire::frame::{client, malformed, take_text, take_u32};
 use crate::wire::md5::Md5Secret;
-use crate::wire::scram::{self, Mechanism, SCRAM, SCRAM_PLUS, ScramFault, ServerExchange, Verifier};
+use crate::wire::scram::{self, Mechanism, SCRAM, SCRAM_PLUS, ScramFault, ScramKeys, ServerExchange, Verifier};
 use crate::wire::{AuthenticationRequest, Channel};
 
 /// Who a client says it is.
@@ -39,28 +40,32 @@ impl Default for Proofs {
 }
 
 impl Proofs {
-    /// As the user's entry says. Users that do not exist are asked for SCRAM, and fail as with a wrong password.
+    /// As the user's entry says; gives what the client has shown of its password. Users that do not exist are asked for SCRAM, and fail as with a wrong password.
     pub(super) async fn check(
         &self,
         channel: &mut Channel,
         claim: Claim<'_>,
         user: Option<&User>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<Proof>, Refusal> {
         let name = claim.name;
         let Some(user) = user else {
             exchange(channel, claim, Verifier::mock(name, &self.secret)).await?;
             return Err(wrong(name).into());
         };
         match (user.auth, &user.password) {
-            (Auth::Trust, _) | (_, Credential::Trust) => Ok(()),
+            (Auth::Trust, _) | (_, Credential::Trust) => Ok(None),
             (Auth::Md5, Credential::Password(password)) => {
-                digest(channel, name, &Md5Secret::from_password(&password.0, name)).await
+                digest(channel, name, Md5Secret::from_password(&password.0, name)).await
             }
-            (Auth::Password, credential) => self.told(channel, name, credential.clone()).await,
+            (_, Credential::Md5Hash(hash)) => {
+                let secret = Md5Secret::parse(&hash.0).ok_or_else(|| wrong(name))?;
+                digest(channel, name, secret).await
+            }
+            (Auth::Password, credential) => self.told(channel, name, credential.clone()).await.map(|()| None),
             // Of a verifier there is no MD5 hash: no such topology can be made.
-            (Auth::Scram | Auth::Md5, credential) => {
+            (Auth::Scram | Auth::Md5 | Auth::Query, credential) => {
                 let verifier = self.verifier(name, credential);
-                exchange(channel, claim, verifier).await
+                exchange(channel, claim, verifier).await.map(|keys| Some(Proof::Scram(keys)))
             }
         }
     }
@@ -88,7 +93,9 @@ impl Proofs {
             Credential::ScramVerifier(text) => {
                 return Verifier::parse(&text.0).unwrap_or_else(|| Verifier::mock(name, &self.secret));
             }
-            Credential::Trust => return Verifier::mock(name, &self.secret),
+            Credential::Md5Hash(_) | Credential::Query | Credential::Trust => {
+                return Verifier::mock(name, &self.secret);
+            }
         };
         let key = (name.to_owned(), password.clone());
         if let Some(verifier) = self.lock().get(&key) {
@@ -121,16 +128,24 @@ impl Proofs {
     }
 }
 
+/// What a server keeps of a password, as an entry of the configuration would have it.
+pub(super) fn kept(text: String) -> Option<Credential> {
+    if Verifier::parse(&text).is_some() {
+        return Some(Credential::ScramVerifier(Secret(text)));
+    }
+    Md5Secret::parse(&text).map(|_| Credential::Md5Hash(Secret(text)))
+}
+
 /// What a user's verifier is made of.
 fn key(user: &User) -> Option<(String, String)> {
     match &user.password {
         Credential::Password(password) => Some((user.name.clone(), password.0.clone())),
-        Credential::ScramVerifier(_) | Credential::Trust => None,
+        _ => None,
     }
 }
 
 /// SCRAM, bound to the encryption below if the client wants that.
-async fn exchange(channel: &mut Channel, claim: Claim<'_>, verifier: Verifier) -> Result<(), Refusal> {
+async fn exchange(channel: &mut Channel, claim: Claim<'_>, verifier: Verifier) -> Result<ScramKeys, Refusal> {
     let offered = claim.end_point.map(|_| SCRAM_PLUS).into_iter().chain([SCRAM]);
     AuthenticationRequest::Sasl(offered.map(str::to_owned).collect()).put(&mut channel.output);
     let first = answer(channel).await?;
@@ -145,19 +160,19 @@ async fn exchange(channel: &mut Channel, claim: Claim<'_>, verifier: Verifier) -
     let (exchange, challenge) = begun.map_err(|fault| failed(claim.name, fault))?;
     AuthenticationRequest::SaslContinue(challenge.into_bytes()).put(&mut channel.output);
     let proof = answer(channel).await?;
-    let last = exchange.finish(&proof).map_err(|fault| failed(claim.name, fault))?;
+    let (last, keys) = exchange.finish(&proof).map_err(|fault| failed(claim.name, fault))?;
     AuthenticationRequest::SaslFinal(last.into_bytes()).put(&mut channel.output);
-    Ok(())
+    Ok(keys)
 }
 
 /// MD5 of the password, the name and a salt.
-async fn digest(channel: &mut Channel, name: &str, secret: &Md5Secret) -> Result<(), Refusal> {
+async fn digest(channel: &mut Channel, name: &str, secret: Md5Secret) -> Result<Option<Proof>, Refusal> {
     let salt = rand::random();
     AuthenticationRequest::Md5(salt).put(&mut channel.output);
     let body = answer(channel).await?;
     let mut rest = &body[..];
     let given = take_text(&mut rest).map_err(|_| malformed("a password without an end"))?;
-    if secret.accepts(salt, given) { Ok(()) } else { Err(wrong(name).into()) }
+    if secret.accepts(salt, given) { Ok(Some(Proof::Md5(secret))) } else { Err(wrong(name).into()) }
 }
 
 /// One message for an unknown user and a wrong password.
@@ -175,7 +190,9 @@ fn failed(name: &str, fault: ScramFault) -> Error {
             )
         }
         ScramFault::Binding => Error::new(SqlState::INVALID_AUTHORIZATION, "SCRAM channel binding check failed"),
-        ScramFault::Malformed | ScramFault::Unsupported | ScramFault::Iterations => malformed("bad SCRAM message"),
+        ScramFault::Malformed | ScramFault::Unsupported | ScramFault::OtherVerifier | ScramFault::Iterations => {
+            malformed("bad SCRAM message")
+        }
     }
 }
 

@@ -428,6 +428,12 @@ impl Builder<'_> {
         let secret = |entry: &SecretEntry| entry.value().clone();
         let password = match (entry.auth, &entry.password, &entry.scram_verifier) {
             (Auth::Trust, _, _) => Credential::Trust,
+            (Auth::Query, None, None) => Credential::Query,
+            (Auth::Query, _, _) => {
+                let help = "Leave password and scram_verifier out, or auth.";
+                self.problem("the servers are asked for what is given here", at("auth"), help);
+                Credential::Query
+            }
             (_, Some(password), _) => Credential::Password(secret(password)),
             (Auth::Md5, None, _) => {
                 let message = format!("md5 needs the password of user \"{}\"", entry.name);
@@ -441,6 +447,10 @@ impl Builder<'_> {
                 Credential::Trust
             }
         };
+        if entry.auth == Auth::Query && self.config.control.is_none() {
+            let help = "Give [control]: a role that may read pg_authid, or call the function of auth_query.";
+            self.problem("nobody is named who may ask for passwords", at("auth"), help);
+        }
         let is_encrypted = general.tls.as_ref().is_some_and(|tls| tls.mode != ClientTlsMode::Disable);
         if entry.auth == Auth::Password && !is_encrypted && general.unix_socket_dir.is_none() {
             let help = "Give [general.tls] or unix_socket_dir, or leave auth out.";
@@ -492,6 +502,7 @@ impl Builder<'_> {
             default_pool_size: general.default_pool_size,
             admin_http: general.admin_http.clone(),
             tls: self.tls(),
+            auth_query: general.auth_query.clone(),
             control: control.map(|control| (control.user.clone(), control.password.value().clone())),
             query_wait_timeout: general.query_wait_timeout,
             connect_timeout: general.connect_timeout,

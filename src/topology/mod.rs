@@ -54,6 +54,8 @@ pub struct Process {
     pub admin_http: Option<String>,
     /// TLS towards clients; `None`: an SSLRequest is answered `N`.
     pub tls: Option<ClientTls>,
+    /// Asks a server what it keeps of a password: name and secret of `$1`.
+    pub auth_query: String,
     /// Log-in of the control plane; `None`: each database's first user.
     pub control: Option<(String, Secret)>,
     /// Longest wait for a free server connection.
@@ -237,6 +239,10 @@ pub enum Credential {
     Password(Secret),
     /// `SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>` as in `pg_authid.rolpassword`.
     ScramVerifier(Secret),
+    /// `md5` and 32 digits as in `pg_authid.rolpassword`.
+    Md5Hash(Secret),
+    /// `auth = "query"`: asked of the servers at each log-in.
+    Query,
     /// `auth = "trust"`: no proof.
     Trust,
 }

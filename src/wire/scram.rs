@@ -30,6 +30,8 @@ pub enum ScramFault {
     Binding,
     /// The proof or signature is wrong.
     Mismatch,
+    /// The server has another salt or iteration count than the keys were made with.
+    OtherVerifier,
     /// An iteration count that would cost us too much or the password its protection.
     Iterations,
 }
@@ -118,6 +120,43 @@ pub fn nonce(random: &[u8; 18]) -> String {
     STANDARD.encode(random)
 }
 
+/// What a client proved to know: enough to log in wherever the same verifier is kept.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ScramKeys {
+    iterations: u32,
+    salt: Vec<u8>,
+    client_key: Key,
+    server_key: Key,
+}
+
+/// What a client logs in with.
+pub enum ClientSecret {
+    Password(String),
+    Keys(ScramKeys),
+}
+
+impl From<&str> for ClientSecret {
+    fn from(password: &str) -> Self {
+        Self::Password(password.to_owned())
+    }
+}
+
+impl ClientSecret {
+    /// Client key and server key for a verifier of this salt.
+    fn keys(&self, salt: &[u8], iterations: u32) -> Result<(Key, Key), ScramFault> {
+        match self {
+            Self::Password(password) => {
+                let salted = salted_password(password, salt, iterations);
+                Ok((hmac(&salted, b"Client Key"), hmac(&salted, b"Server Key")))
+            }
+            Self::Keys(keys) if keys.salt == salt && keys.iterations == iterations => {
+                Ok((keys.client_key, keys.server_key))
+            }
+            Self::Keys(_) => Err(ScramFault::OtherVerifier),
+        }
+    }
+}
+
 /// A server that has sent its first message.
 pub struct ServerExchange {
     verifier: Verifier,
@@ -160,8 +199,8 @@ impl ServerExchange {
         Ok((Self { verifier, nonce, binding, is_bound, signed }, server_first))
     }
 
-    /// Checks the client's proof; gives the server's final message.
-    pub fn finish(self, client_final: &[u8]) -> Result<String, ScramFault> {
+    /// Checks the client's proof; gives the server's final message, and what the client has shown with its proof.
+    pub fn finish(self, client_final: &[u8]) -> Result<(String, ScramKeys), ScramFault> {
         let text = std::str::from_utf8(client_final).map_err(|_| ScramFault::Malformed)?;
         let (without_proof, proof) = text.rsplit_once(",p=").ok_or(ScramFault::Malformed)?;
         let binding = attribute(without_proof, 'c').ok_or(ScramFault::Malformed)?;
@@ -178,13 +217,15 @@ impl ServerExchange {
         if !bool::from(stored_key.ct_eq(&self.verifier.stored_key)) {
             return Err(ScramFault::Mismatch);
         }
-        Ok(format!("v={}", STANDARD.encode(hmac(&self.verifier.server_key, signed.as_bytes()))))
+        let last = format!("v={}", STANDARD.encode(hmac(&self.verifier.server_key, signed.as_bytes())));
+        let Verifier { iterations, salt, server_key, .. } = self.verifier;
+        Ok((last, ScramKeys { iterations, salt, client_key, server_key }))
     }
 }
 
 /// A client that has sent its first message.
 pub struct ClientExchange {
-    password: String,
+    secret: ClientSecret,
     nonce: String,
     /// Header and end point, in base64.
     binding: String,
@@ -192,11 +233,11 @@ pub struct ClientExchange {
 
 impl ClientExchange {
     /// Gives the first message. `nonce`: at least 18 random bytes in base64.
-    pub fn begin(password: &str, mechanism: Mechanism<'_>, nonce: &str) -> (Self, String) {
+    pub fn begin(secret: impl Into<ClientSecret>, mechanism: Mechanism<'_>, nonce: &str) -> (Self, String) {
         let header = mechanism.header();
         let binding = STANDARD.encode([header.as_bytes(), mechanism.bound()].concat());
         let first = format!("{header}{}", bare(nonce));
-        (Self { password: password.to_owned(), nonce: nonce.to_owned(), binding }, first)
+        (Self { secret: secret.into(), nonce: nonce.to_owned(), binding }, first)
     }
 
     /// Answers the server's first message; the signature is what the server's final message must prove.
@@ -209,13 +250,12 @@ impl ClientExchange {
         if !ITERATIONS.contains(&iterations) {
             return Err(ScramFault::Iterations);
         }
-        let salted = salted_password(&self.password, &salt, iterations);
-        let client_key = hmac(&salted, b"Client Key");
+        let (client_key, server_key) = self.secret.keys(&salt, iterations)?;
         let stored_key: Key = Sha256::digest(client_key).into();
         let without_proof = format!("c={},r={nonce}", self.binding);
         let signed = format!("{},{text},{without_proof}", bare(&self.nonce));
         let proof = xor(client_key, hmac(&stored_key, signed.as_bytes()));
-        let signature = hmac(&hmac(&salted, b"Server Key"), signed.as_bytes());
+        let signature = hmac(&server_key, signed.as_bytes());
         Ok((ServerSignature(signature), format!("{without_proof},p={}", STANDARD.encode(proof))))
     }
 }
@@ -288,7 +328,7 @@ mod tests {
             let begun = ServerExchange::begin(verifier.clone(), PLAIN, first.as_bytes(), "servernonce");
             let (server, first) = begun.unwrap();
             let (signature, last) = client.respond(first.as_bytes()).unwrap();
-            let outcome = server.finish(last.as_bytes()).map(|last| signature.verify(last.as_bytes()).unwrap());
+            let outcome = server.finish(last.as_bytes()).map(|(last, _)| signature.verify(last.as_bytes()).unwrap());
             assert_eq!(outcome, expected, "{password}");
         }
     }
@@ -301,7 +341,7 @@ mod tests {
             let (client, first) = ClientExchange::begin("pencil", client, "clientnonce");
             let begun = ServerExchange::begin(verifier.clone(), server, first.as_bytes(), "servernonce")?;
             let (signature, last) = client.respond(begun.1.as_bytes())?;
-            signature.verify(begun.0.finish(last.as_bytes())?.as_bytes())
+            signature.verify(begun.0.finish(last.as_bytes())?.0.as_bytes())
         };
         let (own, other) = (Mechanism::Plus(b"this certificate"), Mechanism::Plus(b"another one"));
         for (client, server, expected) in [
@@ -333,7 +373,8 @@ mod tests {
         .unwrap();
         assert_eq!(first, "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096");
         let last = b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
-        assert_eq!(server.finish(last), Ok("v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=".to_owned()));
+        let told = server.finish(last).map(|(told, _)| told);
+        assert_eq!(told, Ok("v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=".to_owned()));
     }
 
     #[test]
