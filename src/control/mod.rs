@@ -65,7 +65,8 @@ struct Known {
     /// Made anew with each topology.
     spaces: Arc<SpacesCell>,
     listener: Arc<Listener>,
-    primaries: Option<Primaries>,
+    /// Asked who may log in: on connections of its own, so that a flood of log-ins holds up nothing else.
+    askers: Option<Primaries>,
 }
 
 impl Control {
@@ -145,7 +146,7 @@ impl Control {
     /// What the home shard's primary keeps of a user's password; nothing, if it lets no such user in. The client has no
     /// part in the session that is asked.
     pub async fn password_kept(&self, database: &str, name: &str) -> Result<Option<String>, Error> {
-        let primaries = self.databases.load().get(database).and_then(|known| known.primaries.clone());
+        let askers = self.databases.load().get(database).and_then(|known| known.askers.clone());
         let topology = self.topology();
         let process = &topology.process;
         let failed = |why: String| {
@@ -153,10 +154,16 @@ impl Control {
             tracing::warn!(database, why, "auth_query failed");
             Error::new(SqlState::UNAVAILABLE, message)
         };
-        let (primaries, login) = primaries
-            .and_then(|primaries| primaries.home().map(|login| (primaries, login)))
-            .ok_or_else(|| failed("no server to ask".to_owned()))?;
-        let asking = async { primaries.lend(&login).await?.texts(&process.auth_query, &[name]).await };
+        let found = askers.and_then(|askers| askers.home().map(|login| (askers, login)));
+        let (askers, login) = found.ok_or_else(|| failed("no server to ask".to_owned()))?;
+        let ask = async || askers.lend(&login).await?.texts(&process.auth_query, &[name]).await;
+        let asking = async {
+            match ask().await {
+                // The connection had died since it was used last.
+                Err(cause) if cause.sqlstate().is_none_or(|code| code.starts_with("57P")) => ask().await,
+                answer => answer,
+            }
+        };
         let answer = tokio::time::timeout(process.connect_timeout, asking).await;
         let rows = answer.map_err(|_| failed("no answer in time".to_owned()))?;
         let rows = rows.map_err(|cause| failed(cause.to_string()))?;
@@ -183,13 +190,14 @@ impl Control {
             let interval = topology.process.probe_interval;
             tasks.spawn(probe::watch(Arc::clone(state), Arc::clone(shard), login, interval));
         }
-        let pools = Arc::new(Pools::default());
+        let (pools, askers) = (Arc::new(Pools::default()), Arc::new(Pools::default()));
         let before = self.databases.load_full();
         let mut databases = HashMap::new();
         for database in topology.databases.values() {
             let known = before.get(&database.name).cloned().unwrap_or_default();
             let primaries = Primaries::new(database, &topology, &fleet, &pools);
-            let known = Known { spaces: Arc::default(), primaries: Some(primaries.clone()), ..known };
+            let askers = Some(Primaries::new(database, &topology, &fleet, &askers));
+            let known = Known { spaces: Arc::default(), askers, ..known };
             if topology.process.cache.is_some() {
                 tasks.spawn(spaces::watch(self.learning(database, &known, &pools)));
             }
