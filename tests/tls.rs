@@ -905,6 +905,23 @@ fn a_function_may_say_who_logs_in() {
     assert_eq!(enters(&proxy, "shop", "asker", PASSWORD), Ok("asker".to_owned()));
 }
 
+#[test]
+fn the_readmes_function_says_who_logs_in() {
+    let bench = bench();
+    let readme = fs::read_to_string("README.md").unwrap();
+    let function = readme.split("```").find_map(|part| part.strip_prefix("sql\nCREATE FUNCTION")).unwrap();
+    let query = readme.split("`auth_query = ").nth(1).unwrap().split('`').next().unwrap();
+    let say = |text: &str| bench.cluster.sql(CLEAR, Role::Primary, text);
+    say(&format!("create role pgweir login password '{PASSWORD}'; create role shown login password '{PASSWORD}'"));
+    say(&format!("CREATE FUNCTION{function}"));
+    let control = CONTROL.replace("postgres", "pgweir");
+    let (shop, users) = (bench.database("shop", bench.port(CLEAR), ""), asked("shown") + &asked("postgres"));
+    let proxy = Proxy::start(&format!("auth_query = {query}\n{control}{shop}{users}"));
+    assert_eq!(enters(&proxy, "shop", "shown", PASSWORD), Ok("shown".to_owned()));
+    assert_eq!(enters(&proxy, "shop", "shown", "wrong"), Err("28P01".to_owned()));
+    assert_eq!(enters(&proxy, "shop", "postgres", PASSWORD), Err("28P01".to_owned()), "no superuser");
+}
+
 /// Each user's own `auth` decides what is asked of a client, by name and before it has said more.
 #[test]
 fn each_user_proves_who_it_is_in_the_way_that_its_entry_says() {
