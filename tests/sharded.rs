@@ -6,10 +6,12 @@
 mod differential;
 mod support;
 
+use std::future::poll_fn;
 use std::sync::OnceLock;
 
 use support::{APP, Cluster, PASSWORD, Proxy, Role, Stop};
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio_postgres::{AsyncMessage, Client, NoTls, SimpleQueryMessage};
 
 /// One cluster with a few rows, and one proxy, for all tests of this file.
 fn shop() -> &'static (Proxy, &'static Cluster) {
@@ -247,6 +249,74 @@ async fn some_transactions_must_stay_on_one_shard() {
     client.batch_execute("begin; select pg_advisory_lock(7070)").await.unwrap();
     assert_eq!(sqlstate(&client, "select body from notes where user_id = 1070").await, "0A000");
     client.batch_execute("rollback").await.unwrap();
+}
+
+/// What listens, and the channel on which its payloads come.
+async fn listener_of(channel: &str, port: u16) -> (Client, UnboundedReceiver<String>) {
+    let login = format!("host=127.0.0.1 port={port} user={APP} password='{PASSWORD}' dbname=shop");
+    let (client, mut connection) = tokio_postgres::connect(&login, NoTls).await.unwrap();
+    let (sender, heard) = unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+            if let AsyncMessage::Notification(notification) = message {
+                // The test may have ended.
+                let _ = sender.send(notification.payload().to_owned());
+            }
+        }
+    });
+    client.batch_execute(&format!("listen {channel}")).await.unwrap();
+    (client, heard)
+}
+
+#[tokio::test]
+async fn notifications_go_by_the_home_shard_wherever_their_transaction_writes() {
+    notify_all(tokio::task::spawn_blocking(|| shop().0.port).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn any_shard_may_be_home_to_notifications() {
+    let start = || Proxy::start(&format!("home_shard = 1\n{}", shop().1.toml()));
+    let proxy = tokio::task::spawn_blocking(start).await.unwrap();
+    notify_all(proxy.port).await;
+    tokio::task::spawn_blocking(|| drop(proxy)).await.unwrap();
+}
+
+async fn notify_all(port: u16) {
+    let channel = &format!("noted_{port}");
+    let (listener, mut heard) = listener_of(channel, port).await;
+    let key = u64::from(port % 100) + 300;
+    // Who listens is free to reach every shard.
+    listener.batch_execute("begin").await.unwrap();
+    let far = key + 1000;
+    listener.simple_query(&format!("insert into notes values ({key}, {port}, 'a')")).await.unwrap();
+    listener.simple_query(&format!("insert into notes values ({far}, {port}, 'a')")).await.unwrap();
+    listener.batch_execute("commit").await.unwrap();
+    let speaker = client_of(port).await;
+    for (block, payload) in [
+        ("select body from notes where user_id = NEAR; notify CHANNEL, 'near'", "near"),
+        ("select body from notes where user_id = FAR; select pg_notify('CHANNEL', 'read far')", "read far"),
+        ("update notes set body = 'b' where user_id = FAR; select pg_notify('CHANNEL', 'far')", "far"),
+        ("update notes set body = 'b' where user_id = NEAR; select pg_notify('CHANNEL', 'near too')", "near too"),
+        ("update notes set body = 'c' where user_id in (NEAR, FAR); notify CHANNEL, 'both'", "both"),
+    ] {
+        let block = block.replace("NEAR", &key.to_string()).replace("FAR", &far.to_string());
+        let block = block.replace("CHANNEL", channel);
+        for (end, is_heard) in [("rollback", false), ("commit", true)] {
+            speaker.batch_execute("begin").await.unwrap();
+            for statement in block.split("; ") {
+                speaker.simple_query(statement).await.unwrap_or_else(|cause| panic!("{statement}: {cause:?}"));
+            }
+            speaker.batch_execute(end).await.unwrap_or_else(|cause| panic!("{block}; {end}: {cause:?}"));
+            if is_heard {
+                assert_eq!(heard.recv().await.unwrap(), payload);
+            }
+        }
+    }
+    let written = format!("select body from notes where user_id in ({key}, {far}) and id = {port}");
+    assert_eq!(rows(&listener, &written).await, ["c", "c"]);
+    speaker.batch_execute(&format!("notify {channel}, 'last'")).await.unwrap();
+    assert_eq!(heard.recv().await.unwrap(), "last", "what was rolled back is told to nobody");
+    speaker.batch_execute(&format!("delete from notes where id = {port}")).await.unwrap();
 }
 
 #[tokio::test]

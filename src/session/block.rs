@@ -284,7 +284,9 @@ impl Session {
             return roll_back(open).await.map(|_| Err(Stopped::Server(body)));
         }
         let mut shards: Vec<ShardId> = open.parts().filter(|part| part.2).map(|(_, shard, _)| shard).collect();
-        shards.sort();
+        // The first one commits by itself. Home may have something to notify, which cannot be prepared.
+        let database_home = self.snapshot.database.home;
+        shards.sort_by_key(|&shard| (shard != database_home, shard));
         let home = match shards.as_slice() {
             [] => return Ok(Ok(())),
             [_] => {
