@@ -385,6 +385,9 @@ impl Session {
             self.position.read_replica(shard, open.lent.server, now);
         } else if open.wrote {
             self.note_write(shard, now);
+        } else if self.filling.is_some() {
+            // It came here for the cache's sake, as a hit of its answer would: what follows is to show no less.
+            self.position.saw(shard, now);
         }
         let status = open.lent.connection.status;
         let commits = effects.contains(&Effect::Commit);
@@ -673,6 +676,8 @@ impl Session {
         for lent in lents {
             if lent.role == Role::Replica {
                 self.position.read_replica(lent.shard, lent.server, now);
+            } else if self.filling.is_some() {
+                self.position.saw(lent.shard, now);
             }
             if lent.connection.owed.is_empty() {
                 lent.give_back(now);
