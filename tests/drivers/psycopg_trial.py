@@ -314,13 +314,11 @@ def pipelines():
             with conn.pipeline() as pipeline:
                 before = conn.execute("select user_id from kinds where user_id = %s", (FAR[0],))
                 pipeline.sync()
-                # Now: the driver throws away what arrives together with an error.
+                # One by one: the driver throws away what arrives together with an error, and an error may come at once.
                 results.append(before.fetchall())
-                broken = conn.execute("select 1/0")
-                after = conn.execute("select user_id from kinds where user_id = %s", (NEAR[0],))
-                for cursor in (broken, after):
+                for text, values in (("select 1/0", None), ("select user_id from kinds where user_id = %s", (NEAR[0],))):
                     try:
-                        results.append(cursor.fetchall())
+                        results.append(conn.execute(text, values).fetchall())
                     except psycopg.Error as error:
                         results.append(f"{type(error).__name__} {error.sqlstate}")
             return results
