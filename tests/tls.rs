@@ -16,7 +16,7 @@ use std::thread;
 use pgweir::control::connect::Login;
 use pgweir::topology::ServerTls;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use support::{APP, Cluster, PASSWORD, Proxy, Role, Server, Stop, psql_as, sql, until};
+use support::{APP, Cluster, PASSWORD, Proxy, Role, Server, Stop, cancelled, psql_as, sql, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -639,21 +639,7 @@ async fn a_cancel_request_reaches_a_server_that_speaks_tls() {
     });
     let port = proxy.await.unwrap();
     let login = format!("host=127.0.0.1 port={} user=sealed password='{PASSWORD}' dbname=shop", port.port);
-    let (client, connection) = tokio_postgres::connect(&login, tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
-    let token = client.cancel_token();
-    // Again and again until it lands: the first may come before the statement has begun.
-    let cancels = async {
-        loop {
-            token.cancel_query(tokio_postgres::NoTls).await.unwrap();
-            tokio::task::yield_now().await;
-        }
-    };
-    let cause = tokio::select! {
-        answer = client.simple_query("select pg_sleep(60)") => answer.unwrap_err(),
-        () = cancels => unreachable!(),
-    };
-    assert_eq!(cause.code().map(|code| code.code()), Some("57014"));
+    assert_eq!(cancelled(&login).await.as_deref(), Some("57014"));
 }
 
 #[test]
@@ -752,21 +738,7 @@ fn unix_sockets_are_served_and_used() {
 /// A statement of a client on the socket is ended by a request that comes the same way.
 fn check_cancel(folder: &Path, port: u16) {
     let login = format!("host={} port={port} user={APP} password='{PASSWORD}' dbname=shop", folder.display());
-    let code = support::wait_for(async move {
-        let (client, connection) = tokio_postgres::connect(&login, tokio_postgres::NoTls).await.unwrap();
-        tokio::spawn(connection);
-        let token = client.cancel_token();
-        let cancels = async {
-            loop {
-                token.cancel_query(tokio_postgres::NoTls).await.unwrap();
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::select! {
-            answer = client.simple_query("select pg_sleep(60)") => answer.unwrap_err().code().map(|code| code.code().to_owned()),
-            () = cancels => unreachable!(),
-        }
-    });
+    let code = support::wait_for(async move { cancelled(&login).await });
     assert_eq!(code.as_deref(), Some("57014"));
 }
 

@@ -12,7 +12,7 @@ use crate::error::{Error, SqlState};
 use crate::executor::{Broken, Decision, Ended, Request, commit_blocks, drain_all, rows_of_each, scatter, spread};
 use crate::plan::{Access, Part, Scatter, Spread};
 use crate::statement::{Kind, SettingControl, Statement, TransactionControl};
-use crate::topology::{Role, ShardId};
+use crate::topology::ShardId;
 use crate::wire::frame::Header;
 use crate::wire::{Channel, Status};
 
@@ -314,11 +314,7 @@ impl Session {
         let now = self.meter.answered();
         let changes = open.changes.clone();
         for mut member in std::mem::take(&mut open.others) {
-            if member.lent.role == Role::Replica {
-                self.position.read_replica(member.lent.shard, member.lent.server, now);
-            } else if member.wrote {
-                self.note_write(member.lent.shard, now);
-            }
+            self.note_served(&member.lent, member.wrote, now);
             for change in changes.iter().filter(|_| committed) {
                 member.lent.connection.applied = Tracked::on_server(&member.lent.connection.applied, change);
             }

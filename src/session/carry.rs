@@ -380,15 +380,7 @@ impl Session {
     /// After the last reply of a unit.
     pub(super) fn settle(&mut self, mut open: Box<Open>, effects: &[Effect], failed: bool, was_in_block: bool) {
         let now = self.meter.answered();
-        let shard = open.lent.shard;
-        if open.lent.role == Role::Replica {
-            self.position.read_replica(shard, open.lent.server, now);
-        } else if open.wrote {
-            self.note_write(shard, now);
-        } else if self.filling.is_some() {
-            // It came here for the cache's sake, as a hit of its answer would: what follows is to show no less.
-            self.position.saw(shard, now);
-        }
+        self.note_served(&open.lent, open.wrote, now);
         let status = open.lent.connection.status;
         let commits = effects.contains(&Effect::Commit);
         open.reads_plainly &= effects.is_empty() && !failed;
@@ -425,6 +417,17 @@ impl Session {
             (Status::Idle, None) if !self.doubtful => open.lent.give_back(now),
             (Status::Idle, _) => self.pin = Some(Pin { lent: open.lent }),
             _ => self.transaction = Transaction::Open(open),
+        }
+    }
+
+    /// What the session has seen or done there bounds what its next reads may show.
+    pub(super) fn note_served(&mut self, lent: &Lent, wrote: bool, now: Instant) {
+        match lent.role {
+            Role::Replica => self.position.read_replica(lent.shard, lent.server, now),
+            Role::Primary if wrote => self.note_write(lent.shard, now),
+            // It came here for the cache's sake, as a hit of its answer would: what follows is to show no less.
+            Role::Primary if self.filling.is_some() => self.position.saw(lent.shard, now),
+            Role::Primary => {}
         }
     }
 
@@ -674,11 +677,7 @@ impl Session {
     fn settle_all(&mut self, lents: Vec<Lent>, ended: Result<Ended, Broken>) -> Result<Result<(), Stopped>, End> {
         let now = self.meter.answered();
         for lent in lents {
-            if lent.role == Role::Replica {
-                self.position.read_replica(lent.shard, lent.server, now);
-            } else if self.filling.is_some() {
-                self.position.saw(lent.shard, now);
-            }
+            self.note_served(&lent, false, now);
             if lent.connection.owed.is_empty() {
                 lent.give_back(now);
                 continue;

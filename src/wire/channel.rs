@@ -202,21 +202,19 @@ impl Channel {
 
     /// Gives the memory of empty buffers back.
     pub fn relax(&mut self) {
-        if self.input.is_empty() {
-            self.input = BytesMut::new();
-        }
-        if self.output.is_empty() {
-            self.output = BytesMut::new();
-        }
+        self.relax_above(0);
     }
 
     /// As [`Channel::relax`], of large buffers only: for a peer that is asked all the time.
     pub fn relax_large(&mut self) {
-        if self.input.is_empty() && self.input.capacity() > KEPT_BYTES {
-            self.input = BytesMut::new();
-        }
-        if self.output.is_empty() && self.output.capacity() > KEPT_BYTES {
-            self.output = BytesMut::new();
+        self.relax_above(KEPT_BYTES);
+    }
+
+    fn relax_above(&mut self, kept: usize) {
+        for buffer in [&mut self.input, &mut self.output] {
+            if buffer.is_empty() && buffer.capacity() > kept {
+                *buffer = BytesMut::new();
+            }
         }
     }
 

@@ -237,6 +237,25 @@ pub(crate) fn psql_as(user: &str, port: u16, database: &str, password: &str, arg
         .unwrap()
 }
 
+/// The SQLSTATE of a statement that its client cancels, by a driver that logs in like this.
+pub(crate) async fn cancelled(login: &str) -> Option<String> {
+    let (client, connection) = tokio_postgres::connect(login, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let token = client.cancel_token();
+    // Again and again until it lands: the first may come before the statement has begun.
+    let cancels = async {
+        loop {
+            token.cancel_query(tokio_postgres::NoTls).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    let cause = tokio::select! {
+        answer = client.simple_query("select pg_sleep(60)") => answer.unwrap_err(),
+        () = cancels => unreachable!(),
+    };
+    cause.code().map(|code| code.code().to_owned())
+}
+
 /// Returns when the condition holds; asks again and again, and fails after a minute.
 pub(crate) fn until(mut condition: impl FnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
