@@ -3,10 +3,17 @@
 //! Knows nothing of sockets or messages: `wire` writes an [`Error`] as an ErrorResponse.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 
 /// One refusal or failure, named by who must act on it (PostgreSQL documentation, appendix A).
+///
+/// One pointer: what may fail and does not, as a rule, hands its results on in registers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error {
+pub struct Error(Box<Told>);
+
+/// What an [`Error`] says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
     pub sqlstate: SqlState,
     /// Lower case, starts with what happened.
     pub message: String,
@@ -47,13 +54,19 @@ impl SqlState {
 }
 
 impl Error {
+    #[cold]
     pub fn new(sqlstate: SqlState, message: impl Into<String>) -> Self {
-        Self { sqlstate, message: message.into(), detail: None, hint: None }
+        Self(Box::new(Told { sqlstate, message: message.into(), detail: None, hint: None }))
     }
 
     /// A construct that cannot be carried out across shards: it names the construct, the hint the way out.
+    #[cold]
     pub fn unsupported(what: impl fmt::Display, hint: impl Into<String>) -> Self {
         Self::new(SqlState::UNSUPPORTED, format!("{what} is not supported across shards")).with_hint(hint)
+    }
+
+    pub fn told(self) -> Told {
+        *self.0
     }
 
     #[must_use]
@@ -66,6 +79,20 @@ impl Error {
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+}
+
+impl Deref for Error {
+    type Target = Told;
+
+    fn deref(&self) -> &Told {
+        &self.0
+    }
+}
+
+impl DerefMut for Error {
+    fn deref_mut(&mut self) -> &mut Told {
+        &mut self.0
     }
 }
 

@@ -66,6 +66,8 @@ pub struct General {
     pub tcp_keepalive: Duration,
     #[serde(deserialize_with = "size", serialize_with = "written_size")]
     pub merge_limit: usize,
+    #[serde(deserialize_with = "size", serialize_with = "written_size")]
+    pub gather_limit: usize,
     pub prepared_statements_limit: usize,
     pub log_format: LogFormat,
     pub log_level: LogLevel,
@@ -275,6 +277,7 @@ impl Default for General {
             decision_retention: Duration::from_secs(3600),
             tcp_keepalive: Duration::from_secs(60),
             merge_limit: 64 << 20,
+            gather_limit: 64 << 20,
             prepared_statements_limit: 500,
             log_format: LogFormat::Text,
             log_level: LogLevel::Info,

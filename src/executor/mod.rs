@@ -2,14 +2,17 @@
 //!
 //! Knows connections and plans; nothing of sessions. What a client is sent goes to its channel's output.
 
+mod gather;
+mod reading;
 mod relay;
 mod request;
 mod scatter;
 mod single;
 mod spread;
 
+pub use reading::{Limits, Reading, read};
 pub use relay::{BUFFER_BYTES, Broken, Unit, move_front, relay};
 pub use request::Request;
-pub use scatter::{Ended, rows_of_each, scatter};
+pub use scatter::Ended;
 pub use single::{describe, drain_all, single};
 pub use spread::{Decision, commit_blocks, spread};

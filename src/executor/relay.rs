@@ -66,7 +66,6 @@ impl Relay {
         unit: &mut dyn Unit,
     ) -> Poll<Result<(), Broken>> {
         loop {
-            let before = (client.input.len(), connection.channel.input.len());
             self.forward(client, connection, unit)?;
             let mut hungry = false;
             if !self.complete || connection.copying_in {
@@ -75,10 +74,9 @@ impl Relay {
             if self.is_done(connection) {
                 return Poll::Ready(Ok(()));
             }
-            let mut progress = before != (client.input.len(), connection.channel.input.len());
-            progress |= self.poll_server(cx, client, connection)?;
+            let mut progress = self.poll_server(cx, client, connection)?;
             if !progress {
-                progress |= poll_client(cx, client, if hungry { usize::MAX } else { BUFFER_BYTES })?;
+                progress = poll_client(cx, client, if hungry { usize::MAX } else { BUFFER_BYTES })?;
             }
             if !progress {
                 return Poll::Pending;
@@ -267,6 +265,10 @@ pub fn move_front(from: &mut BytesMut, count: usize, to: &mut BytesMut) {
         to.clear();
         std::mem::swap(from, to);
     } else {
+        if to.capacity() - to.len() < count {
+            // What comes behind it goes the same way, as a rule.
+            to.reserve(from.len());
+        }
         to.extend_from_slice(&from[..count]);
         from.advance(count);
     }

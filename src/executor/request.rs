@@ -4,7 +4,7 @@ use crate::backend::{Cause, Connection, Payee};
 use crate::plan::Part;
 use crate::wire::frame::client;
 use crate::wire::message::{put_bare, put_execute, put_named, put_parse};
-use crate::wire::{Bind, frame};
+use crate::wire::{Bind, TextArray, frame};
 
 /// A statement as the client sent it.
 #[derive(Clone, Copy)]
@@ -58,6 +58,40 @@ impl Request<'_> {
                     .for_each(owe);
             }
         }
+    }
+
+    /// Puts a query on the connection that the proxy needs the rows of, as text.
+    pub(super) fn put_fetch(self, connection: &mut Connection, part: &Part) {
+        let text = part.text.as_deref().unwrap_or_default();
+        let Self::Extended { types, bind, .. } = self else {
+            return Request::Simple { text: &[] }.put(connection, part, 0, 0);
+        };
+        let mut bind = bind.clone();
+        bind.result_formats.clear();
+        let fetch =
+            Request::Extended { text: text.as_bytes(), types, bind: &bind, described: false, bound: true, rows: 0 };
+        fetch.put(connection, part, 0, 0);
+    }
+
+    /// Puts the statement on the connection as `text` has it, with the rows of tables behind the client's parameters.
+    pub(super) fn put_gathered(self, connection: &mut Connection, text: &str, tables: &[TextArray]) {
+        connection.unnamed = None;
+        let none = Bind::default();
+        let (bind, types, rows) = match self {
+            Self::Simple { .. } => (&none, &[][..], 0),
+            Self::Extended { types, bind, rows, .. } => (bind, types, rows),
+        };
+        let mut all: Vec<u32> = (0..bind.parameters()).map(|index| types.get(index).copied().unwrap_or(0)).collect();
+        all.extend(tables.iter().map(|_| TextArray::TYPE));
+        let out = &mut connection.channel.output;
+        put_parse(out, "", text.as_bytes(), &all);
+        bind.put_with(out, tables);
+        put_named(out, client::DESCRIBE, b'P', "");
+        put_execute(out, "", rows);
+        put_bare(out, client::SYNC);
+        [Cause::Parse(None), Cause::Bind, Cause::DescribePortal, Cause::Execute, Cause::Sync]
+            .into_iter()
+            .for_each(|cause| connection.owed.push(cause, Payee::Client));
     }
 
     /// The client is to be told the result's columns.

@@ -8,6 +8,7 @@ use super::single::Report;
 use crate::backend::{Connection, Event, Verdict, read_parameter};
 use crate::error::Error;
 use crate::merge::{Columns, Merge, Merger, Step};
+use crate::plan::Scatter;
 use crate::wire::frame::{Header, server};
 use crate::wire::message::{put_bare, put_command_complete};
 use crate::wire::{Channel, frame};
@@ -22,15 +23,18 @@ pub enum Ended {
     Refused(Error),
 }
 
-/// Merges the answers of `inputs`, which have been sent their parts, into the client's output.
-pub async fn scatter(
+/// Asks each of `inputs` for its part and merges their answers into the client's output.
+pub(super) async fn scatter(
     client: &mut Channel,
     inputs: &mut [&mut Connection],
-    merge: &Merge,
+    plan: &Scatter,
     request: Request<'_>,
     limit_bytes: usize,
 ) -> Result<Ended, Broken> {
-    for input in inputs.iter_mut() {
+    let merge = &plan.merge;
+    let rows_of_each = rows_of_each(merge, request.rows());
+    for (input, part) in inputs.iter_mut().zip(&plan.parts) {
+        request.put(input, part, merge.hidden, rows_of_each);
         send(client, input).await?;
     }
     let mut columns: Option<Columns> = None;
@@ -67,7 +71,7 @@ pub async fn scatter(
 }
 
 /// How many rows of each shard are of use where the client wants `rows` at most; 0: all.
-pub fn rows_of_each(merge: &Merge, rows: u32) -> u32 {
+fn rows_of_each(merge: &Merge, rows: u32) -> u32 {
     let passes = merge.aggregate.is_none() && !merge.distinct;
     let most = u32::try_from(merge.offset).ok().and_then(|offset| rows.checked_add(offset));
     if passes && rows > 0 { most.unwrap_or(0) } else { 0 }

@@ -31,7 +31,7 @@ struct Common {
     /// Errors of the proxy's own, by SQLSTATE. They are seldom: a lock that only this worker and readers take.
     refused: Mutex<BTreeMap<&'static str, u64>>,
     /// Scatter, spread, local, cache.
-    others: [OnceLock<Series>; 4],
+    others: [OnceLock<Series>; 5],
 }
 
 /// By class of SQLSTATE; the last is for all others.
@@ -50,6 +50,8 @@ pub enum Route {
     One(ShardId, Role),
     /// A read on several shards.
     Scatter,
+    /// A read on one shard, over rows fetched from several.
+    Gather,
     /// A write on several shards.
     Spread,
     /// Answered without any server.
@@ -93,6 +95,7 @@ impl Route {
         match self {
             Self::One(..) => "one",
             Self::Scatter => "scatter",
+            Self::Gather => "gather",
             Self::Spread => "spread",
             Self::Local => "local",
             Self::Cache => "cache",
@@ -199,6 +202,7 @@ impl DatabaseFigures {
             Route::Spread => &self.common.others[1],
             Route::Local => &self.common.others[2],
             Route::Cache => &self.common.others[3],
+            Route::Gather => &self.common.others[4],
         };
         Some(place.get_or_init(Series::default))
     }
@@ -229,7 +233,7 @@ fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
-const OTHERS: [Route; 4] = [Route::Scatter, Route::Spread, Route::Local, Route::Cache];
+const OTHERS: [Route; 5] = [Route::Scatter, Route::Spread, Route::Local, Route::Cache, Route::Gather];
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 use super::Access;
 use super::relations::{Class, Resolved};
 use crate::catalog::{Catalog, ViewCall, Volatility};
-use crate::statement::{Call, Kind, RoleHint, SettingControl, Statement};
+use crate::statement::{Call, Kind, ObjectName, RoleHint, SettingControl, Statement};
 
 /// Which servers may serve, and why not any.
 pub(super) fn of(statement: &Statement, relations: &[Resolved], catalog: &Catalog) -> (Access, String) {
@@ -82,7 +82,11 @@ pub(super) fn is_anchored(call: &Call, catalog: &Catalog) -> bool {
 
 /// Gives the same on every shard at any time.
 pub(super) fn is_immutable(call: &Call, catalog: &Catalog) -> bool {
-    let mut overloads = catalog.functions(call.name.schema.as_deref(), &call.name.name).peekable();
+    is_immutable_name(&call.name, catalog)
+}
+
+pub(super) fn is_immutable_name(name: &ObjectName, catalog: &Catalog) -> bool {
+    let mut overloads = catalog.functions(name.schema.as_deref(), &name.name).peekable();
     overloads.peek().is_some() && overloads.all(|function| function.volatility == Volatility::Immutable)
 }
 

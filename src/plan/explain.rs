@@ -17,7 +17,7 @@ pub fn explain(template: &Template, values: &Values<'_>) -> Vec<(String, String)
     match template.plan(values) {
         Err(error) => {
             rows.push(("refused".to_owned(), error.to_string()));
-            rows.extend(error.hint.map(|hint| ("hint".to_owned(), hint)));
+            rows.extend(error.told().hint.map(|hint| ("hint".to_owned(), hint)));
         }
         Ok(plan) => {
             let mut own = plan.rows();
@@ -45,6 +45,7 @@ impl Plan {
         match &self.route {
             Route::One(shard) => vec![*shard],
             Route::Scatter(scatter) => of(&scatter.parts),
+            Route::Gather(gather) => gather.shards(),
             Route::Spread(spread) => of(&spread.parts),
         }
     }
@@ -58,6 +59,14 @@ impl Plan {
                 row("route", format!("scatter over shards ({})", shards(&scatter.parts)));
                 texts(&scatter.parts, &mut row);
                 row("merge", merge(&scatter.merge));
+            }
+            Route::Gather(gather) => {
+                row("route", format!("gather on shard ({})", gather.at.0));
+                for fetch in &gather.fetches {
+                    let text = fetch.parts.first().and_then(|part| part.text.as_deref()).unwrap_or_default();
+                    row("fetch", format!("{} from shards ({}): {text}", fetch.table, shards(&fetch.parts)));
+                }
+                row("statement", gather.text.to_string());
             }
             Route::Spread(spread) => {
                 let how = if spread.transactional { "all or none" } else { "one after another" };

@@ -6,6 +6,7 @@
 mod access;
 mod caching;
 pub mod explain;
+mod gather;
 mod insert;
 mod keys;
 mod relations;
@@ -18,4 +19,4 @@ mod types;
 pub use caching::Cacheable;
 pub use template::{Surroundings, Template};
 pub use touches::Touches;
-pub use types::{Access, Part, Plan, Route, Scatter, Spread, Tag};
+pub use types::{Access, Fetch, Gather, Part, Plan, Route, Scatter, Spread, Tag};

@@ -198,6 +198,17 @@ impl Scattering {
         Ok(())
     }
 
+    /// Whether the columns, once they are known, may turn out not to be comparable here.
+    pub(super) fn may_not_merge(&self) -> bool {
+        let is_certain = |output: &Final| match output {
+            Final::Min(index) | Final::Max(index) => self.merge.bytewise.contains(index),
+            Final::Group(_) => false,
+            _ => true,
+        };
+        let combines = self.merge.aggregate.as_ref().is_some_and(|all| !all.outputs.iter().all(is_certain));
+        combines || self.merge.distinct || !self.merge.order.is_empty()
+    }
+
     fn split(
         &mut self,
         index: usize,
@@ -241,7 +252,7 @@ impl Scattering {
             None => Part { shard, text: None, parameters: None },
             Some(text) => rewrite::part(shard, text.clone()),
         });
-        Ok(Plan { route: Route::Scatter(Scatter { parts: parts.collect(), merge }), access })
+        Ok(Plan { route: Route::Scatter(Scatter { parts: parts.collect(), merge, otherwise: None }), access })
     }
 
     fn bound(&self, bound: Option<&Bound>, values: &Values<'_>) -> Result<Option<u64>, Error> {

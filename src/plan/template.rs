@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::gather::Gathering;
 use super::insert::Inserting;
 use super::keys::Keyed;
 use super::relations::{self, Class, Resolved};
@@ -63,6 +64,8 @@ struct ByKey {
     needs_home: bool,
     /// What to do when one shard is not enough.
     several: Several,
+    /// What else can be done, if anything.
+    gathering: Option<Box<Gathering>>,
 }
 
 #[derive(Debug)]
@@ -169,19 +172,27 @@ impl Template {
         let mut all = ShardSet::default();
         sets.iter().for_each(|set| all.union(set));
         let fixed = sets.iter().filter(|set| !set.is_empty()).all(|set| set.len() == 1) && all.len() <= 1;
+        let gathered = |error: Error| match &by_key.gathering {
+            Some(gathering) => Ok(gathering.plan(&sets, values, self.access)),
+            None => Err(error),
+        };
+        let shard = all.only().unwrap_or(self.home);
+        if by_key.needs_home && (!fixed || shard != self.home) {
+            return gathered(needs_home(self.home));
+        }
         if fixed {
-            let shard = all.only().unwrap_or(self.home);
-            if by_key.needs_home && shard != self.home {
-                return Err(needs_home(self.home));
-            }
             return Ok(Plan { route: Route::One(shard), access: self.access });
         }
-        if by_key.needs_home {
-            return Err(needs_home(self.home));
-        }
         match &by_key.several {
-            Several::Refused(error) => Err(error.clone()),
-            Several::Scatter(scattering) => scattering.plan(&sets[scattering.root], values, self.access),
+            Several::Refused(error) => gathered(error.clone()),
+            Several::Scatter(scattering) => {
+                let plan = scattering.plan(&sets[scattering.root], values, self.access);
+                let plan = plan.or_else(gathered)?;
+                Ok(match &by_key.gathering {
+                    Some(gathering) if scattering.may_not_merge() => with_otherwise(plan, gathering, &sets, values),
+                    _ => plan,
+                })
+            }
             Several::Spread(root) => {
                 let parts = sets[*root].iter().map(whole).collect();
                 let spread = Spread { parts, tag: Tag::Sum, row_order: Vec::new(), transactional: true };
@@ -439,6 +450,10 @@ fn by_key(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surr
     let needs_home =
         resolved.iter().any(|relation| matches!(relation.class, Class::Home | Class::Unknown | Class::Catalog));
     let several = several(statement, resolved, surroundings, &keyed);
+    let gathering = match (&statement.kind, user_function) {
+        (Kind::Query, None) => Gathering::new(statement, resolved, surroundings, &keyed).ok().map(Box::new),
+        _ => None,
+    };
     let several = match (several, user_function) {
         (Ok(_), Some(call)) => {
             let what = format!("function {} in a statement on several shards", call.name.name);
@@ -447,7 +462,15 @@ fn by_key(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surr
         (Ok(several), None) => several,
         (Err(error), _) => Several::Refused(error),
     };
-    Placement::Keyed(Box::new(ByKey { keyed, needs_home, several }))
+    Placement::Keyed(Box::new(ByKey { keyed, needs_home, several, gathering }))
+}
+
+fn with_otherwise(mut plan: Plan, gathering: &Gathering, sets: &[ShardSet], values: &Values<'_>) -> Plan {
+    let Plan { route: Route::Gather(gather), .. } = gathering.plan(sets, values, plan.access) else { return plan };
+    if let Route::Scatter(scatter) = &mut plan.route {
+        scatter.otherwise = Some(Box::new(gather));
+    }
+    plan
 }
 
 fn several(

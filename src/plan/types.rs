@@ -16,6 +16,8 @@ pub enum Route {
     One(ShardId),
     /// Read from several shards, merged.
     Scatter(Scatter),
+    /// Read on one shard, over rows that are fetched from the others first.
+    Gather(Gather),
     /// Write on several shards: all or none.
     Spread(Spread),
 }
@@ -37,6 +39,40 @@ pub enum Access {
 pub struct Scatter {
     pub parts: Vec<Part>,
     pub merge: crate::merge::Merge,
+    /// Where the servers compare in a way that cannot be done here, which is known when the columns are.
+    pub otherwise: Option<Box<Gather>>,
+}
+
+/// A statement that PostgreSQL computes on one shard, over the rows that its sharded tables have on all of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gather {
+    pub at: ShardId,
+    /// The statement, where each table whose rows are fetched is the rows of one more parameter (`text[]`), in the order
+    /// of the fetches, behind all of the client's.
+    pub text: Arc<str>,
+    pub fetches: Vec<Fetch>,
+}
+
+impl Gather {
+    /// Every shard that takes part, the one where it is computed first.
+    pub fn shards(&self) -> Vec<ShardId> {
+        let mut shards = vec![self.at];
+        for part in self.fetches.iter().flat_map(|fetch| &fetch.parts) {
+            if !shards.contains(&part.shard) {
+                shards.push(part.shard);
+            }
+        }
+        shards
+    }
+}
+
+/// The rows that one table of a statement needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fetch {
+    /// As the client named it.
+    pub table: String,
+    /// Each gives rows of one column: a row of the table as text.
+    pub parts: Vec<Part>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -1,7 +1,7 @@
 //! A transaction block that reaches several shards: a transaction on each, which end together.
 
 use super::Session;
-use super::carry::Stopped;
+use super::carry::{Stopped, shards_of};
 use super::control::{Answer, already_begun};
 use super::effects::{self, Effect};
 use super::run::End;
@@ -9,8 +9,9 @@ use super::settings::Tracked;
 use super::transaction::{Begun, Open, Transaction};
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
-use crate::executor::{Broken, Decision, Ended, Request, commit_blocks, drain_all, rows_of_each, scatter, spread};
-use crate::plan::{Access, Part, Scatter, Spread};
+use crate::executor::{Broken, Decision, Ended, Reading, Request, commit_blocks, drain_all, read, spread};
+use crate::figures::Route;
+use crate::plan::{Access, Spread};
 use crate::statement::{Kind, SettingControl, Statement, TransactionControl};
 use crate::topology::ShardId;
 use crate::wire::frame::Header;
@@ -69,29 +70,36 @@ impl Session {
         }
     }
 
-    pub(super) async fn scatter_in_block(
+    pub(super) async fn read_in_block(
         &mut self,
         client: &mut Channel,
-        plan: &Scatter,
+        mut reading: Reading<'_>,
         access: Access,
         request: Request<'_>,
     ) -> Came<()> {
-        let (mut open, shards) = match self.reach_all(&plan.parts, access).await {
-            Ok(reached) => reached,
-            Err(stopped) => return Ok(Err(stopped)),
-        };
-        client.output.extend_from_slice(&self.news.split());
-        let limit = self.snapshot.topology.process.merge_limit;
-        let rows = rows_of_each(&plan.merge, request.rows());
-        let mut inputs = open.connections(&shards);
-        for (input, part) in inputs.iter_mut().zip(&plan.parts) {
-            request.put(input, part, plan.merge.hidden, rows);
+        loop {
+            let shards = reading.shards();
+            let mut open = match self.reach_all(&shards, access).await {
+                Ok(open) => open,
+                Err(stopped) => return Ok(Err(stopped)),
+            };
+            self.put_news(&mut client.output);
+            let answer = client.put_so_far();
+            let limits = self.limits();
+            let ended = read(client, &mut open.connections(&shards), reading, request, limits).await;
+            if access == Access::Write {
+                shards.iter().for_each(|&shard| open.note_write(shard));
+            }
+            let Some(otherwise) = reading.otherwise(&ended).filter(|_| client.put_so_far() == answer) else {
+                return self.go_on(client, open, &shards, ended).await;
+            };
+            if let Err(broken) = drain_all(client, &mut open.connections(&shards)).await {
+                return self.break_off(*open, broken);
+            }
+            self.transaction = Transaction::Open(open);
+            self.meter.route = Route::Gather;
+            reading = otherwise;
         }
-        let ended = scatter(client, &mut inputs, &plan.merge, request, limit).await;
-        if access == Access::Write {
-            shards.iter().for_each(|&shard| open.note_write(shard));
-        }
-        self.go_on(client, open, &shards, ended).await
     }
 
     pub(super) async fn spread_in_block(
@@ -101,11 +109,12 @@ impl Session {
         request: Request<'_>,
         touched: &Touched,
     ) -> Came<()> {
-        let (mut open, shards) = match self.reach_all(&plan.parts, Access::Write).await {
-            Ok(reached) => reached,
+        let shards = shards_of(&plan.parts);
+        let mut open = match self.reach_all(&shards, Access::Write).await {
+            Ok(open) => open,
             Err(stopped) => return Ok(Err(stopped)),
         };
-        client.output.extend_from_slice(&self.news.split());
+        self.put_news(&mut client.output);
         let reached = open.lents().filter(|lent| shards.contains(&lent.shard));
         reached.for_each(|lent| self.touch(lent, touched, false));
         let decision = Decision { gid: None, limit_bytes: self.snapshot.topology.process.merge_limit };
@@ -114,14 +123,13 @@ impl Session {
         self.go_on(client, open, &shards, ended).await
     }
 
-    async fn reach_all(&mut self, parts: &[Part], access: Access) -> Result<(Box<Open>, Vec<ShardId>), Stopped> {
-        let shards: Vec<ShardId> = parts.iter().map(|part| part.shard).collect();
+    async fn reach_all(&mut self, shards: &[ShardId], access: Access) -> Result<Box<Open>, Stopped> {
         let (&first, others) = shards.split_first().expect("a statement on several shards has parts");
         let mut open = self.take_connection(first, access).await?;
         for &shard in others {
             open = self.reach(open, shard, access).await?;
         }
-        Ok((open, shards))
+        Ok(open)
     }
 
     /// After a statement on several shards of the block.

@@ -231,11 +231,12 @@ impl Session {
         let known = self.snapshot.spaces.as_ref().ok_or(Reason::Unready)?;
         let space = |shard: ShardId| known.get(usize::from(shard.0)).cloned();
         let spaces: Option<_> = match &decided.way {
-            Way::One { access, .. } | Way::Scatter(_, access) if *access != Access::Read => {
+            Way::One { access, .. } | Way::Scatter(_, access) | Way::Gather(_, access) if *access != Access::Read => {
                 return Err(Reason::Unwanted);
             }
             Way::One { shard, .. } => space(*shard).map(|space| smallvec::smallvec![space]),
             Way::Scatter(scatter, _) => scatter.parts.iter().map(|part| space(part.shard)).collect(),
+            Way::Gather(gather, _) => gather.shards().into_iter().map(space).collect(),
             Way::Spread(_) => return Err(Reason::Write),
         };
         Ok((ttl, spaces.ok_or(Reason::Unready)?))
@@ -321,6 +322,9 @@ impl Session {
             Way::One { shard, .. } => self.position.saw(*shard, entry.ended()),
             Way::Scatter(scatter, _) => {
                 scatter.parts.iter().for_each(|part| self.position.saw(part.shard, entry.ended()));
+            }
+            Way::Gather(gather, _) => {
+                gather.shards().into_iter().for_each(|shard| self.position.saw(shard, entry.ended()));
             }
             Way::Spread(_) => {}
         }

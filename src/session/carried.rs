@@ -232,16 +232,13 @@ impl<'s> Carried<'s> {
     }
 
     fn feed_step(&mut self, input: &mut BytesMut, connection: &mut Connection, header: Header) {
-        let frame = input.split_to(header.length);
-        if self.skipping && header.kind != client::SYNC {
-            self.steps.next();
-            return;
+        let frame = &input[..header.length];
+        let step = self.steps.next();
+        if !self.skipping || header.kind == client::SYNC {
+            let step = step.unwrap_or_else(|| self.digest(header.kind, &frame[Header::BYTES..]));
+            self.send(step, frame, connection);
         }
-        let step = match self.steps.next() {
-            Some(step) => step,
-            None => self.digest(header.kind, &frame[Header::BYTES..]),
-        };
-        self.send(step, &frame, connection);
+        input.advance(header.length);
     }
 
     fn send(&mut self, step: Step, frame: &[u8], connection: &mut Connection) {

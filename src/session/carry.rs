@@ -24,9 +24,9 @@ use crate::balance::{Need, ShardState};
 use crate::cache::Touched;
 use crate::control::Ticket;
 use crate::error::{Error, SqlState};
-use crate::executor::{Broken, Decision, Ended, Request, relay, rows_of_each, scatter, spread};
+use crate::executor::{Broken, Decision, Ended, Limits, Reading, Request, read, relay, spread};
 use crate::figures::Route;
-use crate::plan::{Access, Part, Scatter, Spread};
+use crate::plan::{Access, Part, Spread};
 use crate::statement::Isolation;
 use crate::topology::{Consistency, Database, Role, ServerId, ShardId, User};
 use crate::wire::frame::{Header, server};
@@ -85,7 +85,7 @@ impl Session {
             }
         };
         self.meter.route = Route::One(open.lent.shard, open.lent.role);
-        client.output.extend_from_slice(&self.news.split());
+        self.put_news(&mut client.output);
         let before = open.lent.connection.status;
         let was_in_block = before != Status::Idle;
         let kept = may_repeat.then(|| Kept::new(client, length));
@@ -575,42 +575,65 @@ impl Session {
     }
 
     /// A read on several shards.
-    pub(super) async fn carry_scatter(
+    pub(super) async fn carry_read(
         &mut self,
         client: &mut Channel,
-        plan: &Scatter,
+        mut reading: Reading<'_>,
         access: Access,
         request: Request<'_>,
     ) -> Result<Result<(), Stopped>, End> {
-        self.meter.route = Route::Scatter;
+        self.meter.route = route_of(reading);
+        if let (Reading::Gather(_), Err(error)) = (reading, self.check_styles()) {
+            return Ok(Err(error.into()));
+        }
         if !matches!(self.transaction, Transaction::Idle) {
-            return self.scatter_in_block(client, plan, access, request).await;
+            return self.read_in_block(client, reading, access, request).await;
         }
         loop {
-            let mut lents = match self.lend_all(&plan.parts, access).await {
+            let mut lents = match self.lend_all(reading.shards(), access).await {
                 Ok(lents) => lents,
                 Err(stopped) => return Ok(Err(stopped)),
             };
-            client.output.extend_from_slice(&self.news.split());
+            self.put_news(&mut client.output);
             let answer = client.put_so_far();
-            let rows = rows_of_each(&plan.merge, request.rows());
-            for (lent, part) in lents.iter_mut().zip(&plan.parts) {
-                request.put(&mut lent.connection, part, plan.merge.hidden, rows);
-            }
             self.record(client, &lents);
-            let limit = self.snapshot.topology.process.merge_limit;
+            let limits = self.limits();
             let mut inputs: Vec<_> = lents.iter_mut().map(|lent| &mut *lent.connection).collect();
-            let ended = scatter(client, &mut inputs, &plan.merge, request, limit).await;
+            let ended = read(client, &mut inputs, reading, request, limits).await;
             if access == Access::Write {
-                self.note_writes(&plan.parts);
+                self.note_writes(&reading.shards());
             }
             let lost = lents.iter().find(|lent| !lent.connection.owed.is_empty()).map(|lent| lent.server);
             let is_lost = matches!(ended, Err(Broken::Server { .. }));
+            let otherwise = reading.otherwise(&ended).filter(|_| client.put_so_far() == answer);
             let outcome = self.settle_all(lents, ended);
-            if !(is_lost && self.try_scatter_again(client, access, (answer, lost))) {
+            if let Some(otherwise) = otherwise {
+                reading = otherwise;
+                self.meter.route = route_of(reading);
+            } else if !(is_lost && self.try_scatter_again(client, access, (answer, lost))) {
                 return outcome;
             }
         }
+    }
+
+    /// Rows go from server to server as text: in every other style, what is read is not what was written.
+    fn check_styles(&self) -> Result<(), Error> {
+        let set = |name: &str| self.settings.value(name).map(|value| value.trim_matches('\'').to_ascii_lowercase());
+        let is = |name: &str, begins: &str| self.reported.get(name).is_none_or(|value| value.starts_with(begins));
+        let digits = set("extra_float_digits").and_then(|digits| digits.parse::<i32>().ok());
+        let wrong = match () {
+            () if !is("DateStyle", "ISO") => "DateStyle = 'ISO'",
+            () if !is("IntervalStyle", "postgres") => "IntervalStyle = 'postgres'",
+            () if digits.is_some_and(|digits| digits < 1) => "extra_float_digits = 1",
+            () => return Ok(()),
+        };
+        let what = "a statement that joins rows of several shards, with values in another style than PostgreSQL's own,";
+        Err(Error::unsupported(what, format!("SET {wrong}.")))
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        let process = &self.snapshot.topology.process;
+        Limits { merge: process.merge_limit, gather: process.gather_limit }
     }
 
     /// A write on several shards, all or none.
@@ -629,11 +652,11 @@ impl Session {
             Ok(ticket) => ticket,
             Err(error) => return Ok(Err(Stopped::Refused(error))),
         };
-        let mut lents = match self.lend_all(&plan.parts, Access::Write).await {
+        let mut lents = match self.lend_all(shards_of(&plan.parts), Access::Write).await {
             Ok(lents) => lents,
             Err(stopped) => return Ok(Err(stopped)),
         };
-        client.output.extend_from_slice(&self.news.split());
+        self.put_news(&mut client.output);
         let gid = ticket.as_ref().map(Ticket::gid);
         for lent in &mut lents {
             self.touch(lent, touched, false);
@@ -647,13 +670,13 @@ impl Session {
             lents.iter_mut().for_each(|lent| lent.end_writes(false));
         }
         drop(ticket);
-        self.note_writes(&plan.parts);
+        self.note_writes(&shards_of(&plan.parts));
         self.settle_all(lents, ended)
     }
 
-    fn note_writes(&mut self, parts: &[Part]) {
+    fn note_writes(&mut self, shards: &[ShardId]) {
         let now = Instant::now();
-        parts.iter().for_each(|part| self.note_write(part.shard, now));
+        shards.iter().for_each(|&shard| self.note_write(shard, now));
     }
 
     /// A name for a write that takes two phases; waits until what decides it is there.
@@ -666,10 +689,10 @@ impl Session {
         }
     }
 
-    async fn lend_all(&mut self, parts: &[Part], access: Access) -> Result<Vec<Lent>, Stopped> {
-        let mut lents = Vec::with_capacity(parts.len());
-        for part in parts {
-            lents.push(self.lend_ready(part.shard, access, None).await?);
+    async fn lend_all(&mut self, shards: Vec<ShardId>, access: Access) -> Result<Vec<Lent>, Stopped> {
+        let mut lents = Vec::with_capacity(shards.len());
+        for shard in shards {
+            lents.push(self.lend_ready(shard, access, None).await?);
         }
         Ok(lents)
     }
@@ -702,7 +725,7 @@ impl Session {
 
     /// Tells the client why its unit was not carried out.
     pub(super) fn put_stopped(&mut self, out: &mut BytesMut, stopped: &Stopped) {
-        out.extend_from_slice(&self.news.split());
+        self.put_news(out);
         match stopped {
             Stopped::Refused(error) => self.put_failure(out, error),
             Stopped::Told => self.fail_transaction(),
@@ -718,6 +741,17 @@ impl Session {
             }
         }
     }
+}
+
+fn route_of(reading: Reading<'_>) -> Route {
+    match reading {
+        Reading::Scatter(_) => Route::Scatter,
+        Reading::Gather(_) => Route::Gather,
+    }
+}
+
+pub(super) fn shards_of(parts: &[Part]) -> Vec<ShardId> {
+    parts.iter().map(|part| part.shard).collect()
 }
 
 /// A unit that failed half way may have committed some of what it, or its block, had set.
@@ -757,8 +791,9 @@ pub(super) fn need<'a>(
 fn describe_loss(error: Error, wrote: bool, effects: &[Effect]) -> Error {
     if wrote && effects.contains(&Effect::Commit) {
         let message = "the server was lost while committing; whether the transaction is committed is not known";
+        let told = error.told();
         return Error::new(SqlState::OUTCOME_UNKNOWN, message)
-            .with_detail(error.detail.unwrap_or(error.message))
+            .with_detail(told.detail.unwrap_or(told.message))
             .with_hint("Look for its rows before trying again.");
     }
     match wrote {

@@ -1,7 +1,5 @@
 //! Where a unit of work goes, before any of it is sent.
 
-use smallvec::SmallVec;
-
 use super::Session;
 use super::digest::Step;
 use super::effects::{self, Effect};
@@ -11,7 +9,7 @@ use super::transaction::{Begun, Open, Transaction};
 use super::unit::Frame;
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
-use crate::plan::{Access, Plan, Route, Scatter, Spread, Template};
+use crate::plan::{Access, Gather, Plan, Route, Scatter, Spread, Template};
 use crate::statement::{Analysis, Kind, LiteralSpan, Parameters, SettingControl, Statement, Values};
 use crate::topology::{CrossShardWrites, ShardId};
 use crate::wire::{Bind, Status};
@@ -20,7 +18,7 @@ use crate::wire::{Bind, Status};
 #[derive(Debug)]
 pub(super) struct Decided {
     pub way: Way,
-    pub effects: SmallVec<[Effect; 2]>,
+    pub effects: Vec<Effect>,
     /// What it changes for readers, once its transaction commits.
     pub touched: Touched,
 }
@@ -29,6 +27,7 @@ pub(super) struct Decided {
 pub(super) enum Way {
     One { shard: ShardId, access: Access },
     Scatter(Box<Scatter>, Access),
+    Gather(Box<Gather>, Access),
     Spread(Box<Spread>),
 }
 
@@ -57,14 +56,14 @@ impl Session {
         let values = Values { text, literals, parameters: None };
         let (mut wanted, mut effects) = (Wanted::default(), Vec::new());
         self.want_all(analysis, planned, &values, (&mut wanted, &mut effects))?;
-        self.conclude(wanted, effects.into())
+        self.conclude(wanted, effects)
     }
 
     /// Decides for one message of a pipeline.
     pub(super) fn decide_one(&self, prepared: &Prepared, body: &[u8]) -> Result<Decided, Error> {
         let (mut wanted, mut effects) = (Wanted::default(), Vec::new());
         self.decide_bind(prepared, body, &mut wanted, &mut effects)?;
-        self.conclude(wanted, effects.into())
+        self.conclude(wanted, effects)
     }
 
     /// Decides for the messages of a unit up to its Sync (or as many of them as are known).
@@ -97,7 +96,7 @@ impl Session {
             wanted.access = Some(Access::Write);
             wanted.touched = Touched::everything();
         }
-        self.conclude(wanted, effects.into())
+        self.conclude(wanted, effects)
     }
 
     /// Decides for a Bind that came after its unit was sent on its way: it must go the same way.
@@ -155,7 +154,7 @@ impl Session {
         Ok(())
     }
 
-    fn conclude(&self, wanted: Wanted, effects: SmallVec<[Effect; 2]>) -> Result<Decided, Error> {
+    fn conclude(&self, wanted: Wanted, effects: Vec<Effect>) -> Result<Decided, Error> {
         let home = self.snapshot.database.home;
         let touched = wanted.touched;
         let access = wanted.access.unwrap_or(Access::Read);
@@ -291,6 +290,7 @@ impl Wanted {
                 };
             }
             Route::Scatter(scatter) => Way::Scatter(Box::new(scatter), access),
+            Route::Gather(gather) => Way::Gather(Box::new(gather), access),
             Route::Spread(spread) => Way::Spread(Box::new(spread)),
         };
         if self.statements > 1 || self.several.is_some() {

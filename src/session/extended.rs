@@ -36,16 +36,19 @@ impl Session {
         let decided = self
             .check_block_of(&steps)
             .and_then(|()| self.decide_steps(&steps, &unit.frames, &client.input, unit.complete || prepares));
-        let decided = match self.look_up_steps(decided, &steps, &unit.frames, &client.input).await {
-            Ok(Looked::Hit(entry)) => {
-                client.input.advance(end);
-                self.names.settle(Done::All);
-                put_bound_entry(&mut client.output, &entry, &steps);
-                put_ready(&mut client.output, self.transaction.status());
-                return Ok(());
-            }
-            Ok(Looked::Not(decided)) => Ok(decided),
-            Err(error) => Err(error),
+        let decided = match self.snapshot.cache {
+            None => decided,
+            Some(_) => match self.look_up_steps(decided, &steps, &unit.frames, &client.input).await {
+                Ok(Looked::Hit(entry)) => {
+                    client.input.advance(end);
+                    self.names.settle(Done::All);
+                    put_bound_entry(&mut client.output, &entry, &steps);
+                    put_ready(&mut client.output, self.transaction.status());
+                    return Ok(());
+                }
+                Ok(Looked::Not(decided)) => Ok(decided),
+                Err(error) => Err(error),
+            },
         };
         if self.goes_step_by_step(&decided, &steps, unit.complete || prepares) {
             let input = client.input.split_to(end).freeze();

@@ -187,6 +187,13 @@ impl Session {
         }
     }
 
+    /// What the client is to hear with the next reply.
+    fn put_news(&mut self, out: &mut BytesMut) {
+        if !self.news.is_empty() {
+            out.extend_from_slice(&self.news.split());
+        }
+    }
+
     /// Tells the client where a server's own settings are others than it was told.
     fn meet(&mut self, reported: &crate::backend::Reported) {
         if self.met.iter().any(|known| Arc::ptr_eq(known, reported)) {

@@ -25,7 +25,7 @@ use super::transaction::{Begun, Transaction};
 use super::unit::{Frame, STATEMENT_BYTES};
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
-use crate::executor::{BUFFER_BYTES, Broken, Ended, Request, describe, single};
+use crate::executor::{BUFFER_BYTES, Broken, Ended, Reading, Request, describe, single};
 use crate::figures::Route;
 use crate::plan::{Access, Part};
 use crate::statement::{Kind, TransactionControl};
@@ -71,7 +71,7 @@ impl Session {
             }
             if is_end {
                 self.names.settle(Done::All);
-                client.output.extend_from_slice(&self.news.split());
+                self.put_news(&mut client.output);
                 put_ready(&mut client.output, self.transaction.status());
                 return Ok(());
             }
@@ -315,7 +315,7 @@ impl Session {
         let text = portal.prepared.readable().unwrap_or_default();
         let Some(statement) = portal.prepared.analysis.statements.first() else { return Ok(Ok(())) };
         let came = self.control_block(client, statement, slice(text, statement.tokens)).await?;
-        client.output.extend_from_slice(&self.news.split());
+        self.put_news(&mut client.output);
         Ok(came.map(|answer| put_answer(&mut client.output, &answer, false)))
     }
 
@@ -364,7 +364,8 @@ impl Session {
             Way::One { shard, access } => {
                 self.carry_single(client, (shard, access), (&effects, &touched), request).await?
             }
-            Way::Scatter(plan, access) => self.carry_scatter(client, &plan, access, request).await?,
+            Way::Scatter(plan, access) => self.carry_read(client, Reading::Scatter(&plan), access, request).await?,
+            Way::Gather(plan, access) => self.carry_read(client, Reading::Gather(&plan), access, request).await?,
             Way::Spread(plan) => self.carry_spread(client, &plan, request, &touched).await?,
         };
         if ddl {
@@ -387,7 +388,7 @@ impl Session {
             Err(stopped) => return Ok(Err(stopped)),
         };
         self.meter.route = Route::One(open.lent.shard, open.lent.role);
-        client.output.extend_from_slice(&self.news.split());
+        self.put_news(&mut client.output);
         let was_in_block = open.lent.connection.status != Status::Idle;
         open.wrote |= access == Access::Write;
         self.touch(&mut open.lent, touched, !was_in_block);

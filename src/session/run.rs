@@ -1,12 +1,11 @@
 //! The life of a session: read a unit, decide, carry it out, until the client leaves.
 
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Buf;
-use smallvec::SmallVec;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span};
 
@@ -23,7 +22,7 @@ use super::{Client, Session, State};
 use crate::backend::{Connection, Event, Verdict};
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
-use crate::executor::Request;
+use crate::executor::{Reading, Request};
 use crate::plan::Access;
 use crate::statement::{Kind, Values};
 use crate::wire::frame::{Header, malformed, take_str};
@@ -66,12 +65,13 @@ impl Session {
             unit => {
                 self.begin()?;
                 self.retrying = self.again.take();
-                let client_of = (!limit.is_zero()).then(|| Arc::clone(&self.client));
                 let span = statement_span();
-                let serving = self.serve(client, unit).instrument(span.clone());
-                let outcome = match client_of {
-                    None => serving.await,
-                    Some(client) => Box::pin(within(limit, client, serving)).await,
+                let outcome = if limit.is_zero() && span.is_disabled() {
+                    self.serve(client, unit).await
+                } else {
+                    let client_of = Arc::clone(&self.client);
+                    let serving = Box::pin(self.serve(client, unit).instrument(span.clone()));
+                    Box::pin(within(limit, client_of, serving)).await
                 };
                 if outcome.is_ok() {
                     self.fill_cache(client);
@@ -241,7 +241,7 @@ impl Session {
         let Some(statement) = analysis.statements.first() else { return Ok(()) };
         match self.control_block(client, statement, slice(text, statement.tokens)).await? {
             Ok(answer) => {
-                client.output.extend_from_slice(&self.news.split());
+                self.put_news(&mut client.output);
                 put_answer(&mut client.output, &answer, true);
                 put_ready(&mut client.output, self.transaction.status());
             }
@@ -292,7 +292,7 @@ impl Session {
     /// What was not understood goes to home's primary, and may have done anything there.
     fn unread(&self) -> Decided {
         let way = Way::One { shard: self.snapshot.database.home, access: Access::Write };
-        Decided { way, effects: SmallVec::from_iter([Effect::Unseen]), touched: Touched::everything() }
+        Decided { way, effects: vec![Effect::Unseen], touched: Touched::everything() }
     }
 
     /// A text too long to be understood goes to the primary as it comes, where there is only one.
@@ -321,7 +321,8 @@ impl Session {
     async fn serve_several(&mut self, client: &mut Channel, decided: Decided, request: Request<'_>) -> Result<(), End> {
         let ddl = decided.effects.contains(&Effect::Ddl);
         let outcome = match &decided.way {
-            Way::Scatter(plan, access) => self.carry_scatter(client, plan, *access, request).await?,
+            Way::Scatter(plan, access) => self.carry_read(client, Reading::Scatter(plan), *access, request).await?,
+            Way::Gather(plan, access) => self.carry_read(client, Reading::Gather(plan), *access, request).await?,
             Way::Spread(plan) => self.carry_spread(client, plan, request, &decided.touched).await?,
             Way::One { .. } => unreachable!("one shard is relayed"),
         };
@@ -426,7 +427,7 @@ impl Session {
             }
             self.hear_and_tell(name, value);
         }
-        client.output.extend_from_slice(&self.news.split());
+        self.put_news(&mut client.output);
         Ok(())
     }
 
@@ -507,13 +508,15 @@ fn statement_span() -> Span {
     tracing::debug_span!("statement", route = Empty, shard = Empty, role = Empty, cache = Empty)
 }
 
-/// What takes longer is cancelled on its servers; what that does not end, ends the session.
+/// What takes longer (zero: nothing does) is cancelled on its servers; what that does not end, ends the session.
 async fn within(
     limit: Duration,
     client: Arc<Client>,
-    serving: impl Future<Output = Result<(), End>>,
+    mut serving: Pin<Box<impl Future<Output = Result<(), End>>>>,
 ) -> Result<(), End> {
-    let mut serving = pin!(serving);
+    if limit.is_zero() {
+        return serving.await;
+    }
     if let Ok(outcome) = timeout(limit, serving.as_mut()).await {
         return outcome;
     }

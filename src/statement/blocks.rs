@@ -318,6 +318,7 @@ impl<'t> Walker<'t> {
             found.look_at(having);
         }
         self.restrict(block, select.selection.as_ref());
+        self.note_grouped(block, &select.group_by);
         let block_data = &mut self.blocks[block];
         block_data.aggregates = groups || select.having.is_some();
         block_data.windows = !select.named_window.is_empty();
@@ -348,6 +349,7 @@ impl<'t> Walker<'t> {
         if let Some(filter) = filter {
             let predicate = self.predicate(block, filter);
             self.and(block, predicate);
+            self.note_conditions(block, filter, "where");
         }
     }
 
@@ -407,6 +409,9 @@ impl<'t> Walker<'t> {
             (false, true) => across(predicate, block, &nullable),
             (false, false) => predicate,
         };
+        if let (JoinConstraint::On(condition), false) = (constraint, is_outer) {
+            self.note_conditions(block, condition, "on");
+        }
         self.and(block, predicate);
     }
 
@@ -442,6 +447,8 @@ impl<'t> Walker<'t> {
                 (None, Some(table)) if table.columns.is_empty() && !table.explicit => {
                     let name = ast::ObjectName::from(vec![table.name.clone()]);
                     self.push_table(block, &name, None, written);
+                    // Its descendants' rows are left out.
+                    self.blocks[block].relations.iter_mut().last().into_iter().for_each(|only| only.place = None);
                 }
                 _ => self.unreadable = true,
             },
@@ -489,6 +496,7 @@ impl<'t> Walker<'t> {
     }
 
     fn push_table(&mut self, block: usize, name: &ast::ObjectName, alias: Option<String>, written: bool) {
+        let (place, aliased) = (self.place_of(name), alias.is_some());
         let name = object(name);
         let alias = alias.unwrap_or_else(|| name.name.clone());
         let cte = self.ctes.iter().rev().find(|(known, _)| name.schema.is_none() && *known == name.name);
@@ -496,7 +504,7 @@ impl<'t> Walker<'t> {
             Some(&(_, inner)) => Relation { block: (inner != usize::MAX).then_some(inner), ..plain(None, alias) },
             None => plain(Some(name), alias),
         };
-        self.blocks[block].relations.push(Relation { written, ..relation });
+        self.blocks[block].relations.push(Relation { written, place, aliased, ..relation });
     }
 
     fn push_computed(&mut self, block: usize, alias: String) {
@@ -729,6 +737,8 @@ fn empty(parent: Option<usize>, role: BlockRole) -> Block {
         distinct: false,
         distinct_on: false,
         outer_join: false,
+        conditions: Vec::new(),
+        grouped: Vec::new(),
     }
 }
 
@@ -739,7 +749,7 @@ pub(super) fn of_table(name: ObjectName) -> Block {
 }
 
 fn plain(table: Option<ObjectName>, alias: String) -> Relation {
-    Relation { table, block: None, alias, written: false, nullable: false }
+    Relation { table, block: None, alias, written: false, nullable: false, place: None, aliased: false }
 }
 
 pub(super) fn ident(ident: &ast::Ident) -> String {

@@ -10,6 +10,7 @@ mod clauses;
 mod commands;
 mod hints;
 mod moments;
+mod pieces;
 mod predicates;
 mod scan;
 #[cfg(test)]

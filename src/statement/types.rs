@@ -303,6 +303,19 @@ pub struct Block {
     pub distinct_on: bool,
     /// An outer join whose nullable side a filter may not be pushed below, is among the relations.
     pub outer_join: bool,
+    /// What must hold for every row of it, one condition each, as far as they could be told apart.
+    pub conditions: Vec<Condition>,
+    /// Keys of GROUP BY that are plain columns, each with its last token.
+    pub grouped: Vec<(ColumnRef, u32)>,
+}
+
+/// One term of a WHERE, or of the ON of an inner join, without subqueries, aggregates and window functions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Condition {
+    pub tokens: Tokens,
+    /// All that it names.
+    pub columns: Vec<ColumnRef>,
+    pub calls: Vec<ObjectName>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -332,6 +345,10 @@ pub struct Relation {
     pub written: bool,
     /// On the nullable side of an outer join.
     pub nullable: bool,
+    /// Where a table's name stands in its FROM, if that could be told.
+    pub place: Option<Tokens>,
+    /// An alias follows it.
+    pub aliased: bool,
 }
 
 /// `schema.name` with unquoted names folded to lower case.
@@ -577,6 +594,9 @@ pub struct Uses {
     pub time_casts: Vec<TimeCast>,
     /// Names behind a point: columns, or functions of one argument in another spelling.
     pub fields: Vec<String>,
+    /// All names there are, folded and in order. `None`: it may use columns that it does not name (`*`, NATURAL, a row
+    /// as a whole).
+    pub names: Option<Vec<String>>,
 }
 
 /// A cast to a date or time (or to a type that is not PostgreSQL's own, which may be one).

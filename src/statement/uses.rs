@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use sqlparser::ast::{self, BinaryOperator, DataType, Expr, TimezoneInfo, Visit, Visitor};
 
 use super::blocks::{Walker, ident, last_part, object};
-use super::commands::Cursor;
+use super::commands::{Cursor, folded};
 use super::scan::TokenKind;
 use super::types::{ObjectName, TimeCast, Uses};
 
@@ -38,9 +38,43 @@ pub(super) fn of(query: &ast::Query, cursor: Cursor<'_>, walker: &Walker<'_>) ->
             || (name.schema.is_none() && (name.name == "only" || ctes.contains(&name.name)))
     };
     uses.untraced = !relations.iter().all(is_traced);
+    uses.names = names(cursor, walker);
     uses.fields.sort_unstable();
     uses.fields.dedup();
     uses
+}
+
+/// See [`Uses::names`].
+fn names(cursor: Cursor<'_>, walker: &Walker<'_>) -> Option<Vec<String>> {
+    let mut names = Vec::new();
+    let mut rows: Vec<String> = Vec::new();
+    for (index, token) in cursor.tokens.iter().enumerate() {
+        let written = cursor.written(token);
+        let before = index.checked_sub(1).map_or("", |before| cursor.nth(before));
+        match token.kind {
+            // `count(*)` reads no column; a product is taken for all of them.
+            TokenKind::Operator if written.contains('*') && before != "(" => return None,
+            TokenKind::Word if written.eq_ignore_ascii_case("natural") => return None,
+            TokenKind::Word | TokenKind::QuotedName => {
+                let name = folded(written, token.kind);
+                if cursor.nth(index + 1) != "." {
+                    rows.push(name.clone());
+                }
+                names.push(name);
+            }
+            _ => {}
+        }
+    }
+    // Each stands once in its FROM; once more, and not in front of a point, it is the row.
+    let relations = walker.blocks.iter().flat_map(|block| &block.relations);
+    let aliases: Vec<&String> = relations.map(|relation| &relation.alias).collect();
+    let count = |name: &String| rows.iter().filter(|row| *row == name).count();
+    if aliases.iter().any(|alias| count(alias) > aliases.iter().filter(|other| other == &alias).count()) {
+        return None;
+    }
+    names.sort_unstable();
+    names.dedup();
+    Some(names)
 }
 
 struct Finder {

@@ -517,6 +517,7 @@ impl Builder<'_> {
             probe_interval: general.probe_interval,
             decision_retention: general.decision_retention,
             merge_limit: general.merge_limit,
+            gather_limit: general.gather_limit.min(LONGEST_GATHER),
             prepared_statements_limit: general.prepared_statements_limit.max(1),
             log_format: general.log_format,
             cache: CacheLimits::new(&self.config.cache),
@@ -574,6 +575,9 @@ impl Builder<'_> {
         })
     }
 }
+
+/// A parameter has less than 1 GiB, and so has the message that carries it.
+const LONGEST_GATHER: usize = 512 << 20;
 
 fn settings(general: &General) -> Vec<Setting> {
     let setting = |((name, value), (_, default)): ((String, String), (String, String))| {

@@ -83,6 +83,8 @@ pub struct Process {
     pub decision_retention: Duration,
     /// Bytes that one merge may hold (groups and distinct rows).
     pub merge_limit: usize,
+    /// Bytes of rows that one statement may fetch to have them joined on one shard.
+    pub gather_limit: usize,
     /// Prepared statements that one server connection holds.
     pub prepared_statements_limit: usize,
     pub log_format: LogFormat,

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use super::frame::{client, malformed, put, put_text, take_str, take_u16, take_u32};
 use crate::error::Error;
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Bind<'a> {
     pub portal: &'a str,
     pub statement: &'a str,
@@ -58,19 +58,28 @@ impl<'a> Bind<'a> {
             put_count(body, chosen.len());
             chosen.iter().for_each(|&index| body.put_u16(self.format(index)));
             put_count(body, chosen.len());
-            for &index in chosen {
-                match self.values.get(index).copied().flatten() {
-                    None => body.put_i32(-1),
-                    Some(value) => {
-                        body.put_i32(i32::try_from(value.len()).expect("it came in a message"));
-                        body.extend_from_slice(value);
-                    }
-                }
-            }
+            chosen.iter().for_each(|&index| put_value(body, self.values.get(index).copied().flatten()));
             let padding = if self.result_formats.len() > 1 { hidden } else { 0 };
             put_count(body, self.result_formats.len() + padding);
             self.result_formats.iter().for_each(|&format| body.put_u16(format));
             (0..padding).for_each(|_| body.put_u16(0));
+        });
+    }
+
+    /// A Bind of the unnamed statement to the unnamed portal, with all parameters and these behind them.
+    pub fn put_with(&self, out: &mut BytesMut, arrays: &[TextArray]) {
+        put(out, client::BIND, |body| {
+            put_text(body, "");
+            put_text(body, "");
+            let count = self.values.len();
+            put_count(body, count + arrays.len());
+            (0..count).for_each(|index| body.put_u16(self.format(index)));
+            arrays.iter().for_each(|_| body.put_u16(BINARY));
+            put_count(body, count + arrays.len());
+            self.values.iter().for_each(|value| put_value(body, *value));
+            arrays.iter().for_each(|array| array.put(body));
+            put_count(body, self.result_formats.len());
+            self.result_formats.iter().for_each(|&format| body.put_u16(format));
         });
     }
 
@@ -79,6 +88,60 @@ impl<'a> Bind<'a> {
             [] => 0,
             [all] => *all,
             each => each.get(index).copied().unwrap_or_default(),
+        }
+    }
+}
+
+/// A value of type `text[]`, one dimension, in binary.
+#[derive(Debug, Default)]
+pub struct TextArray {
+    count: usize,
+    /// Of each element its length and bytes.
+    elements: BytesMut,
+}
+
+impl TextArray {
+    pub const TYPE: u32 = 1009;
+
+    /// `element`: as in a DataRow, its length in front of it.
+    pub fn push(&mut self, element: &[u8]) {
+        self.count += 1;
+        self.elements.extend_from_slice(element);
+    }
+
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.elements.len()
+    }
+
+    /// With its length in front of it, as `array_recv` of PostgreSQL reads it.
+    fn put(&self, out: &mut BytesMut) {
+        let header = if self.count == 0 { 12 } else { 20 };
+        out.put_i32(i32::try_from(header + self.elements.len()).expect("gather_limit is below 1 GiB"));
+        out.put_i32(i32::from(self.count > 0));
+        // No NULLs.
+        out.put_i32(0);
+        out.put_u32(TEXT);
+        if self.count > 0 {
+            out.put_i32(i32::try_from(self.count).expect("each has four bytes at least"));
+            out.put_i32(1);
+            out.extend_from_slice(&self.elements);
+        }
+    }
+}
+
+const TEXT: u32 = 25;
+const BINARY: u16 = 1;
+
+fn put_value(out: &mut BytesMut, value: Option<&[u8]>) {
+    match value {
+        None => out.put_i32(-1),
+        Some(value) => {
+            out.put_i32(i32::try_from(value.len()).expect("it came in a message"));
+            out.extend_from_slice(value);
         }
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! Buffers hold memory only while bytes are in them: an idle connection costs its socket and this struct.
 
+use std::cell::RefCell;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -114,12 +116,13 @@ impl Channel {
 
     /// Reads what is there, once, up to [`READ_BYTES`]. `Ok(0)` is the end of the stream.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut scratch = [std::mem::MaybeUninit::<u8>::uninit(); READ_BYTES];
-        let mut read = ReadBuf::uninit(&mut scratch);
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
-        self.input.extend_from_slice(read.filled());
-        self.traffic.0 += read.filled().len() as u64;
-        Poll::Ready(Ok(read.filled().len()))
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut read = ReadBuf::uninit(scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+            self.input.extend_from_slice(read.filled());
+            self.traffic.0 += read.filled().len() as u64;
+            Poll::Ready(Ok(read.filled().len()))
+        })
     }
 
     /// Writes all of `output`.
@@ -200,9 +203,9 @@ impl Channel {
         }
     }
 
-    /// Gives the memory of empty buffers back.
+    /// Gives the memory of empty buffers back, but for what a short question and its answer need.
     pub fn relax(&mut self) {
-        self.relax_above(0);
+        self.relax_above(IDLE_BYTES);
     }
 
     /// As [`Channel::relax`], of large buffers only: for a peer that is asked all the time.
@@ -296,7 +299,14 @@ impl Recording {
     }
 }
 
-/// An empty buffer of a busy peer may keep so much.
+thread_local! {
+    /// What is read lands here first: a buffer that waits has no room kept for it.
+    static SCRATCH: RefCell<Box<[MaybeUninit<u8>]>> = RefCell::new(Box::new_uninit_slice(READ_BYTES));
+}
+
+/// An empty buffer of a peer that is not asked now may keep so much.
+const IDLE_BYTES: usize = 1024;
+/// The same of a busy one.
 const KEPT_BYTES: usize = 16 * 1024;
 /// How much one read takes at most.
 pub const READ_BYTES: usize = 32 * 1024;

@@ -54,6 +54,10 @@ pub fn put_text(out: &mut BytesMut, text: &str) {
 
 /// Takes a zero-terminated text off the front of `rest`, without its zero.
 pub fn take_text<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Error> {
+    if let [0, tail @ ..] = *rest {
+        *rest = tail;
+        return Ok(&[]);
+    }
     let end = memchr::memchr(0, rest).ok_or_else(|| malformed("a text without its end"))?;
     let text = &rest[..end];
     *rest = &rest[end + 1..];
@@ -78,6 +82,7 @@ pub fn take_u32(rest: &mut &[u8]) -> Result<u32, Error> {
 }
 
 /// A violation of the protocol, named by what was found.
+#[cold]
 pub fn malformed(what: &str) -> Error {
     Error::new(SqlState::PROTOCOL, format!("malformed message: {what}"))
 }

@@ -11,7 +11,7 @@ pub mod message;
 pub mod scram;
 mod startup;
 
-pub use bind::Bind;
+pub use bind::{Bind, TextArray};
 pub use channel::{Channel, READ_BYTES, Stream};
 pub use frame::Header;
 pub use message::{AuthenticationRequest, CancelKey, Severity, Status};

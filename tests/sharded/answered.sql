@@ -215,3 +215,83 @@ update products p set name = c.name from categories c where c.id = p.category_id
 delete from categories where slug = 'six'
 insert into categories values (1, 'twice', null, 'twice')
 insert into products values (11, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', 99, 'no category', null, 1, null, '{}', '{}', true, '2024-01-01')
+-- computed on one shard over rows of all
+select a.id, b.id from users a join users b on a.full_name = b.full_name
+select u.id from users u join follows f on f.followed_id = u.id
+select u.id from users u cross join carts c
+select u.id from users u natural join orders o
+select u.id from users u left join orders o on o.note = u.handle where u.id = 5 and o.user_id is null
+select id from users where handle in (select note from orders)
+select id from users where id not in (select user_id from orders)
+select id from users where balance > (select avg(balance) from users)
+select id from users where id = 5 and id in (select user_id from orders order by total desc, user_id, id limit 10)
+select u.id from users u, orders o where not exists (select from products p where u.id = o.user_id)
+select u.id from users u join (select user_id from orders group by user_id) o on o.user_id = u.id
+select p.name, i.line from products p left join order_items i on i.product_id = p.id
+select p.name, (select count(*) from order_items i where i.product_id = p.id) from products p
+select (select count(*) from users)
+select * from (select * from orders order by total, user_id, id limit 3) o
+with o as (select * from orders) select count(*) from o
+select u.id from users u full join carts c on c.user_id = u.id
+select (select sum(u.balance)) from users u
+select id from users union select id from users
+select id, row_number() over (order by id) from users
+select id from users order by rank() over (order by balance), id
+select count(*) + 1 from users
+select coalesce(sum(balance), 0) from users
+select 1 from users order by count(*)
+select max(id) - min(id) from users
+select country, count(*) from users group by country having count(*) > 5
+select count(distinct country) from users
+select string_agg(handle, ',' order by handle) from users
+select array_agg(id order by id) from users
+select stddev(balance) from users
+select avg(balance) filter (where verified) from users
+select country, count(*) from users group by rollup (country)
+select distinct on (country) country, id from users order by country, id
+select lower(handle) as handle, count(*) from users group by handle
+select country from users group by country order by count(*), country
+select *, balance * 2 as twice from users order by twice, id
+select distinct settings from users
+select id from users order by balance fetch first 3 rows with ties
+select id, settings from users order by settings, id
+select id, interests from users order by interests, id
+select full_name, id from users order by full_name, id
+select full_name, count(*) from users group by full_name order by full_name
+select max(full_name), min(handle) from users
+select u.handle, o.total, rank() over (partition by u.country order by o.total desc, o.user_id, o.id) from users u join orders o on o.user_id = u.id order by 3, 1, 2, o.id
+select u.*, count(o.id) from users u left join orders o on o.user_id = u.id group by u.id order by u.id
+select u.handle, sum(o.total) from users u join orders o on o.note = u.full_name group by u.id order by u.id
+select country, count(*), count(*) filter (where verified), count(distinct full_name) from users group by country having count(*) > 1 order by count(*) desc, country
+select percentile_cont(0.5) within group (order by balance), mode() within group (order by country) from users
+with recursive chain(id, depth) as (select 1::bigint, 0 union select f.followed_id, depth + 1 from follows f join chain c on f.user_id = c.id where depth < 3) select id, min(depth) from chain group by id order by id
+with top as (select user_id, sum(total) spent from orders group by user_id order by 2 desc, 1 limit 5), other as (select id from users where country = 'DE') select t.user_id, t.spent, o.id from top t left join other o on o.id = t.user_id order by t.spent desc, t.user_id
+select * from users u where exists (select from follows f where f.followed_id = u.id and f.user_id <> u.id) order by id
+select u.id, l.id, l.total from users u left join lateral (select o.id, o.total from orders o where o.user_id = u.id order by o.total desc, o.id limit 2) l on true order by u.id, l.total desc nulls last, l.id
+select id from users where country = 'DE' except select user_id from orders order by 1
+(select id, handle from users where id < 5) union all (select user_id, note from orders where user_id > 1015) order by 1, 2
+select u from users u where u.id in (select followed_id from follows) order by u.id
+select row_to_json(u) from users u order by u.handle desc, u.id
+select jsonb_agg(jsonb_build_object('h', handle, 'c', country) order by id) from users where verified
+select a.id, b.id from users a, users b where a.country = b.country and a.id < b.id order by 1, 2
+select distinct on (country) country, handle from users order by country, balance desc, id
+select p.name, (select count(*) from order_items i where i.product_id = p.id and i.quantity > 1) from products p order by p.id
+select avg(total), stddev(total), var_pop(total), sum(total)/count(*) from orders where gift
+select count(*) from users u where balance > (select avg(balance) from users v where v.country = u.country)
+select date_trunc('day', placed_at) d, sum(total), count(distinct user_id) from orders group by 1 order by 1
+select case when verified then 'yes' else 'no' end v, width_bucket(balance, 0, 500, 4) b, count(*) from users group by 1, 2 order by 1, 2
+select u.id, o.* from users u natural left join (select user_id as id, total from orders) o order by u.id, o.total
+select lag(id) over w, id, lead(handle, 1, 'none') over w from users window w as (partition by country order by id) order by id
+select country, verified, count(*) from users group by grouping sets ((country), (verified), ()) order by 1, 2, 3
+select u.id from users as u where u.full_name like 'a%' and (u.id = 5 or u.id > 1000) and not exists (select 1 from orders o where o.user_id <> u.id and o.note = u.full_name) order by 1
+select "u"."id" from "public"."users" "u" join public.orders as "o" on o.note = u.full_name where "o".gift order by 1
+select max(t.n) from (select count(*) n from orders group by user_id) t
+select users.id from users join orders on orders.note = users.full_name where users.id between 3 and 1004 and orders.total > 10 order by 1
+select id, (select max(o.total) from orders o), (select count(*) from follows f where f.followed_id = users.id) from users order by id
+values ((select count(*) from users)), ((select count(*) from orders))
+select exists (select 1 from users where handle = 'nobody'), (select handle from users order by balance desc, id limit 1)
+select id from users order by balance fetch first 3 rows with ties
+select string_agg(distinct country, ',' order by country), array_agg(distinct verified) from users
+select nosuch from users u join orders o on o.note = u.full_name
+select u.id / 0 from users u join orders o on o.note = u.full_name
+select u.id from users u group by u.handle

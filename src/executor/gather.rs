@@ -1,0 +1,83 @@
+//! Rows of several shards become parameters of the statement that one of them computes.
+
+use bytes::Bytes;
+
+use super::relay::Broken;
+use super::request::Request;
+use super::scatter::{Ended, next, send};
+use super::single::single;
+use crate::backend::Connection;
+use crate::error::{Error, SqlState};
+use crate::plan::{Fetch, Gather};
+use crate::wire::frame::{Header, server};
+use crate::wire::{Channel, TextArray};
+
+/// `inputs` are connections to the plan's shards, in their order: the statement runs on the first.
+pub(super) async fn gather(
+    client: &mut Channel,
+    inputs: &mut [&mut Connection],
+    plan: &Gather,
+    request: Request<'_>,
+    limit_bytes: usize,
+) -> Result<Ended, Broken> {
+    let shards = plan.shards();
+    let place = |shard| shards.iter().position(|known| *known == shard).expect("it is among the plan's");
+    for part in plan.fetches.iter().flat_map(|fetch| &fetch.parts) {
+        request.put_fetch(inputs[place(part.shard)], part);
+    }
+    for input in inputs.iter_mut() {
+        send(client, input).await?;
+    }
+    let mut left = limit_bytes;
+    let mut tables = Vec::with_capacity(plan.fetches.len());
+    for fetch in &plan.fetches {
+        let mut rows = TextArray::default();
+        // Each connection answers in the order it was asked in.
+        for part in &fetch.parts {
+            if let Some(failure) = fetch_rows(client, inputs[place(part.shard)], &mut rows, left).await? {
+                client.output.extend_from_slice(&failure);
+                return Ok(Ended::Failed(failure));
+            }
+            if rows.bytes() > left {
+                return Ok(Ended::Refused(too_much(fetch, &rows, limit_bytes)));
+            }
+        }
+        left -= rows.bytes();
+        tables.push(rows);
+    }
+    let home = &mut *inputs[0];
+    request.put_gathered(home, &plan.text, &tables);
+    drop(tables);
+    single(client, home, request, &mut |_, _| {}).await
+}
+
+/// Reads the answer to one part; gives the ErrorResponse frame in its place. More than `most` bytes are not read to the end.
+async fn fetch_rows(
+    client: &mut Channel,
+    input: &mut Connection,
+    rows: &mut TextArray,
+    most: usize,
+) -> Result<Option<Bytes>, Broken> {
+    let mut failure = None;
+    while rows.bytes() <= most {
+        let (kind, frame) = next(client, input).await?;
+        match kind {
+            // One column: its count, then length and text.
+            server::DATA_ROW => rows.push(&frame[Header::BYTES + 2..]),
+            server::ERROR => failure = Some(frame),
+            server::READY => return Ok(failure),
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+fn too_much(fetch: &Fetch, rows: &TextArray, limit_bytes: usize) -> Error {
+    let message = format!(
+        "the rows of \"{}\" that the statement needs from all shards exceed gather_limit ({limit_bytes} B)",
+        fetch.table
+    );
+    Error::new(SqlState::TOO_LARGE, message)
+        .with_detail(format!("{} rows of it had been read.", rows.len()))
+        .with_hint(format!("Add a condition on columns of \"{}\" alone, or raise gather_limit.", fetch.table))
+}
