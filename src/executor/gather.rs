@@ -78,6 +78,6 @@ fn too_much(fetch: &Fetch, rows: &TextArray, limit_bytes: usize) -> Error {
         fetch.table
     );
     Error::new(SqlState::TOO_LARGE, message)
-        .with_detail(format!("{} rows of it had been read.", rows.len()))
+        .with_detail(format!("{} rows of it had been read.", rows.elements()))
         .with_hint(format!("Add a condition on columns of \"{}\" alone, or raise gather_limit.", fetch.table))
 }

@@ -106,7 +106,7 @@ fn dates_of_another_style_are_an_error_not_another_order() {
     for (kind, value) in styles {
         let error = answer(kind, &merge, &[value, value], LIMIT).unwrap_err();
         assert_eq!(error.sqlstate.0, "0A000", "{kind} {value}");
-        assert!(error.hint.unwrap().starts_with("SET "));
+        assert!(error.told().hint.unwrap().starts_with("SET "));
     }
 }
 
@@ -165,7 +165,7 @@ fn groups_beyond_the_limit_are_an_error_that_names_what_to_filter_by() {
     let merge = aggregate(&[0], vec![Final::Group(0), Final::Count(1)]);
     let error = answer("int4 int8", &merge, &[&numbers.join(" | ")], 5000).unwrap_err();
     assert_eq!(error.sqlstate.0, "54000");
-    assert!(error.message.contains("5000 bytes") && error.hint.unwrap().contains("\"c0\""));
+    assert!(error.message.contains("5000 bytes") && error.told().hint.unwrap().contains("\"c0\""));
 }
 
 #[test]

@@ -109,7 +109,7 @@ impl TextArray {
         self.elements.extend_from_slice(element);
     }
 
-    pub fn len(&self) -> usize {
+    pub fn elements(&self) -> usize {
         self.count
     }
 
