@@ -74,7 +74,10 @@ impl Relay {
             if self.is_done(connection) {
                 return Poll::Ready(Ok(()));
             }
+            // What it waited for came from nowhere.
+            let waits_no_more = unit.waits() && connection.owed.is_empty();
             let mut progress = self.poll_server(cx, client, connection)?;
+            progress |= waits_no_more && connection.channel.output.len() < BUFFER_BYTES;
             if !progress {
                 progress = poll_client(cx, client, if hungry { usize::MAX } else { BUFFER_BYTES })?;
             }
