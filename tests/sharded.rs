@@ -313,7 +313,7 @@ async fn notify_all(port: u16) {
         }
     }
     let written = format!("select body from notes where user_id in ({key}, {far}) and id = {port}");
-    assert_eq!(rows(&listener, &written).await, ["c", "c"]);
+    assert_eq!(rows(&speaker, &written).await, ["c", "c"]);
     speaker.batch_execute(&format!("notify {channel}, 'last'")).await.unwrap();
     assert_eq!(heard.recv().await.unwrap(), "last", "what was rolled back is told to nobody");
     speaker.batch_execute(&format!("delete from notes where id = {port}")).await.unwrap();

@@ -8,7 +8,8 @@ use super::scatter::{Ended, next, send};
 use super::single::single;
 use crate::backend::Connection;
 use crate::error::{Error, SqlState};
-use crate::plan::{Fetch, Gather};
+use crate::plan::{Fetch, Gather, MARK};
+use crate::topology::ShardId;
 use crate::wire::frame::{Header, server};
 use crate::wire::{Channel, TextArray};
 
@@ -21,34 +22,79 @@ pub(super) async fn gather(
     limit_bytes: usize,
 ) -> Result<Ended, Broken> {
     let shards = plan.shards();
+    let tables = match fetch(client, (inputs, &shards), &plan.fetches, request, limit_bytes).await? {
+        Ok(tables) => tables,
+        Err(Unfetched::Failed(failure)) => {
+            client.output.extend_from_slice(&failure);
+            return Ok(Ended::Failed(failure));
+        }
+        Err(Unfetched::TooMuch(error)) => return Ok(Ended::Refused(error)),
+    };
+    let home = &mut *inputs[0];
+    let text = if plan.written_out { write_out(&plan.text, &tables) } else { None };
+    match (plan.written_out, text) {
+        (false, _) => request.put_gathered(home, &plan.text, &tables),
+        (true, Some(text)) => request.put_written_out(home, &text),
+        (true, None) => {
+            let hint = "Use client_encoding UTF8.";
+            return Ok(Ended::Refused(Error::unsupported("rows that are not UTF-8 in a command", hint)));
+        }
+    }
+    drop(tables);
+    single(client, home, request, &mut |_, _| {}).await
+}
+
+/// Why rows were not fetched.
+pub(super) enum Unfetched {
+    /// The ErrorResponse frame of a server.
+    Failed(Bytes),
+    TooMuch(Error),
+}
+
+/// The rows of each table, from the connections to its shards.
+pub(super) async fn fetch(
+    client: &mut Channel,
+    (inputs, shards): (&mut [&mut Connection], &[ShardId]),
+    fetches: &[Fetch],
+    request: Request<'_>,
+    limit_bytes: usize,
+) -> Result<Result<Vec<TextArray>, Unfetched>, Broken> {
     let place = |shard| shards.iter().position(|known| *known == shard).expect("it is among the plan's");
-    for part in plan.fetches.iter().flat_map(|fetch| &fetch.parts) {
+    for part in fetches.iter().flat_map(|fetch| &fetch.parts) {
         request.put_fetch(inputs[place(part.shard)], part);
     }
     for input in inputs.iter_mut() {
         send(client, input).await?;
     }
     let mut left = limit_bytes;
-    let mut tables = Vec::with_capacity(plan.fetches.len());
-    for fetch in &plan.fetches {
+    let mut tables = Vec::with_capacity(fetches.len());
+    for fetch in fetches {
         let mut rows = TextArray::default();
         // Each connection answers in the order it was asked in.
         for part in &fetch.parts {
             if let Some(failure) = fetch_rows(client, inputs[place(part.shard)], &mut rows, left).await? {
-                client.output.extend_from_slice(&failure);
-                return Ok(Ended::Failed(failure));
+                return Ok(Err(Unfetched::Failed(failure)));
             }
             if rows.bytes() > left {
-                return Ok(Ended::Refused(too_much(fetch, &rows, limit_bytes)));
+                return Ok(Err(Unfetched::TooMuch(too_much(fetch, &rows, limit_bytes))));
             }
         }
         left -= rows.bytes();
         tables.push(rows);
     }
-    let home = &mut *inputs[0];
-    request.put_gathered(home, &plan.text, &tables);
-    drop(tables);
-    single(client, home, request, &mut |_, _| {}).await
+    Ok(Ok(tables))
+}
+
+/// The text with each table's rows as a literal. `None`: some are not UTF-8.
+fn write_out(text: &str, tables: &[TextArray]) -> Option<String> {
+    let mut out = String::new();
+    for (index, piece) in text.split(MARK).enumerate() {
+        match index % 2 {
+            0 => out.push_str(piece),
+            _ => tables.get(piece.parse::<usize>().ok()?)?.write_literal(&mut out)?,
+        }
+    }
+    Some(out)
 }
 
 /// Reads the answer to one part; gives the ErrorResponse frame in its place. More than `most` bytes are not read to the end.

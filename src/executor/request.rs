@@ -3,7 +3,7 @@
 use crate::backend::{Cause, Connection, Payee};
 use crate::plan::Part;
 use crate::wire::frame::client;
-use crate::wire::message::{put_bare, put_execute, put_named, put_parse};
+use crate::wire::message::{put_bare, put_execute, put_named, put_parse, put_query};
 use crate::wire::{Bind, TextArray, frame};
 
 /// A statement as the client sent it.
@@ -92,6 +92,18 @@ impl Request<'_> {
         [Cause::Parse(None), Cause::Bind, Cause::DescribePortal, Cause::Execute, Cause::Sync]
             .into_iter()
             .for_each(|cause| connection.owed.push(cause, Payee::Client));
+    }
+
+    /// Puts the statement on the connection as `text` has it.
+    pub(super) fn put_written_out(self, connection: &mut Connection, text: &str) {
+        match self {
+            Self::Simple { .. } => {
+                connection.unnamed = None;
+                put_query(&mut connection.channel.output, text);
+                connection.owed.push(Cause::Query, Payee::Client);
+            }
+            Self::Extended { .. } => self.put_gathered(connection, text, &[]),
+        }
     }
 
     /// The client is to be told the result's columns.

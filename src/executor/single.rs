@@ -27,7 +27,7 @@ pub async fn single(
             server::PARSE_COMPLETE | server::READY => false,
             server::BIND_COMPLETE => request.announces_bind(),
             server::ROW_DESCRIPTION | server::NO_DATA => request.wants_columns(),
-            server::COPY_IN | server::COPY_OUT => {
+            server::COPY_IN | server::COPY_OUT if request.is_extended() => {
                 let hint = "Send it by itself, or by the simple protocol.";
                 let error = Error::unsupported("COPY within a pipeline", hint);
                 return Err(Broken::Server { error, midway: false });

@@ -6,15 +6,17 @@
 
 use bytes::Bytes;
 
+use super::gather::{Unfetched, fetch};
 use super::relay::Broken;
 use super::request::Request;
 use super::scatter::{Ended, drain, next, send};
 use crate::backend::{Cause, Connection, Payee, describe_failure};
 use crate::error::{Error, SqlState};
 use crate::plan::{Spread, Tag};
+use crate::topology::ShardId;
 use crate::wire::frame::{Header, server};
 use crate::wire::message::{put_bare, put_command_complete, put_query, put_warning};
-use crate::wire::{Channel, frame};
+use crate::wire::{Channel, TextArray, frame};
 
 /// A commit that the client has been told of must outlive a crash, whatever the session's `synchronous_commit` is.
 macro_rules! raise {
@@ -30,6 +32,8 @@ pub struct Decision<'a> {
     pub gid: Option<&'a str>,
     /// Bytes of rows that may be held for RETURNING.
     pub limit_bytes: usize,
+    /// Bytes of rows that may be fetched before.
+    pub gather_limit: usize,
 }
 
 /// Runs every part, then commits. `inputs` are idle connections, one for each part, home first.
@@ -48,10 +52,18 @@ pub async fn spread(
             return give_up(client, inputs, true, Failure::Server(failure)).await;
         }
     }
+    let tables = match fetch_tables(client, inputs, plan, request, decision).await? {
+        Ok(tables) => tables,
+        Err(failure) => return give_up(client, inputs, two_phase, failure).await,
+    };
     for (input, part) in inputs.iter_mut().zip(&plan.parts) {
-        request.put(input, part, 0, 0);
+        match part.text.as_ref().filter(|_| !plan.fetches.is_empty()) {
+            Some(text) => request.put_gathered(input, text, &tables),
+            None => request.put(input, part, 0, 0),
+        }
         send(client, input).await?;
     }
+    drop(tables);
     let mut answers = Answers::default();
     for input in inputs.iter_mut() {
         if let Err(failure) = answers.collect(client, input, decision.limit_bytes).await? {
@@ -65,6 +77,22 @@ pub async fn spread(
     }
     answers.give(client, plan, request);
     Ok(Ended::Done)
+}
+
+/// What its parts need of other shards.
+async fn fetch_tables(
+    client: &mut Channel,
+    inputs: &mut [&mut Connection],
+    plan: &Spread,
+    request: Request<'_>,
+    decision: &Decision<'_>,
+) -> Result<Result<Vec<TextArray>, Failure>, Broken> {
+    let shards: Vec<ShardId> = plan.parts.iter().map(|part| part.shard).collect();
+    let fetched = fetch(client, (inputs, &shards), &plan.fetches, request, decision.gather_limit).await?;
+    Ok(fetched.map_err(|unfetched| match unfetched {
+        Unfetched::Failed(frame) => Failure::Server(frame),
+        Unfetched::TooMuch(error) => Failure::Proxy(error),
+    }))
 }
 
 /// Why a write did not happen.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Access, Part, Plan, Route, Template, caching};
+use super::{Access, Fetch, MARK, Part, Plan, Route, Template, caching};
 use crate::merge::{Final, HIDDEN, Merge};
 use crate::statement::{Kind, Values};
 use crate::topology::ShardId;
@@ -62,15 +62,13 @@ impl Plan {
             }
             Route::Gather(gather) => {
                 row("route", format!("gather on shard ({})", gather.at.0));
-                for fetch in &gather.fetches {
-                    let text = fetch.parts.first().and_then(|part| part.text.as_deref()).unwrap_or_default();
-                    row("fetch", format!("{} from shards ({}): {text}", fetch.table, shards(&fetch.parts)));
-                }
-                row("statement", gather.text.to_string());
+                fetches(&gather.fetches, &mut row);
+                row("statement", gather.text.replace(MARK, "…"));
             }
             Route::Spread(spread) => {
                 let how = if spread.transactional { "all or none" } else { "one after another" };
                 row("route", format!("write on shards ({}), {how}", shards(&spread.parts)));
+                fetches(&spread.fetches, &mut row);
                 texts(&spread.parts, &mut row);
             }
         }
@@ -120,6 +118,14 @@ fn server(access: Access) -> &'static str {
 
 fn shards(parts: &[Part]) -> String {
     parts.iter().map(|part| part.shard.0.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn fetches(fetches: &[Fetch], row: &mut impl FnMut(&str, String)) {
+    for fetch in fetches {
+        // The same on every shard.
+        let text = fetch.parts.first().and_then(|part| part.text.as_deref()).unwrap_or_default();
+        row("fetch", format!("{} from shards ({}): {text}", fetch.table, shards(&fetch.parts)));
+    }
 }
 
 fn texts(parts: &[Part], row: &mut impl FnMut(&str, String)) {

@@ -10,20 +10,25 @@ use super::keys::{self, Keyed};
 use super::relations::{Class, Resolved};
 use super::rewrite::{self, Splice};
 use super::template::{Surroundings, add_condition};
-use super::{Access, Fetch, Gather, Plan, Route, access};
+use super::types::MARK;
+use super::{Access, Fetch, Gather, Part, Plan, Route, Spread, Tag, access};
 use crate::catalog::{Column, Relation};
 use crate::error::Error;
-use crate::statement::{ColumnRef, Condition, Statement, Tokens, Values};
+use crate::statement::{ColumnRef, Condition, Kind, Statement, Tokens, Values};
 use crate::topology::{ShardId, ShardSet};
 
-/// A query whose sharded tables can be supplied with rows from everywhere.
+/// A statement whose sharded tables can be supplied with rows from everywhere.
 #[derive(Debug)]
 pub(super) struct Gathering {
     home: ShardId,
     /// Rows of tables that live there only take part.
     needs_home: bool,
-    /// One for each of the keyed relations, in their order.
-    tables: Vec<Table>,
+    /// The statement takes no parameters: the rows stand in its text.
+    written_out: bool,
+    /// One for each of the keyed relations, in their order; none for the one that is written.
+    tables: Vec<Option<Table>>,
+    /// Where each shard runs the statement: tables that live on the home shard only.
+    at_home: Vec<Table>,
 }
 
 #[derive(Debug)]
@@ -50,6 +55,10 @@ impl Gathering {
         keyed: &Keyed,
     ) -> Result<Self, Error> {
         let refuse = |what: &str| Err(Error::unsupported(what, add_condition(keyed)));
+        let writes = resolved.iter().any(|relation| relation.written);
+        if resolved.iter().any(|relation| relation.written && relation.sharded().is_none()) {
+            return refuse("a write of a table of one shard, over rows of several,");
+        }
         if statement.locks_rows {
             return refuse("FOR UPDATE or FOR SHARE on several shards");
         }
@@ -66,34 +75,74 @@ impl Gathering {
         if names.any(|name| SYSTEM.contains(&name.as_str())) {
             return refuse("a system column over several shards");
         }
-        let is_elsewhere = |class: &Class| !matches!(class, Class::Sharded(_) | Class::Reference);
-        let tables = keyed.relations.iter().map(|relation| {
-            let known =
-                resolved.iter().find(|known| (known.block, known.relation) == (relation.block, relation.relation));
-            let table = known.and_then(|known| Table::new(statement, resolved, surroundings, known));
-            table.ok_or_else(|| {
-                let what = format!("a query over several shards that uses \"{}\" in this way", relation.name);
+        let table = |known: &Resolved| {
+            Table::new(statement, resolved, surroundings, known).ok_or_else(|| {
+                let what = format!("a statement over several shards that uses \"{}\" in this way", known.name);
                 Error::unsupported(what, add_condition(keyed))
             })
-        });
+        };
+        let sharded = resolved.iter().filter(|known| known.sharded().is_some());
+        let tables = sharded.map(|known| if known.written { Ok(None) } else { table(known).map(Some) });
+        let tables: Vec<Option<Table>> = tables.collect::<Result<_, _>>()?;
+        let elsewhere = resolved.iter().filter(|known| !matches!(known.class, Class::Sharded(_) | Class::Reference));
+        let at_home = match writes {
+            true => elsewhere.clone().map(table).collect::<Result<_, _>>()?,
+            false => Vec::new(),
+        };
         Ok(Self {
             home: surroundings.database.home,
-            needs_home: resolved.iter().any(|relation| is_elsewhere(&relation.class)),
-            tables: tables.collect::<Result<_, _>>()?,
+            needs_home: elsewhere.count() > 0,
+            written_out: matches!(statement.kind, Kind::Copy(_) | Kind::DeclareCursor { .. }),
+            tables,
+            at_home,
         })
     }
 
     /// `sets`: where the rows of each keyed relation are that matter.
-    pub(super) fn plan(&self, sets: &[ShardSet], values: &Values<'_>, access: Access) -> Plan {
-        // Where one table's rows are, nothing of it need be fetched.
-        let at = sets.iter().find_map(ShardSet::only).filter(|_| !self.needs_home).unwrap_or(self.home);
+    pub(super) fn plan(&self, keyed: &Keyed, sets: &[ShardSet], values: &Values<'_>, access: Access) -> Plan {
+        match keyed.relations.iter().position(|relation| relation.written) {
+            Some(written) => self.write(sets, written, values),
+            None => self.read(sets, values, access),
+        }
+    }
+
+    fn read(&self, sets: &[ShardSet], values: &Values<'_>, access: Access) -> Plan {
+        // Where one table's rows are, nothing of it need be fetched; a cursor is moved to where its transaction began.
+        let only = sets.iter().find_map(ShardSet::only).filter(|_| !self.needs_home && !self.written_out);
+        let at = only.unwrap_or(self.home);
+        let is_there = |set: &ShardSet| set.is_empty() || (only.is_some() && set.only() == only);
+        let (text, fetches) = self.fetch(sets, values, &is_there);
+        let may_move = !self.needs_home && self.written_out;
+        let gather = Box::new(Gather { at, text: Arc::from(text), fetches, written_out: self.written_out, may_move });
+        Plan { route: Route::Gather(gather), access }
+    }
+
+    /// Of a write: every shard that has rows of the written table, or that something is fetched from, runs it.
+    fn write(&self, sets: &[ShardSet], written: usize, values: &Values<'_>) -> Plan {
+        let (text, fetches) = self.fetch(sets, values, &ShardSet::is_empty);
+        let text: Arc<str> = Arc::from(text);
+        let mut shards = sets[written].clone();
+        fetches.iter().flat_map(|fetch| &fetch.parts).for_each(|part| shards.insert(part.shard));
+        let part = |shard| Part { shard, text: Some(Arc::clone(&text)), parameters: None };
+        let parts = shards.iter().map(part).collect();
+        let spread = Spread { parts, tag: Tag::Sum, row_order: Vec::new(), transactional: true, fetches };
+        Plan { route: Route::Spread(Box::new(spread)), access: Access::Write }
+    }
+
+    /// The statement over fetched rows, and what is fetched. `is_there`: nothing need be where a table's rows are so.
+    fn fetch(
+        &self,
+        sets: &[ShardSet],
+        values: &Values<'_>,
+        is_there: &dyn Fn(&ShardSet) -> bool,
+    ) -> (String, Vec<Fetch>) {
+        let home = ShardSet::one(self.home);
         let given = values.parameters.map_or(0, |parameters| parameters.len());
         let mut splice = Splice::new(values.text);
         let mut fetches = Vec::new();
-        for (table, set) in self.tables.iter().zip(sets) {
-            if set.is_empty() || set.only() == Some(at) {
-                continue;
-            }
+        let sharded = self.tables.iter().zip(sets).filter_map(|(table, set)| Some((table.as_ref()?, set)));
+        let sharded = sharded.filter(|(_, set)| !is_there(set));
+        for (table, set) in sharded.chain(self.at_home.iter().map(|table| (table, &home))) {
             let mut select = table.select.clone();
             for (index, condition) in table.conditions.iter().enumerate() {
                 let word = if index == 0 { "WHERE" } else { "AND" };
@@ -101,15 +150,17 @@ impl Gathering {
             }
             let parts = set.iter().map(|shard| rewrite::part(shard, select.clone())).collect();
             fetches.push(Fetch { table: table.name.clone(), parts });
-            let number = given + fetches.len();
+            let rows = match self.written_out {
+                true => format!("{MARK}{}{MARK}", fetches.len() - 1),
+                false => format!("${}", given + fetches.len()),
+            };
             let Table { place, qualified, alias, .. } = table;
-            splice.replace(*place, format!("unnest(${number}::text[]::{qualified}[]){alias}"));
+            splice.replace(*place, format!("unnest({rows}::text[]::{qualified}[]){alias}"));
             if let Some((token, columns)) = &table.covered {
                 splice.insert_after(Tokens { start: *token, end: token + 1 }, columns.clone());
             }
         }
-        let gather = Gather { at, text: Arc::from(splice.finish()), fetches };
-        Plan { route: Route::Gather(gather), access }
+        (splice.finish(), fetches)
     }
 }
 

@@ -19,4 +19,4 @@ mod types;
 pub use caching::Cacheable;
 pub use template::{Surroundings, Template};
 pub use touches::Touches;
-pub use types::{Access, Fetch, Gather, Part, Plan, Route, Scatter, Spread, Tag};
+pub use types::{Access, Fetch, Gather, MARK, Part, Plan, Route, Scatter, Spread, Tag};

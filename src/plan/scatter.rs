@@ -252,7 +252,8 @@ impl Scattering {
             None => Part { shard, text: None, parameters: None },
             Some(text) => rewrite::part(shard, text.clone()),
         });
-        Ok(Plan { route: Route::Scatter(Scatter { parts: parts.collect(), merge, otherwise: None }), access })
+        let scatter = Scatter { parts: parts.collect(), merge, otherwise: None };
+        Ok(Plan { route: Route::Scatter(Box::new(scatter)), access })
     }
 
     fn bound(&self, bound: Option<&Bound>, values: &Values<'_>) -> Result<Option<u64>, Error> {

@@ -155,8 +155,8 @@ impl Template {
             Placement::Everywhere { transactional, tag } => {
                 let parts = (0..self.shards).map(|shard| whole(ShardId(u16::try_from(shard).expect("at most 1,024"))));
                 let (parts, tag, transactional) = (parts.collect(), *tag, *transactional);
-                let spread = Spread { parts, tag, row_order: Vec::new(), transactional };
-                Ok(Plan { route: Route::Spread(spread), access: Access::Write })
+                let spread = Spread { parts, tag, row_order: Vec::new(), transactional, fetches: Vec::new() };
+                Ok(Plan { route: Route::Spread(Box::new(spread)), access: Access::Write })
             }
             Placement::Insert(inserting) => inserting.plan(values),
             Placement::Keyed(by_key) => match by_key.keyed.single(values) {
@@ -173,7 +173,7 @@ impl Template {
         sets.iter().for_each(|set| all.union(set));
         let fixed = sets.iter().filter(|set| !set.is_empty()).all(|set| set.len() == 1) && all.len() <= 1;
         let gathered = |error: Error| match &by_key.gathering {
-            Some(gathering) => Ok(gathering.plan(&sets, values, self.access)),
+            Some(gathering) => Ok(gathering.plan(&by_key.keyed, &sets, values, self.access)),
             None => Err(error),
         };
         let shard = all.only().unwrap_or(self.home);
@@ -189,14 +189,17 @@ impl Template {
                 let plan = scattering.plan(&sets[scattering.root], values, self.access);
                 let plan = plan.or_else(gathered)?;
                 Ok(match &by_key.gathering {
-                    Some(gathering) if scattering.may_not_merge() => with_otherwise(plan, gathering, &sets, values),
+                    Some(gathering) if scattering.may_not_merge() => {
+                        with_otherwise(plan, gathering.plan(&by_key.keyed, &sets, values, self.access))
+                    }
                     _ => plan,
                 })
             }
             Several::Spread(root) => {
                 let parts = sets[*root].iter().map(whole).collect();
-                let spread = Spread { parts, tag: Tag::Sum, row_order: Vec::new(), transactional: true };
-                Ok(Plan { route: Route::Spread(spread), access: Access::Write })
+                let spread =
+                    Spread { parts, tag: Tag::Sum, row_order: Vec::new(), transactional: true, fetches: Vec::new() };
+                Ok(Plan { route: Route::Spread(Box::new(spread)), access: Access::Write })
             }
         }
     }
@@ -451,7 +454,11 @@ fn by_key(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surr
         resolved.iter().any(|relation| matches!(relation.class, Class::Home | Class::Unknown | Class::Catalog));
     let several = several(statement, resolved, surroundings, &keyed);
     let gathering = match (&statement.kind, user_function) {
-        (Kind::Query, None) => Gathering::new(statement, resolved, surroundings, &keyed).ok().map(Box::new),
+        (Kind::Copy(copy), _) if copy.from || !copy.is_client => None,
+        (Kind::DeclareCursor { hold: true, .. }, _) => None,
+        (Kind::Query | Kind::Copy(_) | Kind::DeclareCursor { .. } | Kind::Update(_) | Kind::Delete { .. }, None) => {
+            Gathering::new(statement, resolved, surroundings, &keyed).ok().map(Box::new)
+        }
         _ => None,
     };
     let several = match (several, user_function) {
@@ -465,10 +472,9 @@ fn by_key(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surr
     Placement::Keyed(Box::new(ByKey { keyed, needs_home, several, gathering }))
 }
 
-fn with_otherwise(mut plan: Plan, gathering: &Gathering, sets: &[ShardSet], values: &Values<'_>) -> Plan {
-    let Plan { route: Route::Gather(gather), .. } = gathering.plan(sets, values, plan.access) else { return plan };
-    if let Route::Scatter(scatter) = &mut plan.route {
-        scatter.otherwise = Some(Box::new(gather));
+fn with_otherwise(mut plan: Plan, gathered: Plan) -> Plan {
+    if let (Route::Scatter(scatter), Route::Gather(gather)) = (&mut plan.route, gathered.route) {
+        scatter.otherwise = Some(gather);
     }
     plan
 }

@@ -15,11 +15,11 @@ pub enum Route {
     /// The text as it came, bytes relayed.
     One(ShardId),
     /// Read from several shards, merged.
-    Scatter(Scatter),
+    Scatter(Box<Scatter>),
     /// Read on one shard, over rows that are fetched from the others first.
-    Gather(Gather),
+    Gather(Box<Gather>),
     /// Write on several shards: all or none.
-    Spread(Spread),
+    Spread(Box<Spread>),
 }
 
 /// Which server of a shard may serve.
@@ -51,7 +51,15 @@ pub struct Gather {
     /// of the fetches, behind all of the client's.
     pub text: Arc<str>,
     pub fetches: Vec<Fetch>,
+    /// A statement without parameters of its own (COPY, DECLARE): for each the text has its number between two [`MARK`]s,
+    /// where a literal is to be.
+    pub written_out: bool,
+    /// Any shard would do as well.
+    pub may_move: bool,
 }
+
+/// What no text of a client has.
+pub const MARK: char = '\0';
 
 impl Gather {
     /// Every shard that takes part, the one where it is computed first.
@@ -83,6 +91,8 @@ pub struct Spread {
     pub row_order: Vec<u16>,
     /// `false`: cannot run inside a transaction (VACUUM, CREATE INDEX CONCURRENTLY …): shard after shard.
     pub transactional: bool,
+    /// Rows that are fetched before, in the same transactions: the parts' last parameters, as of a [`Gather`].
+    pub fetches: Vec<Fetch>,
 }
 
 /// What one shard is asked.

@@ -9,7 +9,7 @@ use super::settings::Tracked;
 use super::transaction::{Begun, Open, Transaction};
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
-use crate::executor::{Broken, Decision, Ended, Reading, Request, commit_blocks, drain_all, read, spread};
+use crate::executor::{Broken, Decision, Ended, Limits, Reading, Request, commit_blocks, drain_all, read, spread};
 use crate::figures::Route;
 use crate::plan::{Access, Spread};
 use crate::statement::{Kind, SettingControl, Statement, TransactionControl};
@@ -117,7 +117,8 @@ impl Session {
         self.put_news(&mut client.output);
         let reached = open.lents().filter(|lent| shards.contains(&lent.shard));
         reached.for_each(|lent| self.touch(lent, touched, false));
-        let decision = Decision { gid: None, limit_bytes: self.snapshot.topology.process.merge_limit };
+        let Limits { merge, gather } = self.limits();
+        let decision = Decision { gid: None, limit_bytes: merge, gather_limit: gather };
         let ended = spread(client, &mut open.connections(&shards), plan, request, &decision).await;
         shards.iter().for_each(|&shard| open.note_write(shard));
         self.go_on(client, open, &shards, ended).await

@@ -19,7 +19,7 @@ use crate::wire::{Bind, Severity, Status};
 pub(super) struct Carried<'s> {
     session: &'s mut Session,
     /// Messages at the front of the input that were understood while deciding.
-    steps: smallvec::IntoIter<[Step; 6]>,
+    steps: smallvec::IntoIter<[Step; 5]>,
     shard: ShardId,
     /// Bytes still to come of a frame that has been begun.
     passing: usize,

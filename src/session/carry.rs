@@ -662,7 +662,8 @@ impl Session {
             self.touch(lent, touched, false);
             self.announce(lent, gid);
         }
-        let decision = Decision { gid, limit_bytes: self.snapshot.topology.process.merge_limit };
+        let Limits { merge, gather } = self.limits();
+        let decision = Decision { gid, limit_bytes: merge, gather_limit: gather };
         let mut inputs: Vec<_> = lents.iter_mut().map(|lent| &mut *lent.connection).collect();
         let ended = spread(client, &mut inputs, plan, request, &decision).await;
         if gid.is_some() && matches!(ended, Ok(Ended::Failed(_) | Ended::Refused(_))) {

@@ -275,6 +275,7 @@ impl Wanted {
             Kind::Setting(_) => Access::PrimaryRead,
             _ => access,
         });
+        let is_cursor = matches!(statement.kind, Kind::DeclareCursor { .. });
         let several = match route {
             Route::One(shard) if template.floats() => {
                 self.anywhere.get_or_insert(shard);
@@ -289,9 +290,20 @@ impl Wanted {
                     }
                 };
             }
-            Route::Scatter(scatter) => Way::Scatter(Box::new(scatter), access),
-            Route::Gather(gather) => Way::Gather(Box::new(gather), access),
-            Route::Spread(spread) => Way::Spread(Box::new(spread)),
+            Route::Scatter(scatter) => Way::Scatter(scatter, access),
+            Route::Gather(mut gather) => {
+                // FETCH goes to where the block began.
+                match &session.transaction {
+                    Transaction::Open(open) if gather.may_move => gather.at = open.lent.shard,
+                    Transaction::Open(open) if is_cursor && open.lent.shard != gather.at => {
+                        let hint = format!("Begin the transaction with a statement on shard {}.", gather.at.0);
+                        return Err(Error::unsupported("a cursor over the home shard's tables and others", hint));
+                    }
+                    _ => {}
+                }
+                Way::Gather(gather, access)
+            }
+            Route::Spread(spread) => Way::Spread(spread),
         };
         if self.statements > 1 || self.several.is_some() {
             return Err(Error::unsupported(

@@ -40,7 +40,7 @@ pub(super) enum Step {
 }
 
 /// The messages of a unit that are known when it is decided.
-pub(super) type Steps = SmallVec<[Step; 6]>;
+pub(super) type Steps = SmallVec<[Step; 5]>;
 
 impl Session {
     /// Understands a message and notes the names it makes or ends.

@@ -26,7 +26,7 @@ impl Session {
         for frame in &unit.frames {
             steps.push(self.digest(frame.kind, frame.body(&client.input)));
         }
-        let end = unit.frames.last().map_or(0, |frame| frame.end);
+        let end = unit.frames.last().map_or(0, |frame| frame.end());
         if unit.complete && self.needs_no_server(&steps) {
             let input = client.input.split_to(end);
             self.answer_steps(steps, (&unit.frames, &input), &mut client.output);

@@ -43,7 +43,7 @@ impl Session {
         frames: &[Frame],
         input: &Bytes,
     ) -> Result<(), End> {
-        let body = |frame: &Frame| input.slice(frame.start + Header::BYTES..frame.end);
+        let body = |frame: &Frame| input.slice_ref(frame.body(input));
         let mut pipeline = Pipeline {
             steps: steps.into_iter().zip(frames.iter().map(body)).collect(),
             portals: HashMap::new(),

@@ -34,18 +34,27 @@ pub(super) struct Extended {
 }
 
 /// Whole frames, by kind and place in the input, headers included.
-pub(super) type Frames = SmallVec<[Frame; 8]>;
+pub(super) type Frames = SmallVec<[Frame; 5]>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     pub kind: u8,
-    pub start: usize,
-    pub end: usize,
+    start: u32,
+    end: u32,
 }
 
 impl Frame {
     pub(super) fn body(self, input: &[u8]) -> &[u8] {
-        &input[self.start + Header::BYTES..self.end]
+        &input[self.start as usize + Header::BYTES..self.end()]
+    }
+
+    pub(super) fn end(self) -> usize {
+        self.end as usize
+    }
+
+    fn new(kind: u8, start: usize, end: usize) -> Self {
+        let place = |at| u32::try_from(at).expect("a unit is cut long before 4 GiB");
+        Self { kind, start: place(start), end: place(end) }
     }
 }
 
@@ -90,7 +99,7 @@ fn extended(input: &[u8]) -> Result<Unit, Error> {
             }
             break;
         }
-        frames.push(Frame { kind: header.kind, start, end });
+        frames.push(Frame::new(header.kind, start, end));
         start = end;
         match header.kind {
             client::SYNC => return Ok(Unit::Extended(Extended { frames, complete: true })),

@@ -13,7 +13,7 @@ use super::clauses;
 use super::commands::{Cursor, command, explained};
 use super::hints;
 use super::scan::{Lexer, Token, TokenKind};
-use super::types::{Analysis, Copy, Hints, Insert, InsertSource, Kind, Row, Statement, Tokens, Update, Uses};
+use super::types::{Analysis, Copy, Hints, Insert, InsertSource, Kind, Row, Statement, Tokens, Update};
 use super::uses;
 
 /// Understands a text. Never fails: what cannot be read is [`Kind::Unknown`].
@@ -180,13 +180,8 @@ impl<'t> Source<'t> {
         }
         let (ast, places) = parse(&self.readable(part), range.start, self)?;
         let mut walker = Walker::new(self, &places);
-        let mut uses = Uses::default();
         let kind = match &ast {
-            Ast::Query(query) => {
-                let kind = walker.outermost(query);
-                uses = uses::of(query, self.cursor(part), &walker);
-                kind
-            }
+            Ast::Query(query) => walker.outermost(query),
             Ast::Insert(insert) => {
                 walker.insert(insert);
                 self.insert(insert, part, &walker)?
@@ -208,6 +203,7 @@ impl<'t> Source<'t> {
         if !walker.has_walked(&ast) {
             return None;
         }
+        let uses = uses::of(&ast, self.cursor(part), &walker);
         let shape = clauses::shape(self, part, &walker);
         *sensitive |= shape.as_ref().is_some_and(|(_, ordinals)| *ordinals);
         let shape = shape.map(|(shape, _)| shape).unwrap_or_default();

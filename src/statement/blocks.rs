@@ -6,7 +6,7 @@ use sqlparser::ast::{self, Expr, JoinConstraint, JoinOperator, SetExpr, TableFac
 
 use super::analyze::{Places, Source};
 use super::types::{
-    Assigned, Block, BlockRole, Call, ColumnRef, Kind, ObjectName, Predicate, Relation, RelationRef, Value,
+    Assigned, Block, BlockRole, Call, ColumnRef, Kind, ObjectName, Predicate, Relation, RelationRef, Update, Value,
 };
 
 /// Walks a statement's tree and collects.
@@ -23,8 +23,8 @@ pub(super) struct Walker<'t> {
     walked: Walked,
     /// Something in it changes what names mean, in a way that is not followed.
     unreadable: bool,
-    /// Part of it modifies data.
-    modifies: bool,
+    /// How many parts of it modify data.
+    modifications: usize,
     into: bool,
     /// CTEs in scope, innermost last, with their block.
     ctes: Vec<(String, usize)>,
@@ -48,7 +48,7 @@ impl<'t> Walker<'t> {
             assigned: Vec::new(),
             walked: Walked::default(),
             unreadable: false,
-            modifies: false,
+            modifications: 0,
             into: false,
             ctes: Vec::new(),
             merged: Vec::new(),
@@ -70,10 +70,17 @@ impl<'t> Walker<'t> {
         self.collect_calls_knowing(query, &made_once(query));
         self.query(query, None, BlockRole::Outermost);
         self.outermost = Some(query.clone());
-        match (self.modifies, self.into) {
-            (_, true) => Kind::ModifyingQuery { into: true },
-            (true, false) => Kind::ModifyingQuery { into: false },
-            (false, false) => Kind::Query,
+        match (&*query.body, self.modifications) {
+            _ if self.into => Kind::ModifyingQuery { into: true },
+            (_, 0) => Kind::Query,
+            // WITH in front of one, and nothing else in it writes.
+            (SetExpr::Update(ast::Statement::Update(update)), 1) => {
+                Kind::Update(Update { returning: update.returning.is_some() })
+            }
+            (SetExpr::Delete(ast::Statement::Delete(delete)), 1) => {
+                Kind::Delete { returning: delete.returning.is_some() }
+            }
+            _ => Kind::ModifyingQuery { into: false },
         }
     }
 
@@ -273,7 +280,7 @@ impl<'t> Walker<'t> {
 
     /// A data-modifying CTE.
     fn modifying(&mut self, statement: &ast::Statement, parent: Option<usize>, role: BlockRole) -> usize {
-        self.modifies = true;
+        self.modifications += 1;
         let first = self.reserved.unwrap_or(self.blocks.len());
         match statement {
             ast::Statement::Insert(insert) => self.insert(insert),

@@ -11,7 +11,7 @@ use super::scan::TokenKind;
 use super::types::{ObjectName, TimeCast, Uses};
 
 /// Read from the tokens as far as keywords tell, from the tree for the rest. `walker`: what it found in the query.
-pub(super) fn of(query: &ast::Query, cursor: Cursor<'_>, walker: &Walker<'_>) -> Uses {
+pub(super) fn of(tree: &impl Visit, cursor: Cursor<'_>, walker: &Walker<'_>) -> Uses {
     let mut uses = Uses::default();
     let mut behind_point = false;
     for token in cursor.tokens {
@@ -24,7 +24,7 @@ pub(super) fn of(query: &ast::Query, cursor: Cursor<'_>, walker: &Walker<'_>) ->
     }
     let mut finder = Finder { uses, relations: Vec::new(), ctes: Vec::new() };
     // It never breaks off.
-    let _ = query.visit(&mut finder);
+    let _ = tree.visit(&mut finder);
     let Finder { mut uses, relations, ctes } = finder;
     let tables: Vec<&ObjectName> = walker
         .blocks

@@ -117,6 +117,30 @@ impl TextArray {
         self.elements.len()
     }
 
+    /// As a literal of SQL (PostgreSQL documentation, 8.15.6). `None`: some element is not UTF-8.
+    pub fn write_literal(&self, out: &mut String) -> Option<()> {
+        out.push_str("'{");
+        let mut rest = &self.elements[..];
+        while let Some((length, tail)) = rest.split_first_chunk::<4>() {
+            let (element, tail) = tail.split_at(u32::from_be_bytes(*length) as usize);
+            if rest.len() < self.elements.len() {
+                out.push(',');
+            }
+            out.push('"');
+            for letter in std::str::from_utf8(element).ok()?.chars() {
+                match letter {
+                    '"' | '\\' => out.extend(['\\', letter]),
+                    '\'' => out.push_str("''"),
+                    letter => out.push(letter),
+                }
+            }
+            out.push('"');
+            rest = tail;
+        }
+        out.push_str("}'");
+        Some(())
+    }
+
     /// With its length in front of it, as `array_recv` of PostgreSQL reads it.
     fn put(&self, out: &mut BytesMut) {
         let header = if self.count == 0 { 12 } else { 20 };

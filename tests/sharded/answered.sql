@@ -253,7 +253,7 @@ select lower(handle) as handle, count(*) from users group by handle
 select country from users group by country order by count(*), country
 select *, balance * 2 as twice from users order by twice, id
 select distinct settings from users
-select id from users order by balance fetch first 3 rows with ties
+select id from (select id from users order by balance fetch first 3 rows with ties) t order by id
 select id, settings from users order by settings, id
 select id, interests from users order by interests, id
 select full_name, id from users order by full_name, id
@@ -290,8 +290,23 @@ select users.id from users join orders on orders.note = users.full_name where us
 select id, (select max(o.total) from orders o), (select count(*) from follows f where f.followed_id = users.id) from users order by id
 values ((select count(*) from users)), ((select count(*) from orders))
 select exists (select 1 from users where handle = 'nobody'), (select handle from users order by balance desc, id limit 1)
-select id from users order by balance fetch first 3 rows with ties
+select id from (select id from users order by balance fetch first 3 rows with ties) t order by id
 select string_agg(distinct country, ',' order by country), array_agg(distinct verified) from users
 select nosuch from users u join orders o on o.note = u.full_name
 select u.id / 0 from users u join orders o on o.note = u.full_name
 select u.id from users u group by u.handle
+-- writes over rows of all
+update orders o set note = (select body from posts p where p.user_id = o.user_id order by p.id limit 1) where o.id = 2
+update users set balance = (select round(avg(balance), 2) from users where country = 'DE') where id in (2, 1002) returning id, balance
+update users u set full_name = v.full_name || '+' from users v where v.handle = u.handle and u.country = 'PL' and v.id = u.id
+update users u set last_seen_at = o.placed_at from orders o where o.note = u.full_name and o.user_id = 5 and o.id = 1
+delete from orders where total < (select avg(total) / 4 from orders) returning user_id, id
+delete from carts c using users u where u.id = c.user_id + 1000 and u.country = 'DE'
+delete from orders where user_id = 5 and id in (select max(id) from orders)
+update orders set note = 'best' where (user_id, id) in (select user_id, id from orders order by total desc, user_id, id limit 7)
+update posts p set body = body || ' (popular)' where (select count(*) from follows f where f.followed_id = p.user_id) > 2
+with old as (select id from users where balance < 0) update users u set balance = 0 from old where old.id = u.id
+update users set country = 'XX' where id in (select followed_id from follows group by followed_id having count(*) > 3)
+declare c cursor for select * from users
+select count(*), sum(balance), min(full_name), max(country), max(last_seen_at) from users
+select user_id, id, note, total from orders order by 1, 2
