@@ -8,9 +8,10 @@ use super::scatter::{Ended, next, send};
 use super::single::single;
 use crate::backend::Connection;
 use crate::error::{Error, SqlState};
-use crate::plan::{Fetch, Gather, MARK};
+use crate::merge::Columns;
+use crate::plan::{Fetch, Gather, MARK, RowTypes};
 use crate::topology::ShardId;
-use crate::wire::frame::{Header, server};
+use crate::wire::frame::{Header, malformed, server, take_u16, take_u32};
 use crate::wire::{Channel, TextArray};
 
 /// `inputs` are connections to the plan's shards, in their order: the statement runs on the first.
@@ -43,6 +44,87 @@ pub(super) async fn gather(
     drop(tables);
     single(client, home, request, &mut |_, _| {}).await
 }
+
+/// The rows of a query, held here.
+#[derive(Debug, Default)]
+pub struct Collected {
+    pub types: RowTypes,
+    rows: Vec<Bytes>,
+}
+
+/// As [`gather`], but the answer stays here, as text.
+pub async fn collect(
+    client: &mut Channel,
+    inputs: &mut [&mut Connection],
+    plan: &Gather,
+    request: Request<'_>,
+    limit_bytes: usize,
+) -> Result<Result<Collected, Ended>, Broken> {
+    let tables = match fetch(client, (inputs, &plan.shards()), &plan.fetches, request, limit_bytes).await? {
+        Ok(tables) => tables,
+        Err(Unfetched::Failed(failure)) => {
+            client.output.extend_from_slice(&failure);
+            return Ok(Err(Ended::Failed(failure)));
+        }
+        Err(Unfetched::TooMuch(error)) => return Ok(Err(Ended::Refused(error))),
+    };
+    let home = &mut *inputs[0];
+    request.put_collected(home, &plan.text, &tables);
+    drop(tables);
+    send(client, home).await?;
+    let (mut collected, mut bytes, mut failure) = (Collected::default(), 0, None);
+    while !home.owed.is_empty() {
+        let (kind, frame) = next(client, home).await?;
+        match kind {
+            server::ROW_DESCRIPTION => match Columns::parse(&frame[Header::BYTES..]) {
+                Ok(columns) => collected.types = columns.types(),
+                Err(error) => return Ok(Err(Ended::Refused(error))),
+            },
+            server::DATA_ROW => {
+                bytes += frame.len();
+                if bytes > limit_bytes {
+                    let message = format!("the rows to insert exceed gather_limit ({limit_bytes} B)");
+                    return Ok(Err(Ended::Refused(Error::new(SqlState::TOO_LARGE, message))));
+                }
+                collected.rows.push(frame.slice(Header::BYTES..));
+            }
+            server::ERROR => failure = Some(frame),
+            _ => {}
+        }
+    }
+    Ok(match failure {
+        None => Ok(collected),
+        Some(failure) => {
+            client.output.extend_from_slice(&failure);
+            Err(Ended::Failed(failure))
+        }
+    })
+}
+
+impl Collected {
+    /// The values of each row. An error: some text is not UTF-8.
+    pub fn rows(&self) -> Result<Vec<Vec<Option<&str>>>, Error> {
+        self.rows.iter().map(|body| values_of(body)).collect()
+    }
+}
+
+fn values_of(body: &[u8]) -> Result<Vec<Option<&str>>, Error> {
+    let mut rest = body;
+    let count = take_u16(&mut rest)?;
+    let mut value = || match take_u32(&mut rest)? {
+        NULL => Ok(None),
+        length => {
+            let cut = rest.split_at_checked(length as usize).ok_or_else(|| malformed("a short row"))?;
+            rest = cut.1;
+            let text = std::str::from_utf8(cut.0);
+            text.map(Some).map_err(|_| Error::unsupported("rows that are not UTF-8", "Use client_encoding UTF8."))
+        }
+    };
+    (0..count).map(|_| value()).collect()
+}
+
+/// A length of -1.
+const NULL: u32 = u32::MAX;
 
 /// Why rows were not fetched.
 pub(super) enum Unfetched {

@@ -10,6 +10,7 @@ mod scatter;
 mod single;
 mod spread;
 
+pub use gather::{Collected, collect};
 pub use reading::{Limits, Reading, read};
 pub use relay::{BUFFER_BYTES, Broken, Unit, move_front, relay};
 pub use request::Request;

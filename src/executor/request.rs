@@ -94,6 +94,15 @@ impl Request<'_> {
             .for_each(|cause| connection.owed.push(cause, Payee::Client));
     }
 
+    /// As [`Request::put_gathered`], all values of the answer as text.
+    pub(super) fn put_collected(self, connection: &mut Connection, text: &str, tables: &[TextArray]) {
+        let Self::Extended { types, bind, .. } = self else { return self.put_gathered(connection, text, tables) };
+        let mut bind = bind.clone();
+        bind.result_formats.clear();
+        let whole = Request::Extended { text: &[], types, bind: &bind, described: true, bound: true, rows: 0 };
+        whole.put_gathered(connection, text, tables);
+    }
+
     /// Puts the statement on the connection as `text` has it.
     pub(super) fn put_written_out(self, connection: &mut Connection, text: &str) {
         match self {

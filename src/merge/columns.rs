@@ -31,6 +31,11 @@ impl Columns {
         Ok(Self(columns))
     }
 
+    /// The OID of each one's type.
+    pub fn types(&self) -> Vec<u32> {
+        self.0.iter().map(Column::type_oid).collect()
+    }
+
     /// The RowDescription body for the client: without hidden columns, formats as they are here.
     pub fn visible(&self, merge: &Merge) -> Vec<u8> {
         let shown: Vec<&Column> = match &merge.aggregate {

@@ -47,6 +47,7 @@ impl Plan {
             Route::Scatter(scatter) => of(&scatter.parts),
             Route::Gather(gather) => gather.shards(),
             Route::Spread(spread) => of(&spread.parts),
+            Route::Transfer(transfer) => transfer.source.shards(),
         }
     }
 
@@ -55,6 +56,7 @@ impl Plan {
         let mut row = |name: &str, value: String| rows.push((name.to_owned(), value));
         match &self.route {
             Route::One(shard) => row("route", format!("one shard ({})", shard.0)),
+            Route::Transfer(_) => {}
             Route::Scatter(scatter) => {
                 row("route", format!("scatter over shards ({})", shards(&scatter.parts)));
                 texts(&scatter.parts, &mut row);
@@ -71,6 +73,12 @@ impl Plan {
                 fetches(&spread.fetches, &mut row);
                 texts(&spread.parts, &mut row);
             }
+        }
+        if let Route::Transfer(transfer) = &self.route {
+            row("route", format!("insert what is gathered on shard ({}), all or none", transfer.source.at.0));
+            fetches(&transfer.source.fetches, &mut row);
+            row("query", transfer.source.text.trim().to_owned());
+            row("insert", transfer.insert.render());
         }
         row("server", server(self.access).to_owned());
         rows

@@ -56,7 +56,8 @@ impl Gathering {
     ) -> Result<Self, Error> {
         let refuse = |what: &str| Err(Error::unsupported(what, add_condition(keyed)));
         let writes = resolved.iter().any(|relation| relation.written);
-        if resolved.iter().any(|relation| relation.written && relation.sharded().is_none()) {
+        let inserts = matches!(statement.kind, Kind::Insert(_));
+        if !inserts && resolved.iter().any(|relation| relation.written && relation.sharded().is_none()) {
             return refuse("a write of a table of one shard, over rows of several,");
         }
         if statement.locks_rows {
@@ -85,7 +86,7 @@ impl Gathering {
         let tables = sharded.map(|known| if known.written { Ok(None) } else { table(known).map(Some) });
         let tables: Vec<Option<Table>> = tables.collect::<Result<_, _>>()?;
         let elsewhere = resolved.iter().filter(|known| !matches!(known.class, Class::Sharded(_) | Class::Reference));
-        let at_home = match writes {
+        let at_home = match writes && !inserts {
             true => elsewhere.clone().map(table).collect::<Result<_, _>>()?,
             false => Vec::new(),
         };
@@ -111,15 +112,24 @@ impl Gathering {
         let only = sets.iter().find_map(ShardSet::only).filter(|_| !self.needs_home && !self.written_out);
         let at = only.unwrap_or(self.home);
         let is_there = |set: &ShardSet| set.is_empty() || (only.is_some() && set.only() == only);
-        let (text, fetches) = self.fetch(sets, values, &is_there);
+        let (text, fetches) = self.fetch(sets, values, &is_there, Splice::new(values.text));
         let may_move = !self.needs_home && self.written_out;
         let gather = Box::new(Gather { at, text: Arc::from(text), fetches, written_out: self.written_out, may_move });
         Plan { route: Route::Gather(gather), access }
     }
 
+    /// The query within an INSERT, of which `others` are all other tokens.
+    pub(super) fn source(&self, sets: &[ShardSet], values: &Values<'_>, others: [Tokens; 2]) -> Gather {
+        let mut splice = Splice::new(values.text);
+        others.into_iter().for_each(|tokens| splice.replace(tokens, ""));
+        let is_there = ShardSet::is_empty;
+        let (text, fetches) = self.fetch(sets, values, &is_there, splice);
+        Gather { at: self.home, text: Arc::from(text), fetches, written_out: false, may_move: false }
+    }
+
     /// Of a write: every shard that has rows of the written table, or that something is fetched from, runs it.
     fn write(&self, sets: &[ShardSet], written: usize, values: &Values<'_>) -> Plan {
-        let (text, fetches) = self.fetch(sets, values, &ShardSet::is_empty);
+        let (text, fetches) = self.fetch(sets, values, &ShardSet::is_empty, Splice::new(values.text));
         let text: Arc<str> = Arc::from(text);
         let mut shards = sets[written].clone();
         fetches.iter().flat_map(|fetch| &fetch.parts).for_each(|part| shards.insert(part.shard));
@@ -135,10 +145,10 @@ impl Gathering {
         sets: &[ShardSet],
         values: &Values<'_>,
         is_there: &dyn Fn(&ShardSet) -> bool,
+        mut splice: Splice<'_>,
     ) -> (String, Vec<Fetch>) {
         let home = ShardSet::one(self.home);
         let given = values.parameters.map_or(0, |parameters| parameters.len());
-        let mut splice = Splice::new(values.text);
         let mut fetches = Vec::new();
         let sharded = self.tables.iter().zip(sets).filter_map(|(table, set)| Some((table.as_ref()?, set)));
         let sharded = sharded.filter(|(_, set)| !is_there(set));

@@ -14,9 +14,11 @@ mod rewrite;
 mod scatter;
 mod template;
 mod touches;
+mod transfer;
 mod types;
 
 pub use caching::Cacheable;
 pub use template::{Surroundings, Template};
 pub use touches::Touches;
-pub use types::{Access, Fetch, Gather, MARK, Part, Plan, Route, Scatter, Spread, Tag};
+pub use transfer::{Inserted, RowTypes};
+pub use types::{Access, Fetch, Gather, MARK, Part, Plan, Route, Scatter, Spread, Tag, Transfer};

@@ -7,6 +7,7 @@ use super::insert::Inserting;
 use super::keys::Keyed;
 use super::relations::{self, Class, Resolved};
 use super::scatter::Scattering;
+use super::transfer::Transferring;
 use super::{Access, Cacheable, Part, Plan, Route, Spread, Tag, Touches, access, caching};
 use crate::cache::Reason;
 use crate::catalog::{Catalog, Column};
@@ -50,6 +51,7 @@ enum Placement {
     /// Where its sharded relations' keys are.
     Keyed(Box<ByKey>),
     Insert(Box<Inserting>),
+    Transfer(Box<Transferring>),
     /// On every shard the same.
     Everywhere {
         transactional: bool,
@@ -159,6 +161,7 @@ impl Template {
                 Ok(Plan { route: Route::Spread(Box::new(spread)), access: Access::Write })
             }
             Placement::Insert(inserting) => inserting.plan(values),
+            Placement::Transfer(transferring) => transferring.plan(values),
             Placement::Keyed(by_key) => match by_key.keyed.single(values) {
                 Some(shard) if !by_key.needs_home || shard == self.home => one(shard),
                 _ => self.plan_sets(by_key, values),
@@ -226,7 +229,7 @@ impl Template {
             Placement::Fixed(_) if self.floats => Some("home; any would do"),
             Placement::Fixed(_) => Some("home"),
             Placement::Everywhere { .. } => Some("the same on every shard"),
-            Placement::Refused(_) | Placement::Keyed(_) | Placement::Insert(_) => None,
+            Placement::Refused(_) | Placement::Keyed(_) | Placement::Insert(_) | Placement::Transfer(_) => None,
         }
     }
 
@@ -352,7 +355,10 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
                 Err(error) => Placement::Refused(error),
             },
             Ok(None) => Placement::Fixed(home),
-            Err(error) => Placement::Refused(error),
+            Err(error) => match Transferring::new(statement, insert, resolved, surroundings) {
+                Some(transferring) => Placement::Transfer(Box::new(transferring)),
+                None => Placement::Refused(error),
+            },
         },
         Kind::Update(_) | Kind::Delete { .. } if writes_reference(resolved) => everywhere(statement, resolved, catalog),
         _ => by_key(statement, resolved, surroundings),
@@ -409,7 +415,7 @@ fn check_defaults(insert: &Insert, resolved: &[Resolved]) -> Result<(), Error> {
                 rows.iter().all(|row| row.values.get(place).is_some_and(|value| *value != Value::Default))
             }
             // How many columns it gives is not known where none are listed.
-            (InsertSource::Query, Some(_)) => !insert.columns.is_empty(),
+            (InsertSource::Query(_), Some(_)) => !insert.columns.is_empty(),
         };
         if !is_given {
             return Err(varying_default(&column.name));

@@ -20,6 +20,8 @@ pub enum Route {
     Gather(Box<Gather>),
     /// Write on several shards: all or none.
     Spread(Box<Spread>),
+    /// INSERT … SELECT: a read, and a write of what it gives.
+    Transfer(Box<Transfer>),
 }
 
 /// Which server of a shard may serve.
@@ -81,6 +83,13 @@ pub struct Fetch {
     pub table: String,
     /// Each gives rows of one column: a row of the table as text.
     pub parts: Vec<Part>,
+}
+
+/// The rows of a query, inserted where they belong.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transfer {
+    pub source: Gather,
+    pub insert: super::transfer::Inserted,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -124,7 +124,7 @@ impl Session {
         self.go_on(client, open, &shards, ended).await
     }
 
-    async fn reach_all(&mut self, shards: &[ShardId], access: Access) -> Result<Box<Open>, Stopped> {
+    pub(super) async fn reach_all(&mut self, shards: &[ShardId], access: Access) -> Result<Box<Open>, Stopped> {
         let (&first, others) = shards.split_first().expect("a statement on several shards has parts");
         let mut open = self.take_connection(first, access).await?;
         for &shard in others {
@@ -134,7 +134,7 @@ impl Session {
     }
 
     /// After a statement on several shards of the block.
-    async fn go_on(
+    pub(super) async fn go_on(
         &mut self,
         client: &mut Channel,
         mut open: Box<Open>,

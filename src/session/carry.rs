@@ -617,7 +617,7 @@ impl Session {
     }
 
     /// Rows go from server to server as text: in every other style, what is read is not what was written.
-    fn check_styles(&self) -> Result<(), Error> {
+    pub(super) fn check_styles(&self) -> Result<(), Error> {
         let set = |name: &str| self.settings.value(name).map(|value| value.trim_matches('\'').to_ascii_lowercase());
         let is = |name: &str, begins: &str| self.reported.get(name).is_none_or(|value| value.starts_with(begins));
         let digits = set("extra_float_digits").and_then(|digits| digits.parse::<i32>().ok());
@@ -690,7 +690,7 @@ impl Session {
         }
     }
 
-    async fn lend_all(&mut self, shards: Vec<ShardId>, access: Access) -> Result<Vec<Lent>, Stopped> {
+    pub(super) async fn lend_all(&mut self, shards: Vec<ShardId>, access: Access) -> Result<Vec<Lent>, Stopped> {
         let mut lents = Vec::with_capacity(shards.len());
         for shard in shards {
             lents.push(self.lend_ready(shard, access, None).await?);
@@ -698,7 +698,11 @@ impl Session {
         Ok(lents)
     }
 
-    fn settle_all(&mut self, lents: Vec<Lent>, ended: Result<Ended, Broken>) -> Result<Result<(), Stopped>, End> {
+    pub(super) fn settle_all(
+        &mut self,
+        lents: Vec<Lent>,
+        ended: Result<Ended, Broken>,
+    ) -> Result<Result<(), Stopped>, End> {
         let now = self.meter.answered();
         for lent in lents {
             self.note_served(&lent, false, now);

@@ -9,7 +9,7 @@ use super::transaction::{Begun, Open, Transaction};
 use super::unit::Frame;
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
-use crate::plan::{Access, Gather, Plan, Route, Scatter, Spread, Template};
+use crate::plan::{Access, Gather, Plan, Route, Scatter, Spread, Template, Transfer};
 use crate::statement::{Analysis, Kind, LiteralSpan, Parameters, SettingControl, Statement, Values};
 use crate::topology::{CrossShardWrites, ShardId};
 use crate::wire::{Bind, Status};
@@ -29,6 +29,7 @@ pub(super) enum Way {
     Scatter(Box<Scatter>, Access),
     Gather(Box<Gather>, Access),
     Spread(Box<Spread>),
+    Transfer(Box<Transfer>),
 }
 
 /// Where the statements of a unit want to go, taken together.
@@ -190,7 +191,7 @@ impl Session {
 impl Session {
     /// Of a statement on several shards at once.
     fn check_several(&self, way: &Way, effects: &[Effect]) -> Result<(), Error> {
-        if let Way::Spread(_) = way {
+        if let Way::Spread(_) | Way::Transfer(_) = way {
             self.check_two_phase()?;
         }
         match &self.transaction {
@@ -304,6 +305,7 @@ impl Wanted {
                 Way::Gather(gather, access)
             }
             Route::Spread(spread) => Way::Spread(spread),
+            Route::Transfer(transfer) => Way::Transfer(transfer),
         };
         if self.statements > 1 || self.several.is_some() {
             return Err(Error::unsupported(

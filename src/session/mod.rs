@@ -30,6 +30,7 @@ mod snapshot;
 mod station;
 mod ties;
 mod transaction;
+mod transfer;
 mod unit;
 mod wishes;
 mod writes;

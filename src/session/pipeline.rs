@@ -366,6 +366,7 @@ impl Session {
             }
             Way::Scatter(plan, access) => self.carry_read(client, Reading::Scatter(&plan), access, request).await?,
             Way::Gather(plan, access) => self.carry_read(client, Reading::Gather(&plan), access, request).await?,
+            Way::Transfer(plan) => self.carry_transfer(client, &plan, request, &touched).await?,
             Way::Spread(plan) => self.carry_spread(client, &plan, request, &touched).await?,
         };
         if ddl {

@@ -323,6 +323,7 @@ impl Session {
         let outcome = match &decided.way {
             Way::Scatter(plan, access) => self.carry_read(client, Reading::Scatter(plan), *access, request).await?,
             Way::Gather(plan, access) => self.carry_read(client, Reading::Gather(plan), *access, request).await?,
+            Way::Transfer(plan) => self.carry_transfer(client, plan, request, &decided.touched).await?,
             Way::Spread(plan) => self.carry_spread(client, plan, request, &decided.touched).await?,
             Way::One { .. } => unreachable!("one shard is relayed"),
         };

@@ -13,7 +13,7 @@ use super::clauses;
 use super::commands::{Cursor, command, explained};
 use super::hints;
 use super::scan::{Lexer, Token, TokenKind};
-use super::types::{Analysis, Copy, Hints, Insert, InsertSource, Kind, Row, Statement, Tokens, Update};
+use super::types::{Analysis, Copy, Hints, Insert, InsertSource, Kind, Row, SourceQuery, Statement, Tokens, Update};
 use super::uses;
 
 /// Understands a text. Never fails: what cannot be read is [`Kind::Unknown`].
@@ -251,7 +251,10 @@ impl<'t> Source<'t> {
                 });
                 InsertSource::Values(rows.collect())
             }
-            Some(_) => InsertSource::Query,
+            Some(_) => InsertSource::Query(SourceQuery {
+                tokens: self.source_of(insert, part)?,
+                untyped: insert.source.as_ref().map(|query| untyped(query)).unwrap_or_default(),
+            }),
         };
         let on_conflict = insert.on.as_ref().map(|on| match on {
             ast::OnInsert::OnConflict(conflict) => matches!(conflict.action, ast::OnConflictAction::DoUpdate(_)),
@@ -259,6 +262,39 @@ impl<'t> Source<'t> {
         });
         let columns = insert.columns.iter().map(blocks::last_part).collect();
         Some(Kind::Insert(Insert { columns, source, on_conflict, returning: insert.returning.is_some() }))
+    }
+
+    /// Where the query of an INSERT stands: behind the table and its columns, in front of ON CONFLICT and RETURNING.
+    fn source_of(self, insert: &ast::Insert, part: Tokens) -> Option<Tokens> {
+        let mut cursor = self.cursor(part);
+        cursor.take(&["INSERT", "INTO"]).then_some(())?;
+        cursor.object();
+        if cursor.take(&["AS"]) {
+            cursor.skip(1);
+        }
+        if !insert.columns.is_empty() {
+            let end = cursor.tokens.iter().position(|token| token.kind == TokenKind::Punctuation(b')'))?;
+            cursor.skip(end + 1);
+        }
+        if cursor.take(&["OVERRIDING"]) {
+            cursor.skip(2);
+        }
+        let (start, mut depth, mut end) = (cursor.first, 0usize, cursor.tokens.len());
+        for (index, token) in cursor.tokens.iter().enumerate() {
+            match token.kind {
+                TokenKind::Punctuation(b'(' | b'[') => depth += 1,
+                TokenKind::Punctuation(b')' | b']') => depth = depth.saturating_sub(1),
+                TokenKind::Punctuation(b';') => end = end.min(index),
+                TokenKind::Word if depth == 0 => {
+                    let word = |index: usize| cursor.nth(index).to_ascii_lowercase();
+                    let ends = word(index) == "returning" || (word(index) == "on" && word(index + 1) == "conflict");
+                    end = if ends { end.min(index) } else { end };
+                }
+                _ => {}
+            }
+        }
+        let end = start + u32::try_from(end).ok()?;
+        (start < end).then_some(Tokens { start, end })
     }
 
     /// Parameters used among these tokens, ascending, each once.
@@ -388,6 +424,29 @@ impl Places {
 }
 
 const STRIDE: usize = 64;
+
+/// See [`SourceQuery::untyped`].
+fn untyped(query: &ast::Query) -> Vec<usize> {
+    let ast::SetExpr::Select(select) = &*query.body else { return Vec::new() };
+    let is_bare = |item: &ast::SelectItem| match item {
+        ast::SelectItem::UnnamedExpr(ast::Expr::Value(value))
+        | ast::SelectItem::ExprWithAlias { expr: ast::Expr::Value(value), .. } => matches!(
+            value.value,
+            ast::Value::SingleQuotedString(_)
+                | ast::Value::EscapedStringLiteral(_)
+                | ast::Value::DollarQuotedString(_)
+                | ast::Value::Null
+                | ast::Value::Placeholder(_)
+        ),
+        _ => false,
+    };
+    let is_known = |item: &ast::SelectItem| {
+        matches!(item, ast::SelectItem::UnnamedExpr(_) | ast::SelectItem::ExprWithAlias { .. })
+    };
+    // Behind a `*` nobody knows which column it is.
+    let items = select.projection.iter().take_while(|item| is_known(item)).enumerate();
+    items.filter(|(_, item)| is_bare(item)).map(|(index, _)| index).collect()
+}
 
 fn parse(text: &str, offset: usize, source: Source<'_>) -> Option<(Ast, Places)> {
     let dialect = PostgreSqlDialect {};

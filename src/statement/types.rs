@@ -166,7 +166,16 @@ pub enum InsertSource {
     Values(Vec<Row>),
     DefaultValues,
     /// The query is a block of the statement.
-    Query,
+    Query(SourceQuery),
+}
+
+/// The query of INSERT … SELECT.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceQuery {
+    /// From its first word to its last.
+    pub tokens: Tokens,
+    /// Which of its columns are a bare string, NULL or parameter: they take the type of the column that they go to.
+    pub untyped: Vec<usize>,
 }
 
 /// One parenthesised row of VALUES.

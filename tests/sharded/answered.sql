@@ -310,3 +310,17 @@ update users set country = 'XX' where id in (select followed_id from follows gro
 declare c cursor for select * from users
 select count(*), sum(balance), min(full_name), max(country), max(last_seen_at) from users
 select user_id, id, note, total from orders order by 1, 2
+-- INSERT … SELECT
+insert into orders select 5, 9, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 'placed', 1, 'EUR', false, null, '2024-04-04'
+insert into carts select * from carts
+insert into orders(user_id, id, tracking, status, total, placed_at, note) select id, 77, md5(handle)::uuid, 'placed', balance + 100, '2024-05-05 10:00+00', 'it''s ' || handle from users where country = 'DE' returning user_id, id, note
+insert into orders(user_id, id, tracking, status, total, placed_at) select o.user_id + 1000, 78, tracking, status, max(total) over (), placed_at from orders o where o.user_id < 4 and o.id = 1 order by 1
+insert into follows(user_id, followed_id, since) select a.id, b.id, '2024-06-06' from users a join users b on a.full_name = b.full_name and a.id <> b.id on conflict do nothing
+insert into orders(placed_at, user_id, id, tracking, status, total) select timestamptz '2024-06-06', user_id, id, tracking, status, total + 1 from orders where id = 1 on conflict (user_id, id) do update set total = excluded.total, note = 'again'
+insert into orders(placed_at, user_id, id, tracking, status, total) select timestamptz '2024-06-06', user_id, id, tracking, status, total from orders where user_id = 999999
+insert into orders(placed_at, user_id, id, tracking, status, total) select timestamptz '2024-06-06', id, handle, md5(handle)::uuid, 'placed', 1 from users
+insert into orders(placed_at, user_id, id, tracking, status, total) select timestamptz '2024-06-06', id, 1, md5(handle)::uuid, 'placed', 1 from users where country = 'DE'
+insert into orders(placed_at, user_id, id, tracking, status, total) with best as (select user_id, sum(total) s from orders group by user_id order by 2 desc, 1 limit 3) select timestamptz '2024-06-06', user_id, 80, gen.u, 'paid', s::int from best, (select md5('x')::uuid u) gen returning *
+select user_id, id, note, total, placed_at from orders where placed_at < '2024-06-01' order by 1, 2
+select * from follows order by 1, 2
+select * from carts order by 1, 2

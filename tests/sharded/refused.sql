@@ -10,10 +10,6 @@ select id into copied from users
 -- CREATE TABLE AS
 create table copied as select * from users
 create temp table copied as select * from users
--- without VALUES
-insert into orders select 5, 9, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 'placed', 1
--- INSERT … SELECT
-insert into carts select * from carts
 -- shard is not known
 insert into orders(id) values (1)
 -- changing the shard key

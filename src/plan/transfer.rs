@@ -1,0 +1,243 @@
+//! INSERT … SELECT over shards: the query's rows are gathered, and inserted as VALUES where each one's key is.
+
+use std::sync::Arc;
+
+use super::gather::Gathering;
+use super::keys::Keyed;
+use super::relations::{Class, Resolved, Sharded};
+use super::rewrite::{self, Splice};
+use super::template::Surroundings;
+use super::{Access, Part, Plan, Route, Spread, Tag, Transfer, access};
+use crate::error::{Error, SqlState};
+use crate::statement::{Insert, InsertSource, SourceQuery, Statement, Tokens, Values};
+use crate::topology::{Key, ShardId};
+
+/// An INSERT of a query's rows, its values left open.
+#[derive(Debug)]
+pub(super) struct Transferring {
+    keyed: Keyed,
+    gathering: Gathering,
+    /// What stands in front of the query, and behind it.
+    head: Tokens,
+    tail: Tokens,
+    table: String,
+    destination: Destination,
+    columns: Vec<Target>,
+    returning: bool,
+}
+
+/// Where rows go.
+#[derive(Clone, Debug, PartialEq)]
+enum Destination {
+    /// By the value of this column.
+    Keyed(usize, Arc<Sharded>),
+    One(ShardId),
+}
+
+/// A column that is inserted into.
+#[derive(Clone, Debug, PartialEq)]
+struct Target {
+    type_oid: u32,
+    /// The query gives it a value without a type of its own.
+    untyped: bool,
+}
+
+/// How the rows of a query are inserted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inserted {
+    /// `INSERT INTO t (a, b)`
+    head: Arc<str>,
+    /// ON CONFLICT …, RETURNING …
+    tail: Arc<str>,
+    table: String,
+    destination: Destination,
+    columns: Vec<Target>,
+    returning: bool,
+}
+
+/// The types of a query's columns.
+pub type RowTypes = Vec<u32>;
+
+impl Transferring {
+    /// `None`: this cannot be done so.
+    pub(super) fn new(
+        statement: &Statement,
+        insert: &Insert,
+        resolved: &[Resolved],
+        surroundings: &Surroundings<'_>,
+    ) -> Option<Self> {
+        let InsertSource::Query(SourceQuery { tokens, untyped }) = &insert.source else { return None };
+        let target = resolved.iter().find(|relation| relation.written && relation.block == 0)?;
+        let table = target.catalog.as_ref()?;
+        if statement.calls.iter().any(|call| access::is_user_defined(call, surroundings.catalog)) {
+            return None;
+        }
+        let names: Vec<&str> = match insert.columns.as_slice() {
+            [] => table.columns.iter().map(|column| column.name.as_str()).collect(),
+            listed => listed.iter().map(String::as_str).collect(),
+        };
+        let column = |(index, name): (usize, &&str)| {
+            let type_oid = table.column(name)?.type_oid;
+            Some(Target { type_oid, untyped: untyped.contains(&index) })
+        };
+        let columns = names.iter().enumerate().map(column).collect::<Option<Vec<Target>>>()?;
+        let destination = match &target.class {
+            Class::Sharded(sharded) => {
+                let position = names.iter().position(|name| *name == sharded.column)?;
+                Destination::Keyed(position, Arc::clone(sharded))
+            }
+            Class::Home => Destination::One(surroundings.database.home),
+            _ => return None,
+        };
+        let keyed = Keyed::new(statement, resolved);
+        let gathering = Gathering::new(statement, resolved, surroundings, &keyed).ok()?;
+        let Tokens { start, end } = statement.tokens;
+        Some(Self {
+            keyed,
+            gathering,
+            head: Tokens { start, end: tokens.start },
+            tail: Tokens { start: tokens.end, end },
+            table: target.name.clone(),
+            destination,
+            columns,
+            returning: insert.returning,
+        })
+    }
+
+    pub(super) fn plan(&self, values: &Values<'_>) -> Result<Plan, Error> {
+        let source = self.gathering.source(&self.keyed.shards(values), values, [self.head, self.tail]);
+        let splice = Splice::new(values.text);
+        let tail = if self.tail.start < self.tail.end { splice.words(self.tail) } else { "" };
+        let insert = Inserted {
+            head: Arc::from(splice.words(self.head)),
+            tail: Arc::from(tail.trim_end_matches(';')),
+            table: self.table.clone(),
+            destination: self.destination.clone(),
+            columns: self.columns.clone(),
+            returning: self.returning,
+        };
+        Ok(Plan { route: Route::Transfer(Box::new(Transfer { source, insert })), access: Access::Write })
+    }
+}
+
+impl Inserted {
+    /// The write of `rows`, values as text, whose columns have these types.
+    pub fn spread(&self, types: &RowTypes, rows: &[Vec<Option<&str>>]) -> Result<Spread, Error> {
+        if types.len() > self.columns.len() {
+            return Err(Error::new(SqlState::SYNTAX, "INSERT has more expressions than target columns"));
+        }
+        let casts = types.iter().zip(&self.columns).map(|(of, column)| column.cast(*of));
+        let casts: Vec<&str> = casts.collect::<Result<_, _>>()?;
+        let shards = rows.iter().map(|row| self.shard_of(row)).collect::<Result<Vec<ShardId>, Error>>()?;
+        let mut distinct = shards.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        if distinct.is_empty() {
+            let nothing = vec!["NULL"; types.len()].join(", ");
+            let text = format!("{} SELECT {nothing} WHERE false {}", self.head, self.tail);
+            distinct.push(match &self.destination {
+                Destination::One(shard) => *shard,
+                Destination::Keyed(_, sharded) => sharded.mapping.all().iter().next().unwrap_or(ShardId(0)),
+            });
+            return Ok(self.parts(&distinct, &[], |_| text.clone()));
+        }
+        let text = |shard: ShardId| {
+            let mut text = format!("{} VALUES ", self.head);
+            let own = rows.iter().zip(&shards).filter(|(_, of)| **of == shard);
+            for (index, (row, _)) in own.enumerate() {
+                text.push_str(if index == 0 { "(" } else { ", (" });
+                for (index, (value, cast)) in row.iter().zip(&casts).enumerate() {
+                    text.push_str(if index == 0 { "" } else { ", " });
+                    match value {
+                        None => text.push_str("NULL"),
+                        Some(value) => {
+                            text.push('\'');
+                            text.push_str(&value.replace('\'', "''"));
+                            text.push('\'');
+                            text.push_str(cast);
+                        }
+                    }
+                }
+                text.push(')');
+            }
+            text.push(' ');
+            text.push_str(&self.tail);
+            text
+        };
+        Ok(self.parts(&distinct, &shards, text))
+    }
+
+    fn parts(&self, distinct: &[ShardId], shards: &[ShardId], text: impl Fn(ShardId) -> String) -> Spread {
+        let parts: Vec<Part> = distinct.iter().map(|&shard| rewrite::part(shard, text(shard))).collect();
+        let part_of = |shard: &ShardId| distinct.binary_search(shard).ok().and_then(|part| u16::try_from(part).ok());
+        let row_order = if self.returning { shards.iter().filter_map(part_of).collect() } else { Vec::new() };
+        Spread { parts, tag: Tag::Sum, row_order, transactional: true, fetches: Vec::new() }
+    }
+
+    fn shard_of(&self, row: &[Option<&str>]) -> Result<ShardId, Error> {
+        let (position, sharded) = match &self.destination {
+            Destination::One(shard) => return Ok(*shard),
+            Destination::Keyed(position, sharded) => (*position, sharded),
+        };
+        let nowhere = |what: &str| {
+            let (table, column) = (&self.table, &sharded.column);
+            let message = format!("{what} of column \"{column}\" of table \"{table}\" is in no shard's range");
+            Error::new(SqlState::INVALID_VALUE, message).with_hint("Ranges are set by [[sharded_tables.mapping]].")
+        };
+        let Some(text) = row.get(position).copied().flatten() else {
+            return sharded.mapping.default.ok_or_else(|| nowhere("a NULL"));
+        };
+        let key = Key::from_text(sharded.key_type, text).ok_or_else(|| nowhere(&format!("value {text}")))?;
+        sharded.mapping.shard_of(&key).ok_or_else(|| nowhere(&format!("value {key}")))
+    }
+
+    /// In words.
+    pub(super) fn render(&self) -> String {
+        let to = match &self.destination {
+            Destination::Keyed(_, sharded) => format!("by {}", sharded.column),
+            Destination::One(shard) => format!("on shard {}", shard.0),
+        };
+        format!("{} VALUES … {}, {to}", self.head, self.tail).replace(" ,", ",")
+    }
+}
+
+impl Target {
+    /// What makes a value that was read as text one of type `of` again: assigned to the column, PostgreSQL converts it
+    /// as it would have.
+    fn cast(&self, of: u32) -> Result<&'static str, Error> {
+        if self.untyped || of == self.type_oid {
+            return Ok("");
+        }
+        let known = NAMES.iter().find(|(oid, _)| *oid == of).map(|(_, cast)| *cast);
+        known.ok_or_else(|| {
+            let what = "INSERT … SELECT of values of a type of its own into a column of another one";
+            Error::unsupported(what, "Cast the value to the column's type.")
+        })
+    }
+}
+
+/// Types of PostgreSQL's own, which have the same number everywhere.
+const NAMES: [(u32, &str); 22] = [
+    (16, "::bool"),
+    (17, "::bytea"),
+    (20, "::int8"),
+    (21, "::int2"),
+    (23, "::int4"),
+    (25, "::text"),
+    (26, "::oid"),
+    (114, "::json"),
+    (700, "::float4"),
+    (701, "::float8"),
+    (1042, "::bpchar"),
+    (1043, "::varchar"),
+    (1082, "::date"),
+    (1083, "::time"),
+    (1114, "::timestamp"),
+    (1184, "::timestamptz"),
+    (1186, "::interval"),
+    (1266, "::timetz"),
+    (1700, "::numeric"),
+    (2950, "::uuid"),
+    (3802, "::jsonb"),
+    (1009, "::text[]"),
+];
