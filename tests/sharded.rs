@@ -4,6 +4,8 @@
 
 #[path = "sharded/differential.rs"]
 mod differential;
+#[path = "sharded/gathered.rs"]
+mod gathered;
 mod support;
 
 use std::future::poll_fn;
@@ -21,7 +23,9 @@ fn shop() -> &'static (Proxy, &'static Cluster) {
         cluster.sql_everywhere(
             "create table people(user_id bigint primary key, name text collate \"C\", score numeric); \
              create table notes(user_id bigint, id bigint, body text, primary key (user_id, id)); \
-             grant all on people, notes to public",
+             create table twins(user_id bigint primary key, name text, score numeric); \
+             create table scraps(user_id bigint, id bigint, body text, primary key (user_id, id)); \
+             grant all on people, notes, twins, scraps to public",
         );
         cluster.make_shop();
         (Proxy::start(&cluster.toml()), cluster)

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::relay::Broken;
 use super::request::Request;
 use super::scatter::{Ended, next, send};
-use super::single::single;
+use super::single::{parameter_types, single};
 use crate::backend::Connection;
 use crate::error::{Error, SqlState};
 use crate::merge::Columns;
@@ -49,7 +49,24 @@ pub(super) async fn gather(
 #[derive(Debug, Default)]
 pub struct Collected {
     pub types: RowTypes,
+    /// Of the statement's parameters.
+    pub parameters: Vec<u32>,
     rows: Vec<Bytes>,
+}
+
+/// What the server takes a statement's parameters for, which it would not know of the query alone.
+async fn types_of(
+    client: &mut Channel,
+    input: &mut Connection,
+    request: Request<'_>,
+) -> Result<Result<Vec<u32>, Bytes>, Broken> {
+    match request {
+        Request::Extended { text, types, bind, .. } if bind.parameters() > 0 => {
+            input.unnamed = None;
+            parameter_types(client, input, (text, types)).await
+        }
+        Request::Extended { .. } | Request::Simple { .. } => Ok(Ok(Vec::new())),
+    }
 }
 
 /// As [`gather`], but the answer stays here, as text.
@@ -60,6 +77,14 @@ pub async fn collect(
     request: Request<'_>,
     limit_bytes: usize,
 ) -> Result<Result<Collected, Ended>, Broken> {
+    let known = match types_of(client, &mut *inputs[0], request).await? {
+        Ok(types) => types,
+        Err(failure) => {
+            client.output.extend_from_slice(&failure);
+            return Ok(Err(Ended::Failed(failure)));
+        }
+    };
+    let request = request.with_types(&known);
     let tables = match fetch(client, (inputs, &plan.shards()), &plan.fetches, request, limit_bytes).await? {
         Ok(tables) => tables,
         Err(Unfetched::Failed(failure)) => {
@@ -72,7 +97,8 @@ pub async fn collect(
     request.put_collected(home, &plan.text, &tables);
     drop(tables);
     send(client, home).await?;
-    let (mut collected, mut bytes, mut failure) = (Collected::default(), 0, None);
+    let (mut collected, mut bytes, mut failure) =
+        (Collected { parameters: known.clone(), ..Collected::default() }, 0, None);
     while !home.owed.is_empty() {
         let (kind, frame) = next(client, home).await?;
         match kind {

@@ -15,5 +15,5 @@ pub use reading::{Limits, Reading, read};
 pub use relay::{BUFFER_BYTES, Broken, Unit, move_front, relay};
 pub use request::Request;
 pub use scatter::Ended;
-pub use single::{describe, drain_all, single};
+pub use single::{describe, drain_all, parameter_types, single};
 pub use spread::{Decision, commit_blocks, spread};

@@ -25,7 +25,17 @@ pub enum Request<'a> {
     },
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
+    /// The same, its parameters of these types; none: as they are.
+    pub fn with_types(self, known: &'a [u32]) -> Self {
+        match self {
+            Self::Extended { text, bind, described, bound, rows, .. } if !known.is_empty() => {
+                Self::Extended { text, types: known, bind, described, bound, rows }
+            }
+            other => other,
+        }
+    }
+
     /// Puts the part on the connection; it is sent with the next flush. `hidden`: output columns of the part that the
     /// client does not know of; `rows`: how many are of use at most, 0 for all.
     pub fn put(self, connection: &mut Connection, part: &Part, hidden: usize, rows: u32) {

@@ -3,10 +3,12 @@
 use super::relay::{BUFFER_BYTES, Broken};
 use super::request::Request;
 use super::scatter::{Ended, drain, next_reporting, send};
+use bytes::Bytes;
+
 use crate::backend::{Cause, Connection, Payee};
 use crate::error::Error;
 use crate::wire::Channel;
-use crate::wire::frame::{client, server};
+use crate::wire::frame::{Header, client, server};
 use crate::wire::message::{put_bare, put_named, put_parse};
 
 /// Who hears of ParameterStatus messages: name and value.
@@ -55,13 +57,7 @@ pub async fn describe(
     (text, types): (&[u8], &[u32]),
     quiet: bool,
 ) -> Result<Ended, Broken> {
-    let out = &mut input.channel.output;
-    put_parse(out, "", text, types);
-    put_named(out, client::DESCRIBE, b'S', "");
-    put_bare(out, client::SYNC);
-    [Cause::Parse(None), Cause::DescribeStatement, Cause::Sync]
-        .into_iter()
-        .for_each(|cause| input.owed.push(cause, Payee::Client));
+    put_describe(input, (text, types));
     send(client, input).await?;
     let mut ended = Ended::Done;
     while !input.owed.is_empty() {
@@ -75,6 +71,39 @@ pub async fn describe(
         client.output.extend_from_slice(&frame);
     }
     Ok(ended)
+}
+
+/// The types of a statement's parameters, whether declared or not; or the server's ErrorResponse frame.
+pub async fn parameter_types(
+    client: &mut Channel,
+    input: &mut Connection,
+    (text, types): (&[u8], &[u32]),
+) -> Result<Result<Vec<u32>, Bytes>, Broken> {
+    put_describe(input, (text, types));
+    send(client, input).await?;
+    let mut found = Ok(Vec::new());
+    while !input.owed.is_empty() {
+        let (kind, frame) = next_reporting(client, input, &mut |_, _| {}).await?;
+        match kind {
+            server::ERROR => found = Err(frame),
+            server::PARAMETER_DESCRIPTION => {
+                let types = frame[Header::BYTES + 2..].as_chunks::<4>().0;
+                found = Ok(types.iter().map(|oid| u32::from_be_bytes(*oid)).collect());
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+fn put_describe(input: &mut Connection, (text, types): (&[u8], &[u32])) {
+    let out = &mut input.channel.output;
+    put_parse(out, "", text, types);
+    put_named(out, client::DESCRIBE, b'S', "");
+    put_bare(out, client::SYNC);
+    [Cause::Parse(None), Cause::DescribeStatement, Cause::Sync]
+        .into_iter()
+        .for_each(|cause| input.owed.push(cause, Payee::Client));
 }
 
 /// Reads away what a statement that has failed left on the connections it ran on.

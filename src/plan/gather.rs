@@ -25,6 +25,7 @@ pub(super) struct Gathering {
     needs_home: bool,
     /// The statement takes no parameters: the rows stand in its text.
     written_out: bool,
+    cursor: Option<String>,
     /// One for each of the keyed relations, in their order; none for the one that is written.
     tables: Vec<Option<Table>>,
     /// Where each shard runs the statement: tables that live on the home shard only.
@@ -93,6 +94,10 @@ impl Gathering {
         Ok(Self {
             home: surroundings.database.home,
             needs_home: elsewhere.count() > 0,
+            cursor: match &statement.kind {
+                Kind::DeclareCursor { name, .. } => Some(name.clone()),
+                _ => None,
+            },
             written_out: matches!(statement.kind, Kind::Copy(_) | Kind::DeclareCursor { .. }),
             tables,
             at_home,
@@ -108,13 +113,13 @@ impl Gathering {
     }
 
     fn read(&self, sets: &[ShardSet], values: &Values<'_>, access: Access) -> Plan {
-        // Where one table's rows are, nothing of it need be fetched; a cursor is moved to where its transaction began.
-        let only = sets.iter().find_map(ShardSet::only).filter(|_| !self.needs_home && !self.written_out);
+        // Where one table's rows are, nothing of it need be fetched.
+        let only = sets.iter().find_map(ShardSet::only).filter(|_| !self.needs_home);
         let at = only.unwrap_or(self.home);
         let is_there = |set: &ShardSet| set.is_empty() || (only.is_some() && set.only() == only);
         let (text, fetches) = self.fetch(sets, values, &is_there, Splice::new(values.text));
-        let may_move = !self.needs_home && self.written_out;
-        let gather = Box::new(Gather { at, text: Arc::from(text), fetches, written_out: self.written_out, may_move });
+        let (written_out, cursor) = (self.written_out, self.cursor.clone());
+        let gather = Box::new(Gather { at, text: Arc::from(text), fetches, written_out, cursor });
         Plan { route: Route::Gather(gather), access }
     }
 
@@ -124,7 +129,7 @@ impl Gathering {
         others.into_iter().for_each(|tokens| splice.replace(tokens, ""));
         let is_there = ShardSet::is_empty;
         let (text, fetches) = self.fetch(sets, values, &is_there, splice);
-        Gather { at: self.home, text: Arc::from(text), fetches, written_out: false, may_move: false }
+        Gather { at: self.home, text: Arc::from(text), fetches, written_out: false, cursor: None }
     }
 
     /// Of a write: every shard that has rows of the written table, or that something is fetched from, runs it.

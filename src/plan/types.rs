@@ -56,8 +56,8 @@ pub struct Gather {
     /// A statement without parameters of its own (COPY, DECLARE): for each the text has its number between two [`MARK`]s,
     /// where a literal is to be.
     pub written_out: bool,
-    /// Any shard would do as well.
-    pub may_move: bool,
+    /// It declares one of this name.
+    pub cursor: Option<String>,
 }
 
 /// What no text of a client has.

@@ -11,7 +11,7 @@ use crate::cache::Touched;
 use crate::error::{Error, SqlState};
 use crate::executor::{Broken, Decision, Ended, Limits, Reading, Request, commit_blocks, drain_all, read, spread};
 use crate::figures::Route;
-use crate::plan::{Access, Spread};
+use crate::plan::{Access, Gather, Spread};
 use crate::statement::{Kind, SettingControl, Statement, TransactionControl};
 use crate::topology::ShardId;
 use crate::wire::frame::Header;
@@ -89,6 +89,9 @@ impl Session {
             let ended = read(client, &mut open.connections(&shards), reading, request, limits).await;
             if access == Access::Write {
                 shards.iter().for_each(|&shard| open.note_write(shard));
+            }
+            if let (Reading::Gather(Gather { at, cursor: Some(name), .. }), Ok(Ended::Done)) = (reading, &ended) {
+                open.cursors.push((name.clone(), *at));
             }
             let Some(otherwise) = reading.otherwise(&ended).filter(|_| client.put_so_far() == answer) else {
                 return self.go_on(client, open, &shards, ended).await;

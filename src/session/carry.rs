@@ -486,6 +486,7 @@ impl Session {
                 self.settings.apply(change);
                 open.changes.push(change.clone());
             }
+            Effect::Cursor(name) => open.cursors.push((name.clone(), open.lent.shard)),
             Effect::Savepoint(name) => {
                 self.settings.savepoint(name);
                 self.ears.iter_mut().for_each(|ears| ears.savepoint(name));

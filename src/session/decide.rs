@@ -187,6 +187,19 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Where the cursor is that a FETCH, MOVE or CLOSE names.
+    fn shard_of_cursor(&self, kind: &Kind) -> Option<ShardId> {
+        let (Kind::Fetch { name } | Kind::CloseCursor { name: Some(name) }) = kind else { return None };
+        match &self.transaction {
+            Transaction::Open(open) => {
+                open.cursors.iter().rev().find(|(known, _)| known == name).map(|(_, shard)| *shard)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Over how many shards a transaction may go.
 impl Session {
     /// Of a statement on several shards at once.
@@ -260,6 +273,9 @@ fn tied() -> Error {
 impl Wanted {
     fn add(&mut self, session: &Session, statement: &Statement, template: &Template, plan: Plan) -> Result<(), Error> {
         self.statements += 1;
+        if let Some(shard) = session.shard_of_cursor(&statement.kind) {
+            return self.fix(shard);
+        }
         if is_control(&statement.kind) {
             if begins_writing(&statement.kind) {
                 self.widen(Access::Write);
@@ -276,34 +292,14 @@ impl Wanted {
             Kind::Setting(_) => Access::PrimaryRead,
             _ => access,
         });
-        let is_cursor = matches!(statement.kind, Kind::DeclareCursor { .. });
         let several = match route {
             Route::One(shard) if template.floats() => {
                 self.anywhere.get_or_insert(shard);
                 return Ok(());
             }
-            Route::One(shard) => {
-                return match self.fixed {
-                    Some(fixed) if fixed != shard => Err(second_shard(fixed)),
-                    _ => {
-                        self.fixed = Some(shard);
-                        Ok(())
-                    }
-                };
-            }
+            Route::One(shard) => return self.fix(shard),
             Route::Scatter(scatter) => Way::Scatter(scatter, access),
-            Route::Gather(mut gather) => {
-                // FETCH goes to where the block began.
-                match &session.transaction {
-                    Transaction::Open(open) if gather.may_move => gather.at = open.lent.shard,
-                    Transaction::Open(open) if is_cursor && open.lent.shard != gather.at => {
-                        let hint = format!("Begin the transaction with a statement on shard {}.", gather.at.0);
-                        return Err(Error::unsupported("a cursor over the home shard's tables and others", hint));
-                    }
-                    _ => {}
-                }
-                Way::Gather(gather, access)
-            }
+            Route::Gather(gather) => Way::Gather(gather, access),
             Route::Spread(spread) => Way::Spread(spread),
             Route::Transfer(transfer) => Way::Transfer(transfer),
         };
@@ -315,6 +311,16 @@ impl Wanted {
         }
         self.several = Some(several);
         Ok(())
+    }
+
+    fn fix(&mut self, shard: ShardId) -> Result<(), Error> {
+        match self.fixed {
+            Some(fixed) if fixed != shard => Err(second_shard(fixed)),
+            _ => {
+                self.fixed = Some(shard);
+                Ok(())
+            }
+        }
     }
 
     /// A statement that is only prepared: any shard knows its types.

@@ -11,6 +11,8 @@ use crate::statement::{Call, Given, Isolation, Kind, SettingControl, Statement, 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     Setting(Change),
+    /// It is where its statement ran.
+    Cursor(String),
     Savepoint(String),
     Release(String),
     RollbackTo(String),
@@ -55,6 +57,7 @@ pub(super) fn of(statement: &Statement, values: Option<&Values<'_>>, effects: &m
         Kind::Prepare { .. } => effects.push(Effect::Pin(ties::PREPARE)),
         Kind::Deallocate { name: None } => effects.push(Effect::ForgetStatements),
         Kind::DeclareCursor { hold: true, .. } => effects.push(Effect::Pin(ties::HELD_CURSOR)),
+        Kind::DeclareCursor { name, .. } => effects.push(Effect::Cursor(name.clone())),
         Kind::Deallocate { name: Some(_) } | Kind::CloseCursor { .. } => effects.push(Effect::Untie),
         Kind::Unlisten { channel } => effects.extend([Effect::Untie, Effect::Unlisten(channel.clone())]),
         Kind::Notify { .. } => effects.push(Effect::Notify),

@@ -340,23 +340,36 @@ impl Session {
             self.transaction = Transaction::Begun(Begun::implicit());
             pipeline.implicit = true;
         }
-        let statement = prepared.analysis.statements.first();
-        if statement.is_some_and(|statement| matches!(statement.kind, Kind::Copy(_))) {
-            let hint = "Send it by itself, or by the simple protocol.";
-            return Ok(Err(Error::unsupported("COPY within a pipeline", hint).into()));
-        }
         let bound = Bind::read(&portal.body);
         let (decided, bind) = match self.decide_one(prepared, &portal.body).and_then(|decided| Ok((decided, bound?))) {
             Ok(decided) => decided,
             Err(error) => return Ok(Err(error.into())),
         };
-        let request = Request::Extended {
-            text: &prepared.text,
-            types: &prepared.types,
-            bind: &bind,
-            described: portal.described,
-            bound: portal.announced,
-            rows,
+        let statement = prepared.analysis.statements.first();
+        let is_copy = statement.is_some_and(|statement| matches!(statement.kind, Kind::Copy(_)));
+        let request = match (is_copy, &decided.way) {
+            (false, _) => Request::Extended {
+                text: &prepared.text,
+                types: &prepared.types,
+                bind: &bind,
+                described: portal.described,
+                bound: portal.announced,
+                rows,
+            },
+            // It has no parameters and gives no columns: the servers are asked in the simple protocol.
+            (true, Way::Gather(..)) => {
+                if !portal.announced {
+                    put_bare(&mut client.output, server::BIND_COMPLETE);
+                }
+                if portal.described {
+                    put_bare(&mut client.output, server::NO_DATA);
+                }
+                Request::Simple { text: &prepared.text }
+            }
+            (true, _) => {
+                let hint = "Send it by itself, or by the simple protocol.";
+                return Ok(Err(Error::unsupported("COPY within a pipeline", hint).into()));
+            }
         };
         let ddl = decided.effects.contains(&Effect::Ddl);
         let Decided { way, effects, touched } = decided;

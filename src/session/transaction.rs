@@ -58,6 +58,8 @@ pub(super) struct Open {
     pub forgot: bool,
     /// ParameterStatus messages since the block began.
     pub heard: Vec<(String, String)>,
+    /// Where each cursor of the block is.
+    pub cursors: Vec<(String, ShardId)>,
 }
 
 /// A shard's part of a block.
@@ -70,7 +72,7 @@ impl Open {
     pub(super) fn new(lent: Lent, begun: Option<Begun>) -> Self {
         let reads_plainly = begun.as_ref().is_some_and(Begun::is_plain);
         let (others, changes, heard) = (Vec::new(), Vec::new(), Vec::new());
-        Self { lent, wrote: false, reads_plainly, others, begun, changes, forgot: false, heard }
+        Self { lent, wrote: false, reads_plainly, others, begun, changes, forgot: false, heard, cursors: Vec::new() }
     }
 
     /// Makes a part of the block the current one; `false`: that shard has none.

@@ -22,7 +22,8 @@ impl Session {
             Err(stopped) => return Ok(Err(stopped)),
         };
         let spread = collected.rows().and_then(|rows| plan.insert.spread(&collected.types, &rows));
-        drop(collected);
+        let Collected { parameters, .. } = collected;
+        let request = request.with_types(&parameters);
         match spread {
             Ok(spread) => Box::pin(self.carry_spread(client, &spread, request, touched)).await,
             Err(error) => Ok(Err(error.into())),

@@ -1,0 +1,104 @@
+//! What one shard computes over rows of all, as drivers and transactions see it.
+
+use futures_util::TryStreamExt;
+use tokio_postgres::Client;
+
+use super::{client, client_of, rows, shop, sqlstate};
+use crate::support::Proxy;
+
+/// Rows of this test alone, on both shards, twins by name.
+async fn pair(client: &Client, first: i64) {
+    let insert = "insert into twins values ($1, $3, 1), ($2, $3, 2.50)";
+    let name = format!("twin {first}");
+    assert_eq!(client.execute(insert, &[&first, &(first + 1000), &name]).await.unwrap(), 2);
+}
+
+const PAIRS: &str = "select a.user_id, b.user_id, b.score::text from twins a join twins b on b.name = a.name \
+                     where a.user_id <> b.user_id and a.name = $1 and b.score > $2::int order by 1";
+
+#[tokio::test]
+async fn a_driver_gets_its_types_and_parameters() {
+    let client = client().await;
+    pair(&client, 300).await;
+    let pairs = client.prepare(PAIRS).await.unwrap();
+    for _ in 0..3 {
+        let found = client.query(&pairs, &[&"twin 300", &1]).await.unwrap();
+        let values: Vec<(i64, i64, String)> = found.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+        assert_eq!(values, [(300, 1300, "2.50".to_owned())]);
+    }
+    let whole = "select max(n) from (select count(*) as n from twins where user_id % 1000 = $1 group by name) t";
+    assert_eq!(client.query_one(whole, &[&300i64]).await.unwrap().get::<_, i64>(0), 2);
+    let moved = "insert into scraps select user_id, $2, name from twins where name = $1";
+    assert_eq!(client.execute(moved, &[&"twin 300", &7i64]).await.unwrap(), 2);
+    let kept = "delete from scraps n using twins p where p.name = n.body and n.id = $1";
+    assert_eq!(client.execute(kept, &[&7i64]).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_transaction_sees_what_it_wrote() {
+    let (client, other) = (client().await, client().await);
+    client.batch_execute("begin").await.unwrap();
+    pair(&client, 310).await;
+    assert_eq!(client.query(PAIRS, &[&"twin 310", &0]).await.unwrap().len(), 2);
+    assert_eq!(other.query(PAIRS, &[&"twin 310", &0]).await.unwrap().len(), 0, "nobody else sees it");
+    client.batch_execute("savepoint s").await.unwrap();
+    let lost = "update twins p set score = q.score + 10 from twins q where q.name = p.name and p.name = 'twin 310'";
+    client.batch_execute(&format!("{lost}; ")).await.unwrap();
+    let over = rows(&client, "select count(*) from twins where name = 'twin 310' and score > 10").await;
+    assert_eq!(over, ["2"]);
+    client.batch_execute("rollback to savepoint s").await.unwrap();
+    client.batch_execute("commit").await.unwrap();
+    assert_eq!(rows(&client, "select sum(score) from twins where name = 'twin 310'").await, ["3.50"]);
+    // An error of the server fails the block, and the block alone.
+    client.batch_execute("begin").await.unwrap();
+    let divided = "select 1 / (a.user_id - 310) from twins a, twins b where a.name = b.name and a.name = 'twin 310'";
+    assert_eq!(sqlstate(&client, divided).await, "22012");
+    assert_eq!(sqlstate(&client, "select 1").await, "25P02");
+    client.batch_execute("rollback").await.unwrap();
+    assert_eq!(sqlstate(&client, divided).await, "22012");
+    assert_eq!(rows(&client, "select 1").await, ["1"]);
+}
+
+#[tokio::test]
+async fn cursors_and_copies_go_over_all_shards() {
+    let client = client().await;
+    pair(&client, 320).await;
+    let name = "'twin 320'";
+    for first in ["", "select 1 from twins where user_id = 1320"] {
+        client.batch_execute("begin").await.unwrap();
+        client.batch_execute(first).await.unwrap();
+        client
+            .batch_execute(&format!("declare c cursor for select user_id from twins where name = {name} order by 1"))
+            .await
+            .unwrap();
+        assert_eq!(rows(&client, "fetch 1 from c").await, ["320"]);
+        assert_eq!(rows(&client, "fetch 5 from c").await, ["1320"]);
+        client.batch_execute("close c").await.unwrap();
+        client.batch_execute("commit").await.unwrap();
+    }
+    let copy = format!("copy (select user_id, name from twins where name = {name} order by 1) to stdout");
+    let chunks: Vec<bytes::Bytes> = client.copy_out(&copy).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(String::from_utf8(chunks.concat()).unwrap(), "320\ttwin 320\n1320\ttwin 320\n");
+    assert_eq!(rows(&client, "select 1").await, ["1"]);
+}
+
+#[tokio::test]
+async fn too_many_rows_are_refused_by_the_name_of_their_table() {
+    let port = tokio::task::spawn_blocking(|| {
+        let proxy = Proxy::start(&format!("gather_limit = \"1KiB\"\n{}", shop().1.toml()));
+        let port = proxy.port;
+        // It serves until the tests end.
+        Box::leak(Box::new(proxy));
+        port
+    });
+    let client = client_of(port.await.unwrap()).await;
+    let values: Vec<String> = (1330..1400).map(|key| format!("({key}, 1, '{}')", "x".repeat(40))).collect();
+    client.batch_execute(&format!("insert into scraps values {}", values.join(", "))).await.unwrap();
+    let joined = "select count(*) from scraps a join scraps b on a.body = b.body where a.user_id >= 1330";
+    let cause = client.simple_query(joined).await.expect_err("70 rows are more than 1 KiB");
+    let error = cause.as_db_error().unwrap();
+    assert_eq!(error.code().code(), "54000");
+    assert!(error.message().contains("\"scraps\"") && error.message().contains("gather_limit"), "{error}");
+    assert_eq!(rows(&client, "select count(*) from scraps where user_id = 1330").await, ["1"], "the session goes on");
+    client.batch_execute("delete from scraps where user_id between 1330 and 1399").await.unwrap();
+}
