@@ -9,12 +9,13 @@ use std::sync::Arc;
 use super::keys::{self, Keyed};
 use super::relations::{Class, Resolved};
 use super::rewrite::{self, Splice};
+use super::scatter::bound;
 use super::template::{Surroundings, add_condition};
 use super::types::MARK;
 use super::{Access, Fetch, Gather, Part, Plan, Route, Spread, Tag, access};
 use crate::catalog::{Column, Relation};
 use crate::error::Error;
-use crate::statement::{ColumnRef, Condition, Kind, Statement, Tokens, Values};
+use crate::statement::{Bound, ColumnRef, Condition, Kind, OrderKey, OrderTarget, Output, Statement, Tokens, Values};
 use crate::topology::{ShardId, ShardSet};
 
 /// A statement whose sharded tables can be supplied with rows from everywhere.
@@ -28,8 +29,18 @@ pub(super) struct Gathering {
     cursor: Option<String>,
     /// One for each of the keyed relations, in their order; none for the one that is written.
     tables: Vec<Option<Table>>,
+    /// Of a query over one table: how its first rows are chosen, which is all that is needed of each shard.
+    first: Option<First>,
     /// Where each shard runs the statement: tables that live on the home shard only.
     at_home: Vec<Table>,
+}
+
+/// ORDER BY and LIMIT, which each shard can apply to its own rows.
+#[derive(Debug)]
+struct First {
+    keys: Vec<(Tokens, String)>,
+    limit: Bound,
+    offset: Option<Bound>,
 }
 
 #[derive(Debug)]
@@ -91,7 +102,9 @@ impl Gathering {
             true => elsewhere.clone().map(table).collect::<Result<_, _>>()?,
             false => Vec::new(),
         };
+        let first = tables.first().and_then(Option::as_ref).and_then(|table| first(statement, surroundings, table));
         Ok(Self {
+            first,
             home: surroundings.database.home,
             needs_home: elsewhere.count() > 0,
             cursor: match &statement.kind {
@@ -163,6 +176,9 @@ impl Gathering {
                 let word = if index == 0 { "WHERE" } else { "AND" };
                 select.push_str(&format!(" {word} ({})", splice.words(*condition)));
             }
+            if let Some(first) = self.first.as_ref().and_then(|first| first.words(&splice, values)) {
+                select.push_str(&first);
+            }
             let parts = set.iter().map(|shard| rewrite::part(shard, select.clone())).collect();
             fetches.push(Fetch { table: table.name.clone(), parts });
             let rows = match self.written_out {
@@ -217,6 +233,44 @@ impl Table {
             qualified,
         })
         .filter(|_| !table.columns.is_empty())
+    }
+}
+
+/// Whether the first rows of each shard are enough, and which those are.
+fn first(statement: &Statement, surroundings: &Surroundings<'_>, table: &Table) -> Option<First> {
+    let shape = &statement.shape;
+    let [block] = statement.blocks.as_slice() else { return None };
+    let makes_other_rows = block.aggregates || block.windows || block.distinct || shape.with_ties;
+    let is_all = block.relations.len() == 1 && table.conditions.len() == block.terms && !makes_other_rows;
+    let is_stable = statement.calls.iter().all(|call| access::is_immutable(call, surroundings.catalog));
+    let Some(Bound::Value(_)) = shape.limit else { return None };
+    if !is_all || !is_stable || shape.columns.is_empty() || shape.unusual.is_some() || shape.set_operation {
+        return None;
+    }
+    let has_wildcard = shape.columns.iter().any(|column| column.expression == Output::Wildcard);
+    let key = |key: &OrderKey| {
+        let tokens = match &key.target {
+            OrderTarget::Hidden { tokens, .. } => *tokens,
+            OrderTarget::Output(index) => shape.columns.get(*index).filter(|_| !has_wildcard)?.tokens,
+        };
+        let direction = if key.descending { " DESC" } else { "" };
+        let nulls = if key.nulls_first { " NULLS FIRST" } else { " NULLS LAST" };
+        key.collate_bytes.is_none().then(|| (tokens, format!("{direction}{nulls}")))
+    };
+    let keys = shape.order_by.iter().map(key).collect::<Option<Vec<_>>>()?;
+    // An ORDER BY that was not understood is none here.
+    let is_known = keys.is_empty() == shape.order_tokens.is_none();
+    is_known.then(|| First { keys, limit: shape.limit.clone().expect("it is there"), offset: shape.offset.clone() })
+}
+
+impl First {
+    fn words(&self, splice: &Splice<'_>, values: &Values<'_>) -> Option<String> {
+        let number = |wanted: Option<&Bound>| bound(wanted, values).ok();
+        let most = number(Some(&self.limit))??.checked_add(number(self.offset.as_ref())?.unwrap_or(0))?;
+        let keys: Vec<String> =
+            self.keys.iter().map(|(tokens, direction)| format!("({}){direction}", splice.words(*tokens))).collect();
+        let order = if keys.is_empty() { String::new() } else { format!(" ORDER BY {}", keys.join(", ")) };
+        Some(format!("{order} LIMIT {most}"))
     }
 }
 

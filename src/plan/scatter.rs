@@ -243,8 +243,8 @@ impl Scattering {
     pub(super) fn plan(&self, shards: &ShardSet, values: &Values<'_>, access: Access) -> Result<Plan, Error> {
         let shape = &self.statement.shape;
         let mut merge = self.merge.clone();
-        merge.limit = self.bound(shape.limit.as_ref(), values)?;
-        merge.offset = self.bound(shape.offset.as_ref(), values)?.unwrap_or(0);
+        merge.limit = bound(shape.limit.as_ref(), values)?;
+        merge.offset = bound(shape.offset.as_ref(), values)?.unwrap_or(0);
         let is_plain =
             self.hidden.is_empty() && merge.limit.is_none() && merge.offset == 0 && shape.limit_tokens.is_none();
         let text = (!is_plain).then(|| self.text(&merge, values.text));
@@ -254,33 +254,6 @@ impl Scattering {
         });
         let scatter = Scatter { parts: parts.collect(), merge, otherwise: None };
         Ok(Plan { route: Route::Scatter(Box::new(scatter)), access })
-    }
-
-    fn bound(&self, bound: Option<&Bound>, values: &Values<'_>) -> Result<Option<u64>, Error> {
-        let given = match bound {
-            None => return Ok(None),
-            Some(Bound::One) => return Ok(Some(1)),
-            Some(Bound::Value(Value::Literal { index, negated: false, .. })) => values.literal(*index),
-            Some(Bound::Value(Value::Parameter { index, .. })) => values.parameter(*index),
-            Some(_) => Given::Missing,
-        };
-        let number = match given {
-            Given::Null => return Ok(None),
-            Given::Text(text) => text.trim().parse().ok(),
-            Given::Binary { type_oid: INT2 | INT4 | INT8 | 0, bytes } => match *bytes {
-                [a, b] => u64::try_from(i16::from_be_bytes([a, b])).ok(),
-                [a, b, c, d] => u64::try_from(i32::from_be_bytes([a, b, c, d])).ok(),
-                [a, b, c, d, e, f, g, h] => u64::try_from(i64::from_be_bytes([a, b, c, d, e, f, g, h])).ok(),
-                _ => None,
-            },
-            Given::Binary { .. } | Given::Missing => None,
-        };
-        number.map(Some).ok_or_else(|| {
-            Error::unsupported(
-                "a computed LIMIT or OFFSET over several shards",
-                "Give it as a constant or a parameter.",
-            )
-        })
     }
 
     /// What each shard is asked.
@@ -307,6 +280,31 @@ impl Scattering {
         }
         splice.finish()
     }
+}
+
+/// The number that a LIMIT or OFFSET is.
+pub(super) fn bound(bound: Option<&Bound>, values: &Values<'_>) -> Result<Option<u64>, Error> {
+    let given = match bound {
+        None => return Ok(None),
+        Some(Bound::One) => return Ok(Some(1)),
+        Some(Bound::Value(Value::Literal { index, negated: false, .. })) => values.literal(*index),
+        Some(Bound::Value(Value::Parameter { index, .. })) => values.parameter(*index),
+        Some(_) => Given::Missing,
+    };
+    let number = match given {
+        Given::Null => return Ok(None),
+        Given::Text(text) => text.trim().parse().ok(),
+        Given::Binary { type_oid: INT2 | INT4 | INT8 | 0, bytes } => match *bytes {
+            [a, b] => u64::try_from(i16::from_be_bytes([a, b])).ok(),
+            [a, b, c, d] => u64::try_from(i32::from_be_bytes([a, b, c, d])).ok(),
+            [a, b, c, d, e, f, g, h] => u64::try_from(i64::from_be_bytes([a, b, c, d, e, f, g, h])).ok(),
+            _ => None,
+        },
+        Given::Binary { .. } | Given::Missing => None,
+    };
+    number.map(Some).ok_or_else(|| {
+        Error::unsupported("a computed LIMIT or OFFSET over several shards", "Give it as a constant or a parameter.")
+    })
 }
 
 fn check_blocks(

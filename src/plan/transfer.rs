@@ -142,27 +142,9 @@ impl Inserted {
             return Ok(self.parts(&distinct, &[], |_| text.clone()));
         }
         let text = |shard: ShardId| {
-            let mut text = format!("{} VALUES ", self.head);
             let own = rows.iter().zip(&shards).filter(|(_, of)| **of == shard);
-            for (index, (row, _)) in own.enumerate() {
-                text.push_str(if index == 0 { "(" } else { ", (" });
-                for (index, (value, cast)) in row.iter().zip(&casts).enumerate() {
-                    text.push_str(if index == 0 { "" } else { ", " });
-                    match value {
-                        None => text.push_str("NULL"),
-                        Some(value) => {
-                            text.push('\'');
-                            text.push_str(&value.replace('\'', "''"));
-                            text.push('\'');
-                            text.push_str(cast);
-                        }
-                    }
-                }
-                text.push(')');
-            }
-            text.push(' ');
-            text.push_str(&self.tail);
-            text
+            let own: Vec<String> = own.map(|(row, _)| written(row, &casts)).collect();
+            format!("{} VALUES {} {}", self.head, own.join(", "), self.tail)
         };
         Ok(self.parts(&distinct, &shards, text))
     }
@@ -199,6 +181,16 @@ impl Inserted {
         };
         format!("{} VALUES … {}, {to}", self.head, self.tail).replace(" ,", ",")
     }
+}
+
+/// A row as VALUES has it.
+fn written(row: &[Option<&str>], casts: &[&str]) -> String {
+    let value = |(value, cast): (&Option<&str>, &&str)| match value {
+        None => "NULL".to_owned(),
+        Some(value) => format!("'{}'{cast}", value.replace('\'', "''")),
+    };
+    let values: Vec<String> = row.iter().zip(casts).map(value).collect();
+    format!("({})", values.join(", "))
 }
 
 impl Target {

@@ -745,6 +745,7 @@ fn empty(parent: Option<usize>, role: BlockRole) -> Block {
         distinct_on: false,
         outer_join: false,
         conditions: Vec::new(),
+        terms: 0,
         grouped: Vec::new(),
     }
 }

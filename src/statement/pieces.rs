@@ -27,6 +27,7 @@ impl Walker<'_> {
     pub(super) fn note_conditions(&mut self, block: usize, condition: &Expr, keyword: &str) {
         let mut terms = Vec::new();
         conjuncts(condition, &mut terms);
+        self.blocks[block].terms += terms.len();
         let Some(places) = self.conjuncts_behind(condition, keyword).filter(|places| places.len() == terms.len())
         else {
             return;

@@ -314,6 +314,8 @@ pub struct Block {
     pub outer_join: bool,
     /// What must hold for every row of it, one condition each, as far as they could be told apart.
     pub conditions: Vec<Condition>,
+    /// How many terms its conditions have, those that could not be told apart included.
+    pub terms: usize,
     /// Keys of GROUP BY that are plain columns, each with its last token.
     pub grouped: Vec<(ColumnRef, u32)>,
 }

@@ -324,3 +324,10 @@ insert into orders(placed_at, user_id, id, tracking, status, total) with best as
 select user_id, id, note, total, placed_at from orders where placed_at < '2024-06-01' order by 1, 2
 select * from follows order by 1, 2
 select * from carts order by 1, 2
+-- the first rows of each shard are enough
+select full_name, id from users order by full_name, id limit 3
+select id, lower(full_name) as handle from users where country = 'DE' order by handle, id desc limit 4 offset 2
+select * from users where full_name like '%n%' order by full_name desc nulls last, id limit 5
+select full_name from users where id > 3 and (select true) order by 1, id limit 2
+select id, settings from users order by settings desc nulls first, 1 limit 2 offset 1
+select u.full_name as n, u.id from users u where u.id in (select user_id from orders) order by n desc, 2 limit 3
