@@ -204,6 +204,8 @@ fn the_reference_names_every_key() {
         "control",
         "databases",
         "users",
+        "hba",
+        "ident",
         "sharded_tables",
         "sharded_tables.mapping",
         "reference_tables",
@@ -215,7 +217,7 @@ fn the_reference_names_every_key() {
         let mut named = BTreeSet::new();
         let mut inside = false;
         for line in text.lines() {
-            if let Some(header) = line.strip_prefix('[') {
+            if let Some(header) = line.trim_start_matches("# ").strip_prefix('[') {
                 inside = header.trim_start_matches('[').split(']').next() == Some(section);
                 continue;
             }

@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pgweir::control::connect::Login;
 use pgweir::dev;
-use pgweir::topology::ServerTls;
+use pgweir::topology::{ServerTls, TlsNegotiation};
 use support::{Cluster, Role, Stop};
 
 #[test]
@@ -183,6 +183,7 @@ fn primaries(ready_file: &Path) -> Vec<Login> {
         password: text("password"),
         tls: ServerTls::Disable,
         tls_ca: None,
+        tls_negotiation: TlsNegotiation::Postgres,
     };
     servers.map(login).collect()
 }

@@ -21,7 +21,7 @@ use std::sync::OnceLock;
 
 use pgweir::control::connect::Login;
 use pgweir::control::migrate::{Migrations, apply};
-use pgweir::topology::ServerTls;
+use pgweir::topology::{ServerTls, TlsNegotiation};
 use support::{APP, Cluster, KEYS, PASSWORD, Proxy, Role, SUPERUSER, wait_for};
 
 /// Databases `direct` and `whole` hold all rows on shard 0's servers, database `shop` is split.
@@ -404,7 +404,8 @@ fn sqlx() {
 fn login(database: &str, port: u16) -> Login {
     let (user, password) = (APP.to_owned(), PASSWORD.to_owned());
     let (host, database) = ("127.0.0.1".to_owned(), database.to_owned());
-    Login { host, port, database, user, password, tls: ServerTls::Disable, tls_ca: None }
+    let tls_negotiation = TlsNegotiation::Postgres;
+    Login { host, port, database, user, password, tls: ServerTls::Disable, tls_ca: None, tls_negotiation }
 }
 
 /// Hosts, the password, the port and the split are the cluster's own; all else is as the README has it.

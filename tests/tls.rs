@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 
 use pgweir::control::connect::Login;
-use pgweir::topology::ServerTls;
+use pgweir::topology::{ServerTls, TlsNegotiation};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use support::{APP, Cluster, PASSWORD, Proxy, Role, Server, Stop, cancelled, psql_as, sql, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -273,6 +273,7 @@ fn where_encryption_is_required_nobody_stays_in_the_clear() {
         password: PASSWORD.to_owned(),
         tls: ServerTls::Disable,
         tls_ca: None,
+        tls_negotiation: TlsNegotiation::Postgres,
     };
     assert_eq!(sql(&login, "select 1"), Err("28000".to_owned()));
     // It begins in the clear and turns to TLS when it is refused.
@@ -667,6 +668,7 @@ fn scram_takes_the_right_password_and_tells_nothing_about_wrong_ones() {
         password: password.to_owned(),
         tls: ServerTls::Disable,
         tls_ca: None,
+        tls_negotiation: TlsNegotiation::Postgres,
     };
     for (name, password, seen_as) in [
         (APP, PASSWORD, APP),
@@ -752,6 +754,7 @@ fn enters(proxy: &Proxy, database: &str, name: &str, password: &str) -> Result<S
         password: password.to_owned(),
         tls: ServerTls::Disable,
         tls_ca: None,
+        tls_negotiation: TlsNegotiation::Postgres,
     };
     sql(&login, "select user")
 }

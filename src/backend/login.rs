@@ -12,7 +12,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::tls;
 use crate::error::{Error, SqlState};
-use crate::topology::{Secret, Server, ServerTls};
+use crate::topology::{Secret, Server, ServerTls, TlsNegotiation};
 use crate::wire::binding;
 use crate::wire::frame::server;
 use crate::wire::md5::Md5Secret;
@@ -26,7 +26,8 @@ use crate::wire::{AuthenticationRequest, CancelKey, Channel, Startup, Stream};
 #[derive(Clone)]
 pub struct Login {
     pub user: String,
-    pub password: Option<Secret>,
+    /// Tried in their order: while a password is being changed, some servers may have one and some another.
+    pub passwords: Vec<Secret>,
     /// Filled by the user's own log-ins, where no password is configured.
     pub learnt: Learnt,
 }
@@ -34,9 +35,10 @@ pub struct Login {
 /// What a client's last log-in has shown, for connections in its name.
 pub type Learnt = Arc<Mutex<Option<Proof>>>;
 
-/// What stands for a password.
+/// A password, or what stands for it.
 #[derive(Clone)]
 pub enum Proof {
+    Password(Secret),
     Scram(ScramKeys),
     Md5(Md5Secret),
 }
@@ -57,23 +59,48 @@ pub(super) struct Opened {
     pub parameters: Vec<(String, String)>,
 }
 
+/// Why there is no connection.
+enum Fault {
+    /// The server takes another password than this.
+    Password(Error),
+    Other(Error),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
 /// Connects and logs in.
 pub(super) async fn open(server: &Server, login: &Login, keepalive: Duration) -> Result<Opened, Error> {
+    let mut refusal = None;
+    for proof in login.proofs() {
+        match attempt(server, (&login.user, proof), keepalive).await {
+            Ok(opened) => return Ok(opened),
+            // The first password is the one that should be good: its refusal is what is told.
+            Err(Fault::Password(error)) => refusal = refusal.or(Some(error)),
+            Err(Fault::Other(error)) => {
+                let is_words = error.sqlstate == SqlState::PROTOCOL;
+                return Err(if is_words { refused(server, &error.message) } else { error });
+            }
+        }
+    }
+    Err(refusal.unwrap_or_else(|| no_password(&login.user)))
+}
+
+async fn attempt(server: &Server, (user, proof): (&str, Option<Proof>), keepalive: Duration) -> Result<Opened, Fault> {
     let connected = connect(server, keepalive).await;
     let (stream, address) = connected.map_err(|cause| unavailable(server, &cause))?;
     let mut channel = Channel::new(stream);
     let pair = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
     let startup = Startup::Session {
         version: 3 << 16,
-        parameters: vec![pair("user", &login.user), pair("database", &server.database_name)],
+        parameters: vec![pair("user", user), pair("database", &server.database_name)],
     };
     channel.output.extend_from_slice(&startup.encode());
-    let malformed = |error: Error| match error.sqlstate {
-        SqlState::PROTOCOL => refused(server, &error.message),
-        _ => error,
-    };
-    authenticate(&mut channel, server, login).await.map_err(malformed)?;
-    let (key, parameters) = become_ready(&mut channel, server).await.map_err(malformed)?;
+    authenticate(&mut channel, server, (user, proof)).await?;
+    let (key, parameters) = become_ready(&mut channel, server).await?;
     channel.relax();
     Ok(Opened { channel, address, key, parameters })
 }
@@ -106,6 +133,9 @@ async fn encrypt(mut stream: TcpStream, server: &Server) -> std::io::Result<Stre
     if server.tls == ServerTls::Disable {
         return Ok(Stream::Tcp(stream));
     }
+    if server.tls_negotiation == TlsNegotiation::Direct {
+        return tls::connect(stream, server).await.map(|stream| Stream::ServerTls(Box::new(stream)));
+    }
     stream.write_all(&Startup::Tls.encode()).await?;
     match stream.read_u8().await? {
         b'S' => tls::connect(stream, server).await.map(|stream| Stream::ServerTls(Box::new(stream))),
@@ -115,28 +145,34 @@ async fn encrypt(mut stream: TcpStream, server: &Server) -> std::io::Result<Stre
     }
 }
 
-async fn authenticate(channel: &mut Channel, server: &Server, login: &Login) -> Result<(), Error> {
+async fn authenticate(
+    channel: &mut Channel,
+    server: &Server,
+    (user, proof): (&str, Option<Proof>),
+) -> Result<(), Fault> {
     let mut exchange: Option<ClientExchange> = None;
     let mut signature: Option<ServerSignature> = None;
     loop {
         let body = expect(channel, server, server::AUTHENTICATION).await?;
-        let password = || login.password.as_ref().map(|secret| secret.0.as_str()).ok_or_else(|| no_password(login));
+        let proof = || proof.as_ref().ok_or_else(|| no_password(user));
         match AuthenticationRequest::read(&body)? {
             // A server that has not proved to know the password yet is not the server.
             AuthenticationRequest::Ok if exchange.is_some() || signature.is_some() => {
-                return Err(refused(server, "it ended the log-in early"));
+                return Err(refused(server, "it ended the log-in early").into());
             }
             AuthenticationRequest::Ok => return Ok(()),
             AuthenticationRequest::Cleartext if channel.is_encrypted() || channel.is_local() => {
-                put_password(&mut channel.output, password()?);
+                put_password(&mut channel.output, proof()?.told().ok_or_else(|| no_password(user))?);
             }
             AuthenticationRequest::Md5(salt) => {
-                put_password(&mut channel.output, &login.md5()?.answer(salt));
+                let secret = proof()?.md5(user).ok_or_else(|| no_password(user))?;
+                put_password(&mut channel.output, &secret.answer(salt));
             }
             AuthenticationRequest::Sasl(offered) if offered.iter().any(|name| name == SCRAM || name == SCRAM_PLUS) => {
                 let end_point = channel.peer_certificate().and_then(binding::end_point);
                 let mechanism = mechanism(&offered, end_point.as_deref());
-                let (begun, first) = ClientExchange::begin(login.scram()?, mechanism, &scram::nonce(&rand::random()));
+                let secret = proof()?.scram().ok_or_else(|| no_password(user))?;
+                let (begun, first) = ClientExchange::begin(secret, mechanism, &scram::nonce(&rand::random()));
                 exchange = Some(begun);
                 put_sasl_initial(&mut channel.output, mechanism.name(), first.into());
             }
@@ -154,10 +190,10 @@ async fn authenticate(channel: &mut Channel, server: &Server, login: &Login) -> 
                 expected.verify(&proof).map_err(|_| refused(server, "the server does not know the password"))?;
             }
             AuthenticationRequest::Cleartext => {
-                return Err(refused(server, "it asks for a cleartext password on an unencrypted connection"));
+                return Err(refused(server, "it asks for a cleartext password on an unencrypted connection").into());
             }
             AuthenticationRequest::Sasl(_) | AuthenticationRequest::Other(_) => {
-                return Err(refused(server, "it asks for a method other than a password, md5 or SCRAM-SHA-256"));
+                return Err(refused(server, "it asks for a method other than a password, md5 or SCRAM-SHA-256").into());
             }
         }
     }
@@ -200,7 +236,7 @@ impl fmt::Display for Address {
 async fn become_ready(
     channel: &mut Channel,
     server: &Server,
-) -> Result<(Option<CancelKey>, Vec<(String, String)>), Error> {
+) -> Result<(Option<CancelKey>, Vec<(String, String)>), Fault> {
     let mut key = None;
     let mut parameters = Vec::new();
     loop {
@@ -209,7 +245,7 @@ async fn become_ready(
             server::PARAMETER_STATUS => parameters.push(read_parameter(&body)?),
             server::BACKEND_KEY_DATA => key = Some(CancelKey::read(&body)?),
             server::READY => return Ok((key, parameters)),
-            _ => return Err(refused(server, "an unexpected message after authentication")),
+            _ => return Err(refused(server, "an unexpected message after authentication").into()),
         }
     }
 }
@@ -221,15 +257,15 @@ pub fn read_parameter(mut body: &[u8]) -> Result<(String, String), Error> {
     Ok((text()?, text()?))
 }
 
-async fn expect(channel: &mut Channel, server: &Server, wanted: u8) -> Result<BytesMut, Error> {
+async fn expect(channel: &mut Channel, server: &Server, wanted: u8) -> Result<BytesMut, Fault> {
     match next(channel, server).await? {
         (kind, body) if kind == wanted => Ok(body),
-        _ => Err(refused(server, "an unexpected message during authentication")),
+        _ => Err(refused(server, "an unexpected message during authentication").into()),
     }
 }
 
 /// The next message that is no remark: what a server says beside, or that it would rather speak protocol 3.0.
-async fn next(channel: &mut Channel, server: &Server) -> Result<(u8, BytesMut), Error> {
+async fn next(channel: &mut Channel, server: &Server) -> Result<(u8, BytesMut), Fault> {
     let lost = |cause: std::io::Error| unavailable(server, &cause);
     channel.flush().await.map_err(lost)?;
     let frame = loop {
@@ -240,40 +276,54 @@ async fn next(channel: &mut Channel, server: &Server) -> Result<(u8, BytesMut), 
         }
     };
     match frame {
-        None => Err(refused(server, "it closed the connection")),
+        None => Err(refused(server, "it closed the connection").into()),
         Some((server::ERROR, body)) => {
             let code = error_field(&body, b'C').unwrap_or_default();
             let message = error_field(&body, b'M').unwrap_or_default();
-            Err(refused(server, &format!("{message} (SQLSTATE {code})")))
+            let error = refused(server, &format!("{message} (SQLSTATE {code})"));
+            Err(if code == SqlState::INVALID_PASSWORD.0 { Fault::Password(error) } else { Fault::Other(error) })
         }
         Some(frame) => Ok(frame),
     }
 }
 
 impl Login {
-    fn md5(&self) -> Result<Md5Secret, Error> {
-        match (&self.password, self.learnt()) {
-            (Some(Secret(password)), _) => Ok(Md5Secret::from_password(password, &self.user)),
-            (None, Some(Proof::Md5(secret))) => Ok(secret),
-            (None, _) => Err(no_password(self)),
+    /// What to try, in this order.
+    fn proofs(&self) -> Vec<Option<Proof>> {
+        if self.passwords.is_empty() {
+            return vec![self.learnt.lock().unwrap_or_else(PoisonError::into_inner).clone()];
         }
-    }
-
-    fn scram(&self) -> Result<ClientSecret, Error> {
-        match (&self.password, self.learnt()) {
-            (Some(Secret(password)), _) => Ok(ClientSecret::Password(password.clone())),
-            (None, Some(Proof::Scram(keys))) => Ok(ClientSecret::Keys(keys)),
-            (None, _) => Err(no_password(self)),
-        }
-    }
-
-    fn learnt(&self) -> Option<Proof> {
-        self.learnt.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.passwords.iter().map(|password| Some(Proof::Password(password.clone()))).collect()
     }
 }
 
-fn no_password(login: &Login) -> Error {
-    let message = format!("the server asks for a password, and none is configured for \"{}\"", login.user);
+impl Proof {
+    fn told(&self) -> Option<&str> {
+        match self {
+            Self::Password(Secret(password)) => Some(password),
+            Self::Scram(_) | Self::Md5(_) => None,
+        }
+    }
+
+    fn md5(&self, user: &str) -> Option<Md5Secret> {
+        match self {
+            Self::Password(Secret(password)) => Some(Md5Secret::from_password(password, user)),
+            Self::Md5(secret) => Some(secret.clone()),
+            Self::Scram(_) => None,
+        }
+    }
+
+    fn scram(&self) -> Option<ClientSecret> {
+        match self {
+            Self::Password(Secret(password)) => Some(ClientSecret::Password(password.clone())),
+            Self::Scram(keys) => Some(ClientSecret::Keys(keys.clone())),
+            Self::Md5(_) => None,
+        }
+    }
+}
+
+fn no_password(user: &str) -> Error {
+    let message = format!("the server asks for a password, and none is configured for \"{user}\"");
     Error::new(SqlState::UNAVAILABLE, message).with_hint("Give [[users]] a password or server_password.")
 }
 

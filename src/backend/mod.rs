@@ -19,9 +19,10 @@ pub use connection::{
 pub use login::{Address, Learnt, Login, Proof, read_parameter};
 pub use owed::{Cause, Event, Owed, Payee, Verdict};
 pub use pool::{Limits, Pool, Seen, Usage};
+pub use tls::check_authorities;
 pub(crate) use tls::tls_to_server;
 
-use crate::topology::{Process, Server, Topology, User};
+use crate::topology::{Credential, Process, Server, Topology, User};
 
 /// All pools of the process, made when first asked for.
 #[derive(Default)]
@@ -102,12 +103,11 @@ impl Pools {
 
     /// Closes pools of servers and users that a new topology does not have, or has in another way.
     pub fn retain(&self, topology: &Topology) {
-        let mut wanted = HashMap::new();
-        for server in &topology.servers {
-            wanted.extend(topology.users_of(&server.database).map(|user| (Key::new(server, user), (server, user))));
-        }
         self.lock().pools.retain(|key, pool| {
-            let stays = wanted.get(key).is_some_and(|(server, user)| fits(pool, server, user, &topology.process));
+            let servers = topology.servers.iter().filter(|server| key.is_of(server));
+            let stays = topology
+                .user(&key.user, &key.database)
+                .is_some_and(|user| servers.clone().any(|server| fits(pool, server, &user, &topology.process)));
             if !stays {
                 pool.close();
             }
@@ -132,29 +132,32 @@ impl Key {
             user: user.name.clone(),
         }
     }
+
+    fn is_of(&self, server: &Server) -> bool {
+        (&self.database, &self.host, self.port, &self.database_name)
+            == (&server.database, &server.host, server.port, &server.database_name)
+    }
 }
 
 /// Whether a pool is as this server and user want it.
 fn fits(pool: &Pool, server: &Server, user: &User, process: &Process) -> bool {
     let login = login_of(user);
     pool.login.user == login.user
-        && pool.login.password == login.password
+        && pool.login.passwords == login.passwords
         && *pool.limits() == limits_of(server, user, process)
         && pool.server.tls == server.tls
         && pool.server.tls_ca == server.tls_ca
+        && pool.server.tls_negotiation == server.tls_negotiation
 }
 
 /// Who a user of the proxy is on the servers.
 pub(crate) fn login_of(user: &User) -> Login {
-    let password = match &user.password {
-        crate::topology::Credential::Password(password) => Some(password.clone()),
-        _ => None,
+    let passwords = match (&user.server_password, &user.password) {
+        (Some(password), _) => vec![password.clone()],
+        (None, Credential::Passwords(passwords)) => passwords.clone(),
+        (None, _) => Vec::new(),
     };
-    Login {
-        user: user.server_user.clone().unwrap_or_else(|| user.name.clone()),
-        password: user.server_password.clone().or(password),
-        learnt: Learnt::default(),
-    }
+    Login { user: user.server_user.clone().unwrap_or_else(|| user.name.clone()), passwords, learnt: Learnt::default() }
 }
 
 fn limits_of(server: &Server, user: &User, process: &Process) -> Limits {

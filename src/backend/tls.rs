@@ -1,6 +1,5 @@
 //! TLS towards servers, by libpq's `sslmode` (PostgreSQL documentation, 34.19).
 
-use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -11,19 +10,32 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::topology::{Server, ServerTls};
+use crate::topology::{FileEntry, Server, ServerTls, TlsNegotiation};
+use crate::wire::ALPN;
 
-/// Shakes hands on a stream whose server agreed to TLS.
+/// Shakes hands on a stream whose server agreed to TLS, or is taken to speak nothing else.
 pub(super) async fn connect(stream: TcpStream, server: &Server) -> std::io::Result<TlsStream<TcpStream>> {
-    let config = tls_to_server(server.tls, server.tls_ca.as_deref()).map_err(std::io::Error::other)?;
+    let config = tls_to_server(server.tls, server.tls_ca.as_ref()).map_err(std::io::Error::other)?;
     let name = ServerName::try_from(server.host.clone()).map_err(std::io::Error::other)?;
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    // Who does not confirm the protocol may be a server of another one, to which the way was bent.
+    if server.tls_negotiation == TlsNegotiation::Direct && stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+        return Err(std::io::Error::other(
+            "the server does not confirm in its TLS handshake that it speaks PostgreSQL",
+        ));
+    }
+    Ok(stream)
+}
+
+/// Says what is wrong with the certificates that a server's own is checked against.
+pub fn check_authorities(server: &Server) -> Result<(), Fault> {
+    tls_to_server(server.tls, server.tls_ca.as_ref()).map(drop)
 }
 
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
-/// What is asked of a server's certificate; `authorities` is a PEM file.
-pub(crate) fn tls_to_server(mode: ServerTls, authorities: Option<&Path>) -> Result<ClientConfig, Fault> {
+/// What is asked of a server's certificate, and said of the protocol.
+pub(crate) fn tls_to_server(mode: ServerTls, authorities: Option<&FileEntry>) -> Result<ClientConfig, Fault> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let strictness = match mode {
@@ -36,16 +48,22 @@ pub(crate) fn tls_to_server(mode: ServerTls, authorities: Option<&Path>) -> Resu
     let roots = Arc::new(roots(authorities)?);
     let inner = WebPkiServerVerifier::builder_with_provider(roots, provider).build()?;
     let verifier = Arc::new(Verifier { inner, strictness });
-    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+    let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(config)
 }
 
-fn roots(authorities: Option<&Path>) -> Result<RootCertStore, Fault> {
+fn roots(authorities: Option<&FileEntry>) -> Result<RootCertStore, Fault> {
     let mut roots = RootCertStore::empty();
     match authorities {
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
         Some(file) => {
-            for certificate in rustls_pemfile::certs(&mut std::io::BufReader::new(std::fs::File::open(file)?)) {
-                roots.add(certificate?)?;
+            let told = |cause: &dyn std::fmt::Display| format!("{}: {cause}", file.path().display());
+            for certificate in rustls_pemfile::certs(&mut file.contents()) {
+                roots.add(certificate.map_err(|cause| told(&cause))?).map_err(|cause| told(&cause))?;
+            }
+            if roots.is_empty() {
+                return Err(told(&"no certificate in it").into());
             }
         }
     }

@@ -14,7 +14,7 @@ use smallvec::smallvec;
 use tokio::time::{Instant, advance};
 
 use super::*;
-use crate::topology::{ConfiguredRole, Server, ServerId, ServerTls, ShardId};
+use crate::topology::{ConfiguredRole, Server, ServerId, ServerTls, ShardId, TlsNegotiation};
 
 fn spaces() -> (Spaces, Arc<Space>) {
     let now = Instant::now();
@@ -44,6 +44,7 @@ fn witness() -> Witness {
         database_name: "shop".to_owned(),
         tls: ServerTls::Disable,
         tls_ca: None,
+        tls_negotiation: TlsNegotiation::Postgres,
         lb_weight: 100,
         pool_size: None,
         zone: None,

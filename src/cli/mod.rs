@@ -63,7 +63,9 @@ pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Serve(config) => read(&config).and_then(|(_, topology)| serve::serve(config.file, topology)),
-        Command::Check(config) => read(&config).map(|_| println!("{}: ok", config.file.display())),
+        Command::Check(config) => read(&config)
+            .and_then(|(_, topology)| serve::understand(&topology))
+            .map(|_| println!("{}: ok", config.file.display())),
         Command::Route { config, database, sql } => {
             read(&config).and_then(|(_, topology)| route::print(&topology, database.as_deref(), &sql))
         }

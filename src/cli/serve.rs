@@ -14,10 +14,11 @@ use tracing_subscriber::EnvFilter;
 
 use super::Failure;
 use crate::admin::{Console, Controls, Shutdown, http};
+use crate::backend::check_authorities;
 use crate::config::Config;
 use crate::control::Control;
 use crate::dev;
-use crate::frontend::{Frontend, LocalListener};
+use crate::frontend::{Acceptor, Encryption, Frontend, LocalListener};
 use crate::session::Shared;
 use crate::topology::{LogFormat, LogLevel, Process, Topology};
 
@@ -82,13 +83,15 @@ async fn run(
     let listener = listener.map_err(|cause| format!("cannot listen on {}:{}: {cause}", process.host, process.port))?;
     let address = listener.local_addr()?;
     let local = process.unix_socket.as_ref().map(|socket| LocalListener::bind(socket, address.port())).transpose()?;
+    let encryption = Arc::new(Encryption::default());
+    encryption.set(understand(&topology)?);
     let control = Control::start(topology);
     let (close, closing) = watch::channel(false);
     let shared = Arc::new(Shared::new(Arc::clone(&control), closing));
-    let reload = reloader(file, &shared);
+    let reload = reloader(file, &shared, &encryption);
     let (shutdown, mut shutdowns) = mpsc::unbounded_channel();
     let console = Console::new(Arc::clone(&shared), Controls { reload: Box::new(reload.clone()), shutdown });
-    let frontend = Frontend::new(Arc::clone(&shared), console, process.tls.as_ref())?;
+    let frontend = Frontend::new(Arc::clone(&shared), console, encryption);
     let admin_http = match &process.admin_http {
         None => None,
         Some(place) => {
@@ -153,14 +156,19 @@ async fn nobody_is_left(frontend: &Frontend) {
 }
 
 /// Reads the file again: all of it is taken, or none.
-fn reloader(file: PathBuf, shared: &Arc<Shared>) -> impl Fn() -> Result<(), String> + Clone + Send + Sync + 'static {
-    let shared = Arc::clone(shared);
+fn reloader(
+    file: PathBuf,
+    shared: &Arc<Shared>,
+    encryption: &Arc<Encryption>,
+) -> impl Fn() -> Result<(), String> + Clone + Send + Sync + 'static {
+    let (shared, encryption) = (Arc::clone(shared), Arc::clone(encryption));
     move || {
         let [taken, refused] = &shared.figures.reloads;
         let old = shared.control.topology();
         match read_again(&file, old.epoch + 1) {
-            Ok(topology) => {
+            Ok((topology, acceptor)) => {
                 tell_what_waits(&old.process, &topology.process);
+                encryption.set(acceptor);
                 shared.renew_cache(&topology);
                 shared.control.apply(topology);
                 shared.pools.retain(&shared.control.topology());
@@ -177,9 +185,19 @@ fn reloader(file: PathBuf, shared: &Arc<Shared>) -> impl Fn() -> Result<(), Stri
     }
 }
 
-fn read_again(file: &Path, epoch: u64) -> Result<Topology, String> {
+fn read_again(file: &Path, epoch: u64) -> Result<(Topology, Option<Acceptor>), String> {
     let read = Config::load(file).and_then(|config| Topology::new(&config, epoch));
-    read.map_err(|error| error.to_string())
+    let topology = read.map_err(|error| error.to_string())?;
+    let acceptor = understand(&topology).map_err(|cause| cause.to_string())?;
+    Ok((topology, acceptor))
+}
+
+/// Certificates and keys are understood before anything is changed for them.
+pub(super) fn understand(topology: &Topology) -> Result<Option<Acceptor>, Failure> {
+    for server in &topology.servers {
+        check_authorities(server)?;
+    }
+    Ok(topology.process.tls.as_ref().map(Acceptor::new).transpose()?)
 }
 
 /// Names what a reload cannot change.
@@ -191,7 +209,6 @@ fn tell_what_waits(old: &Process, new: &Process) {
         ("workers", old.workers != new.workers),
         ("admin_http", old.admin_http != new.admin_http),
         ("log_format", old.log_format != new.log_format),
-        ("tls", old.tls != new.tls),
     ];
     for (key, _) in changed.iter().filter(|(_, changed)| *changed) {
         tracing::warn!(key, "takes effect at the next start only");

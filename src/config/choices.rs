@@ -147,8 +147,52 @@ pub enum Auth {
     Password,
     /// By what the servers keep of the password, SCRAM verifier or MD5 hash.
     Query,
+    /// By a certificate in the user's name.
+    Cert,
     /// Not at all.
     Trust,
+}
+
+/// How a rule of `[[hba]]` wants it proved, or that it is no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    #[serde(rename = "scram-sha-256")]
+    Scram,
+    Md5,
+    Password,
+    Cert,
+    Trust,
+    Reject,
+}
+
+/// The certificate that a rule asks for beside another proof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientCertificate {
+    /// Anybody's who is known to `client_ca`.
+    VerifyCa,
+    /// The user's own.
+    VerifyFull,
+}
+
+/// What of a certificate is the name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum CertificateName {
+    #[default]
+    CN,
+    DN,
+}
+
+/// How encryption towards a server begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TlsNegotiation {
+    /// The server is asked first.
+    #[default]
+    Postgres,
+    /// At once, by a TLS handshake that names the protocol: PostgreSQL 17.
+    Direct,
 }
 
 /// The type of a shard key.

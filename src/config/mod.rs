@@ -3,24 +3,29 @@
 //! Unknown keys are refused: a key that does nothing is a lie. What the sections say together (which shard is where,
 //! which user may do what) is not known here: `topology` is made of it.
 
+mod access;
 mod choices;
 mod decode;
 mod error;
+mod file;
 mod secret;
 mod sections;
 mod source;
 mod units;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
 
+pub use access::{HbaEntry, IdentEntry};
 pub use choices::{
-    Auth, ClientTlsMode, ConfiguredRole, Consistency, CrossShardWrites, DataType, EvictionPolicy, Invalidation,
-    LogFormat, LogLevel, PoolerMode, ReadWriteSplit, ServerTls, Strategy,
+    Auth, CertificateName, ClientCertificate, ClientTlsMode, ConfiguredRole, Consistency, CrossShardWrites, DataType,
+    EvictionPolicy, Invalidation, LogFormat, LogLevel, Method, PoolerMode, ReadWriteSplit, ServerTls, Strategy,
+    TlsNegotiation,
 };
 pub use error::{ConfigError, Problem};
+pub use file::FileEntry;
 pub use secret::{Secret, SecretEntry};
 pub use sections::{
     Cache, CacheRuleEntry, Control, DatabaseEntry, General, GeneralTls, KeyLiteral, MappingEntry, OneOrMany,
@@ -39,6 +44,11 @@ pub struct Config {
     pub databases: Vec<DatabaseEntry>,
     #[serde(default)]
     pub users: Vec<UserEntry>,
+    /// None: everybody may come from everywhere and proves it as the user's entry says.
+    #[serde(default)]
+    pub hba: Vec<HbaEntry>,
+    #[serde(default)]
+    pub ident: Vec<IdentEntry>,
     #[serde(default)]
     pub control: Option<Control>,
     #[serde(default)]
@@ -72,7 +82,7 @@ impl Config {
         if problems.is_empty() { Ok(config) } else { Err(refused(problems)) }
     }
 
-    /// Reads secrets and looks for the files that are named.
+    /// Reads the secrets and the files that are named.
     fn reach_outside(&mut self, folder: &Path) -> Vec<Problem> {
         let mut problems = Vec::new();
         for (path, secret) in self.secrets() {
@@ -82,11 +92,7 @@ impl Config {
             *socket = folder.join(&*socket);
         }
         for (path, file) in self.files() {
-            *file = folder.join(&*file);
-            if let Err(cause) = std::fs::File::open(&*file) {
-                let problem = Problem::new(format!("{} cannot be read: {cause}", file.display()));
-                problems.push(problem.at(path, "").help("A relative path starts in the configuration file's folder."));
-            }
+            problems.extend(file.read(folder).map_err(|problem| problem.at(path, "")).err());
         }
         problems
     }
@@ -96,6 +102,8 @@ impl Config {
         for (index, user) in self.users.iter_mut().enumerate() {
             let at = |key: &str| format!("users.{index}.{key}");
             secrets.extend(user.password.as_mut().map(|secret| (at("password"), secret)));
+            let several = user.passwords.iter_mut().flatten().enumerate();
+            secrets.extend(several.map(|(number, secret)| (at(&format!("passwords.{number}")), secret)));
             secrets.extend(user.scram_verifier.as_mut().map(|secret| (at("scram_verifier"), secret)));
             secrets.extend(user.server_password.as_mut().map(|secret| (at("server_password"), secret)));
         }
@@ -103,7 +111,7 @@ impl Config {
         secrets
     }
 
-    fn files(&mut self) -> Vec<(String, &mut PathBuf)> {
+    fn files(&mut self) -> Vec<(String, &mut FileEntry)> {
         let mut files = Vec::new();
         if let Some(tls) = self.general.tls.as_mut().filter(|tls| tls.mode != ClientTlsMode::Disable) {
             files.extend(tls.certificate.as_mut().map(|file| ("general.tls.certificate".to_owned(), file)));

@@ -7,8 +7,9 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::choices::{
     Auth, ClientTlsMode, ConfiguredRole, Consistency, CrossShardWrites, DataType, EvictionPolicy, Invalidation,
-    LogFormat, LogLevel, PoolerMode, ReadWriteSplit, ServerTls, Strategy,
+    LogFormat, LogLevel, PoolerMode, ReadWriteSplit, ServerTls, Strategy, TlsNegotiation,
 };
+use super::file::FileEntry;
 use super::secret::SecretEntry;
 use super::units::{duration, size, written_duration, written_size};
 
@@ -86,9 +87,9 @@ pub struct General {
 pub struct GeneralTls {
     #[serde(default)]
     pub mode: ClientTlsMode,
-    pub certificate: Option<PathBuf>,
-    pub private_key: Option<PathBuf>,
-    pub client_ca: Option<PathBuf>,
+    pub certificate: Option<FileEntry>,
+    pub private_key: Option<FileEntry>,
+    pub client_ca: Option<FileEntry>,
 }
 
 /// `[[databases]]`: one server under the name that clients connect to.
@@ -107,7 +108,9 @@ pub struct DatabaseEntry {
     pub database_name: Option<String>,
     #[serde(default)]
     pub tls: ServerTls,
-    pub tls_ca: Option<PathBuf>,
+    pub tls_ca: Option<FileEntry>,
+    #[serde(default)]
+    pub tls_negotiation: TlsNegotiation,
     #[serde(default = "usual_weight")]
     pub lb_weight: u32,
     pub pool_size: Option<usize>,
@@ -125,6 +128,8 @@ pub struct UserEntry {
     #[serde(default)]
     pub auth: Auth,
     pub password: Option<SecretEntry>,
+    /// All of them are good; the first one is used towards the servers.
+    pub passwords: Option<Vec<SecretEntry>>,
     pub scram_verifier: Option<SecretEntry>,
     pub server_user: Option<String>,
     pub server_password: Option<SecretEntry>,
@@ -329,7 +334,7 @@ impl<'de> Deserialize<'de> for OneOrMany {
             One(String),
             Many(Vec<String>),
         }
-        let expected = |_| de::Error::custom("expected a database's name, a list of names or \"*\"");
+        let expected = |_| de::Error::custom("expected a name, a list of names or \"*\"");
         Ok(match Written::deserialize(deserializer).map_err(expected)? {
             Written::One(name) => Self::One(name),
             Written::Many(names) => Self::Many(names),

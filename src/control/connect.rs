@@ -3,7 +3,6 @@
 //! Hides the driver: whoever is above `control` sees texts in and texts out.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -12,13 +11,13 @@ use bytes::Bytes;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
 use futures_util::SinkExt;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{SslMode, SslNegotiation};
 use tokio_postgres::error::ErrorPosition;
 use tokio_postgres::{AsyncMessage, Config, NoTls, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::backend::tls_to_server;
-use crate::topology::ServerTls;
+use crate::topology::{FileEntry, ServerTls, TlsNegotiation};
 
 /// Where and as whom to log in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -30,7 +29,8 @@ pub struct Login {
     pub password: String,
     pub tls: ServerTls,
     /// As the server's entry in the configuration has it.
-    pub tls_ca: Option<PathBuf>,
+    pub tls_ca: Option<FileEntry>,
+    pub tls_negotiation: TlsNegotiation,
 }
 
 /// A session on one server; it ends when this is dropped, unless a pool takes it back.
@@ -146,6 +146,10 @@ impl Login {
             ServerTls::Prefer => SslMode::Prefer,
             ServerTls::Require | ServerTls::VerifyCa | ServerTls::VerifyFull => SslMode::Require,
         });
+        config.ssl_negotiation(match self.tls_negotiation {
+            TlsNegotiation::Postgres => SslNegotiation::Postgres,
+            TlsNegotiation::Direct => SslNegotiation::Direct,
+        });
         config
     }
 
@@ -153,7 +157,7 @@ impl Login {
         if self.tls == ServerTls::Disable {
             return Ok(None);
         }
-        let config = tls_to_server(self.tls, self.tls_ca.as_deref()).map_err(Cause::Tls)?;
+        let config = tls_to_server(self.tls, self.tls_ca.as_ref()).map_err(Cause::Tls)?;
         Ok(Some(MakeRustlsConnect::new(config)))
     }
 

@@ -246,9 +246,9 @@ pub fn login(server: &Server, topology: &Topology) -> Option<Login> {
     }
     let user = topology.users.iter().find(|user| user.may_use(&server.database))?;
     let known = login_of(user);
-    let password = match (known.password, &user.password) {
+    let password = match (known.passwords.into_iter().next(), &user.password) {
         (Some(password), _) => password.0,
-        (None, Credential::Trust) => String::new(),
+        (None, Credential::Nothing) => String::new(),
         (None, _) => return None,
     };
     Some(login_on(server, known.user, password))
@@ -258,7 +258,8 @@ pub fn login(server: &Server, topology: &Topology) -> Option<Login> {
 fn login_as(server: &Server, topology: &Topology, name: &str) -> Option<Login> {
     let mut users = topology.users.iter().filter(|user| user.may_use(&server.database)).map(|user| login_of(user));
     let known = users.find(|known| known.user == name)?;
-    Some(login_on(server, known.user, known.password.map(|password| password.0).unwrap_or_default()))
+    let password = known.passwords.into_iter().next();
+    Some(login_on(server, known.user, password.map(|password| password.0).unwrap_or_default()))
 }
 
 fn login_on(server: &Server, user: String, password: String) -> Login {
@@ -270,5 +271,6 @@ fn login_on(server: &Server, user: String, password: String) -> Login {
         password,
         tls: server.tls,
         tls_ca: server.tls_ca.clone(),
+        tls_negotiation: server.tls_negotiation,
     }
 }

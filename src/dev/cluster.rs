@@ -12,7 +12,7 @@ use super::installation::{Installation, run};
 use super::server::{CONF, HOST, POLL, Role, Server, Stop};
 use super::state::State;
 use crate::control::connect::{Login, connect};
-use crate::topology::ServerTls;
+use crate::topology::{ServerTls, TlsNegotiation};
 
 /// All servers of all shards, running; they end with this value, and with this process.
 pub struct Cluster {
@@ -199,6 +199,7 @@ impl Cluster {
             password: password.to_owned(),
             tls: ServerTls::Disable,
             tls_ca: None,
+            tls_negotiation: TlsNegotiation::Postgres,
         }
     }
 }

@@ -7,7 +7,7 @@ use bytes::Buf;
 use super::tls::Acceptor;
 use crate::error::{Error, SqlState};
 use crate::wire::frame::malformed;
-use crate::wire::{CancelKey, Channel, Parameter, Startup, Stream, frame_length};
+use crate::wire::{ALPN, CancelKey, Channel, Parameter, Startup, Stream, frame_length};
 
 pub(super) enum Greeted {
     Cancel(CancelKey),
@@ -25,23 +25,36 @@ pub(super) struct Opening {
 }
 
 pub(super) async fn greet(mut channel: Channel, tls: Option<&Acceptor>) -> std::io::Result<Greeted> {
-    let mut end_point = None;
+    let (mut end_point, mut asked_tls, mut asked_gssapi) = (None, false, false);
+    if let Some(tls) = tls
+        && channel.first_byte().await? == Some(HANDSHAKE)
+    {
+        channel = match direct(channel, tls).await? {
+            Some(channel) => channel,
+            None => return Ok(Greeted::Gone),
+        };
+        end_point.clone_from(&tls.end_point);
+        asked_tls = true;
+    }
     // SSLRequest and GSSENCRequest, each once, and what follows.
-    for _ in 0..3 {
+    loop {
         let startup = match packet(&mut channel).await? {
             Ok(Some(startup)) => startup,
             Ok(None) => return Ok(Greeted::Gone),
             Err(error) => return Ok(Greeted::Refused(channel, error)),
         };
         channel = match startup {
-            Startup::Gssapi => decline(channel).await?,
-            Startup::Tls => match answer(channel, tls).await? {
+            Startup::Gssapi if !std::mem::replace(&mut asked_gssapi, true) => decline(channel).await?,
+            Startup::Tls if !std::mem::replace(&mut asked_tls, true) => match answer(channel, tls).await? {
                 Some(channel) => {
                     end_point = tls.filter(|_| channel.is_encrypted()).and_then(|tls| tls.end_point.clone());
                     channel
                 }
                 None => return Ok(Greeted::Gone),
             },
+            Startup::Gssapi | Startup::Tls => {
+                return Ok(Greeted::Refused(channel, malformed("too many requests for encryption")));
+            }
             Startup::Cancel(key) => return Ok(CancelKey::read(&key).map_or(Greeted::Gone, Greeted::Cancel)),
             Startup::Session { .. } if tls.is_some_and(|tls| tls.required) && is_in_the_clear(&channel) => {
                 let error = Error::new(SqlState::INVALID_AUTHORIZATION, "connections must be encrypted");
@@ -56,7 +69,6 @@ pub(super) async fn greet(mut channel: Channel, tls: Option<&Acceptor>) -> std::
             }
         };
     }
-    Ok(Greeted::Refused(channel, malformed("too many requests for encryption")))
 }
 
 /// Whether others could listen in. PostgreSQL, too, offers no encryption on UNIX sockets.
@@ -98,6 +110,15 @@ async fn answer(mut channel: Channel, tls: Option<&Acceptor>) -> std::io::Result
     Ok(Some(Channel::new(Stream::ClientTls(Box::new(stream)))))
 }
 
+/// A handshake without a word before it (PostgreSQL documentation, 55.2.11). `None`: the client does not say that it means
+/// PostgreSQL, so that somebody may have bent another protocol's way to here.
+async fn direct(channel: Channel, tls: &Acceptor) -> std::io::Result<Option<Channel>> {
+    let Stream::Tcp(stream) = channel.into_stream() else { return Ok(None) };
+    let stream = tls.accept(stream).await?;
+    let is_meant = stream.get_ref().1.alpn_protocol() == Some(ALPN);
+    Ok(is_meant.then(|| Channel::new(Stream::ClientTls(Box::new(stream)))))
+}
+
 async fn decline(mut channel: Channel) -> std::io::Result<Channel> {
     channel.output.extend_from_slice(b"N");
     channel.flush().await?;
@@ -109,3 +130,6 @@ fn texts(parameters: Vec<Parameter>) -> Result<Vec<(String, String)>, Error> {
         |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| malformed("a startup parameter that is not UTF-8"));
     parameters.into_iter().map(|(name, value)| Ok((text(name)?, text(value)?))).collect()
 }
+
+/// What a TLS record begins with that begins a handshake: no startup packet is so long.
+const HANDSHAKE: u8 = 0x16;

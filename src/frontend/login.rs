@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::BytesMut;
 
+use super::demand::Demanded;
 use super::greet::Opening;
 use super::proof::{Claim, Proofs, kept, wrong};
 use super::{Frontend, Served};
@@ -12,7 +13,7 @@ use crate::backend::settings::Settings;
 use crate::error::{Error, SqlState};
 use crate::session::settings::{check_readable, from_startup};
 use crate::session::{Client, Learned, Registered, Session, Snapshot, Station, Welcome};
-use crate::topology::{ADMIN, Credential, Topology, User};
+use crate::topology::{ADMIN, Credential, Topology, User, Visitor};
 use crate::wire::message::{put_error, put_key_data, put_negotiate, put_parameter_status, put_ready};
 use crate::wire::{AuthenticationRequest, Channel, Severity, Status};
 
@@ -65,17 +66,20 @@ impl Frontend {
             return Err(error.with_hint("Raise max_client_conn or retry later.").into());
         }
         negotiate(channel, opening);
-        let user = if database == ADMIN {
-            topology.users.iter().find(|user| user.name == name)
-        } else {
-            topology.user(name, database)
-        };
+        let visitor = visitor(channel, (name, database))?;
+        let user = topology.user(name, database);
+        let demand = Demanded::of(&topology, &visitor, user.as_deref())?;
         self.logins.proofs.follow(&topology);
-        let claim = Claim { name, end_point: opening.end_point.as_deref() };
-        let asked = self.ask(&topology, (name, database), user).await?;
-        let known = asked.as_ref().or(user.map(Arc::as_ref).filter(|user| user.password != Credential::Query));
+        demand.check_certificate(channel, name)?;
+        let asked = match demand.is_of_password() {
+            true => self.ask(&topology, (name, database), user.as_ref()).await?,
+            false => None,
+        };
+        let is_asked = |user: &&User| demand.is_of_password() && user.password == Credential::Query;
+        let known = asked.as_ref().or(user.as_deref().filter(|user| !is_asked(user)));
+        let claim = Claim { name, end_point: opening.end_point.as_deref(), way: demand.way };
         let proof = self.logins.proofs.check(channel, claim, known).await?;
-        let Some(user) = user.cloned() else { return Err(wrong(name).into()) };
+        let Some(user) = user else { return Err(wrong(name).into()) };
         if let Some(proof) = proof.filter(|_| user.password == Credential::Query) {
             self.shared.pools.learn(database, name, proof);
         }
@@ -207,6 +211,15 @@ impl AuthenticationOk {
         AuthenticationRequest::Ok.put(out);
         reported.iter().for_each(|(name, value)| put_parameter_status(out, name, value));
     }
+}
+
+fn visitor<'a>(channel: &Channel, (user, database): (&'a str, &'a str)) -> Result<Visitor<'a>, Refusal> {
+    let address = match channel.is_local() {
+        true => None,
+        // What came to an IPv6 socket from an IPv4 address came from an IPv4 address.
+        false => Some(channel.peer().ok_or(Refusal::Gone)?.ip().to_canonical()),
+    };
+    Ok(Visitor { database, user, address, is_encrypted: channel.is_encrypted() })
 }
 
 fn greet_admin(out: &mut BytesMut, client: &Client) {

@@ -2,6 +2,7 @@
 //!
 //! One accepting task, one thread with a runtime of its own for each worker (see `workers`).
 
+mod demand;
 mod greet;
 mod login;
 mod proof;
@@ -20,11 +21,11 @@ use tracing::Instrument;
 
 use crate::admin::Console;
 use crate::session::{Client, End, Registered, Session, Shared, Station};
-use crate::topology::ClientTls;
 use crate::wire::message::put_error;
 use crate::wire::{Channel, Severity, Stream};
 use greet::Greeted;
 use login::Logins;
+pub use tls::{Acceptor, Encryption};
 pub use unix::LocalListener;
 use workers::{Accepted, Handed, Moved, Workers};
 
@@ -32,7 +33,7 @@ use workers::{Accepted, Handed, Moved, Workers};
 pub struct Frontend {
     shared: Arc<Shared>,
     console: Arc<Console>,
-    tls: Option<tls::Acceptor>,
+    tls: Arc<Encryption>,
     logins: Logins,
     clients: AtomicUsize,
     /// Log-ins under way.
@@ -40,12 +41,10 @@ pub struct Frontend {
 }
 
 impl Frontend {
-    /// Reads the TLS files, if there are any.
-    pub fn new(shared: Arc<Shared>, console: Arc<Console>, tls: Option<&ClientTls>) -> std::io::Result<Arc<Self>> {
-        let tls = tls.map(tls::Acceptor::new).transpose()?;
+    pub fn new(shared: Arc<Shared>, console: Arc<Console>, tls: Arc<Encryption>) -> Arc<Self> {
         let logins = Logins::default();
         logins.proofs.follow(&shared.control.topology());
-        Ok(Arc::new(Self { shared, console, tls, logins, clients: AtomicUsize::new(0), entering: AtomicUsize::new(0) }))
+        Arc::new(Self { shared, console, tls, logins, clients: AtomicUsize::new(0), entering: AtomicUsize::new(0) })
     }
 
     /// Clients being served.
@@ -181,7 +180,7 @@ impl Frontend {
         let entering = Entering::new(&self.entering);
         let limit = if entering.is_crowded() { limit.min(HURRIED_LOGIN) } else { limit };
         let welcoming = async {
-            match greet::greet(channel, self.tls.as_ref()).await? {
+            match greet::greet(channel, self.tls.current().as_deref()).await? {
                 Greeted::Cancel(key) => {
                     self.shared.registry.cancel(key).await;
                     Ok(None)

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 
+use super::demand::Way;
 use super::login::Refusal;
 use crate::backend::Proof;
 use crate::error::{Error, SqlState};
-use crate::topology::{Auth, Credential, Secret, Topology, User};
+use crate::topology::{Credential, Secret, Topology, User};
 use crate::wire::frame::{client, malformed, take_text, take_u32};
 use crate::wire::md5::Md5Secret;
 use crate::wire::scram::{self, Mechanism, SCRAM, SCRAM_PLUS, ScramFault, ScramKeys, ServerExchange, Verifier};
@@ -21,12 +22,14 @@ pub(super) struct Claim<'a> {
     pub name: &'a str,
     /// What its proof may be bound to.
     pub end_point: Option<&'a [u8]>,
+    /// How it is to prove that.
+    pub way: Way,
 }
 
 /// What proofs are checked against.
 pub(super) struct Proofs {
     /// Of names and their passwords: making one costs thousands of hashes.
-    verifiers: Mutex<HashMap<(String, String), Verifier>>,
+    verifiers: Mutex<HashMap<Key, Verifier>>,
     /// Salts are made of it: a name has the same one all the time, whether there is such a user or not.
     secret: [u8; 32],
     /// Of the topology whose verifiers are there, or are being made.
@@ -40,30 +43,29 @@ impl Default for Proofs {
 }
 
 impl Proofs {
-    /// As the user's entry says; gives what the client has shown of its password. Users that do not exist are asked for SCRAM, and fail as with a wrong password.
+    /// Gives what the client has shown of its password. Users that do not exist are asked as others are, and fail as
+    /// with a wrong password.
     pub(super) async fn check(
         &self,
         channel: &mut Channel,
         claim: Claim<'_>,
         user: Option<&User>,
     ) -> Result<Option<Proof>, Refusal> {
-        let name = claim.name;
-        let Some(user) = user else {
-            exchange(channel, claim, Verifier::mock(name, &self.secret)).await?;
-            return Err(wrong(name).into());
-        };
-        match (user.auth, &user.password) {
-            (Auth::Trust, _) | (_, Credential::Trust) => Ok(None),
-            (Auth::Md5, Credential::Password(password)) => {
-                digest(channel, name, Md5Secret::from_password(&password.0, name)).await
+        let (name, nothing) = (claim.name, Credential::Nothing);
+        let credential = user.map_or(&nothing, |user| &user.password);
+        match (claim.way, credential) {
+            (Way::Trust | Way::Certificate, _) if user.is_some() => Ok(None),
+            (Way::Trust | Way::Certificate, _) => Err(unknown(name).into()),
+            (Way::Md5, Credential::Passwords(passwords)) => {
+                let secrets = passwords.iter().map(|password| Md5Secret::from_password(&password.0, name));
+                digest(channel, name, secrets.collect()).await
             }
-            (_, Credential::Md5Hash(hash)) => {
-                let secret = Md5Secret::parse(&hash.0).ok_or_else(|| wrong(name))?;
-                digest(channel, name, secret).await
+            (Way::Md5 | Way::Kept, Credential::Md5Hash(hash)) => {
+                digest(channel, name, Md5Secret::parse(&hash.0).into_iter().collect()).await
             }
-            (Auth::Password, credential) => self.told(channel, name, credential.clone()).await.map(|()| None),
-            // Of a verifier there is no MD5 hash: no such topology can be made.
-            (Auth::Scram | Auth::Md5 | Auth::Query, credential) => {
+            (Way::Md5, Credential::Nothing) => digest(channel, name, Vec::new()).await,
+            (Way::Told, credential) => self.told(channel, name, credential.clone()).await.map(|()| None),
+            (Way::Scram | Way::Md5 | Way::Kept, credential) => {
                 let verifier = self.verifier(name, credential);
                 exchange(channel, claim, verifier).await.map(|keys| Some(Proof::Scram(keys)))
             }
@@ -81,6 +83,10 @@ impl Proofs {
         let mut rest = &body[..];
         let password = take_text(&mut rest).map_err(|_| malformed("a password without an end"))?;
         let password = std::str::from_utf8(password).map_err(|_| wrong(name))?.to_owned();
+        if let Credential::Md5Hash(hash) = &credential {
+            let fits = Md5Secret::parse(&hash.0).is_some_and(|secret| secret.fits(&password, name));
+            return if fits { Ok(()) } else { Err(wrong(name).into()) };
+        }
         let verifier = self.verifier(name, &credential);
         // Thousands of hashes: not on the thread that serves others.
         let fits = tokio::task::spawn_blocking(move || verifier.fits(&password)).await;
@@ -88,21 +94,22 @@ impl Proofs {
     }
 
     fn verifier(&self, name: &str, credential: &Credential) -> Verifier {
-        let Secret(password) = match credential {
-            Credential::Password(password) => password,
+        let passwords = match credential {
+            Credential::Passwords(passwords) => passwords,
             Credential::ScramVerifier(text) => {
                 return Verifier::parse(&text.0).unwrap_or_else(|| Verifier::mock(name, &self.secret));
             }
-            Credential::Md5Hash(_) | Credential::Query | Credential::Trust => {
+            Credential::Md5Hash(_) | Credential::Query | Credential::Nothing => {
                 return Verifier::mock(name, &self.secret);
             }
         };
-        let key = (name.to_owned(), password.clone());
+        let key = key(name, passwords);
         if let Some(verifier) = self.lock().get(&key) {
             return verifier.clone();
         }
         let salt = Verifier::salt(name, &self.secret);
-        let verifier = Verifier::from_password(password, &salt, scram::DEFAULT_ITERATIONS);
+        let texts = passwords.iter().map(|password| password.0.as_str());
+        let verifier = Verifier::from_passwords(texts, &salt, scram::DEFAULT_ITERATIONS);
         self.lock().insert(key, verifier.clone());
         verifier
     }
@@ -115,15 +122,16 @@ impl Proofs {
         }
         let (proofs, topology) = (Arc::clone(self), Arc::clone(topology));
         tokio::task::spawn_blocking(move || {
-            let wanted: HashSet<_> = topology.users.iter().filter_map(|user| key(user)).collect();
+            let of_users = || topology.users.iter().filter_map(|user| passwords(user).map(|all| (user, all)));
+            let wanted: HashSet<_> = of_users().map(|(user, passwords)| key(&user.name, passwords)).collect();
             proofs.lock().retain(|known, _| wanted.contains(known));
-            topology.users.iter().filter(|user| key(user).is_some()).for_each(|user| {
+            of_users().for_each(|(user, _)| {
                 proofs.verifier(&user.name, &user.password);
             });
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), Verifier>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Verifier>> {
         self.verifiers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -136,10 +144,16 @@ pub(super) fn kept(text: String) -> Option<Credential> {
     Md5Secret::parse(&text).map(|_| Credential::Md5Hash(Secret(text)))
 }
 
-/// What a user's verifier is made of.
-fn key(user: &User) -> Option<(String, String)> {
+/// What a verifier is made of: a name and its passwords.
+type Key = (String, Vec<String>);
+
+fn key(name: &str, passwords: &[Secret]) -> Key {
+    (name.to_owned(), passwords.iter().map(|password| password.0.clone()).collect())
+}
+
+fn passwords(user: &User) -> Option<&[Secret]> {
     match &user.password {
-        Credential::Password(password) => Some((user.name.clone(), password.0.clone())),
+        Credential::Passwords(passwords) => Some(passwords),
         _ => None,
     }
 }
@@ -165,14 +179,22 @@ async fn exchange(channel: &mut Channel, claim: Claim<'_>, verifier: Verifier) -
     Ok(keys)
 }
 
-/// MD5 of the password, the name and a salt.
-async fn digest(channel: &mut Channel, name: &str, secret: Md5Secret) -> Result<Option<Proof>, Refusal> {
+/// MD5 of the password, the name and a salt. Of no secret there is no right answer.
+async fn digest(channel: &mut Channel, name: &str, secrets: Vec<Md5Secret>) -> Result<Option<Proof>, Refusal> {
     let salt = rand::random();
     AuthenticationRequest::Md5(salt).put(&mut channel.output);
     let body = answer(channel).await?;
     let mut rest = &body[..];
     let given = take_text(&mut rest).map_err(|_| malformed("a password without an end"))?;
-    if secret.accepts(salt, given) { Ok(Some(Proof::Md5(secret))) } else { Err(wrong(name).into()) }
+    match secrets.into_iter().find(|secret| secret.accepts(salt, given)) {
+        Some(secret) => Ok(Some(Proof::Md5(secret))),
+        None => Err(wrong(name).into()),
+    }
+}
+
+/// As PostgreSQL says it to those who are asked for no password.
+fn unknown(name: &str) -> Error {
+    Error::new(SqlState::INVALID_AUTHORIZATION, format!("role \"{name}\" does not exist"))
 }
 
 /// One message for an unknown user and a wrong password.

@@ -121,7 +121,7 @@ impl Session {
         let topology = &self.snapshot.topology;
         if topology.epoch != self.user_of {
             match topology.user(&self.user.name, &self.snapshot.name) {
-                Some(user) => self.user = Arc::clone(user),
+                Some(user) => self.user = user,
                 None if in_block => return Ok(renewed),
                 None => return Err(user_gone(&self.user.name)),
             }

@@ -7,11 +7,11 @@ use super::caching::{CacheLimits, Caching};
 use super::mapping::KeyRange;
 use super::{
     ClientTls, Credential, Database, Key, KeyType, Mapping, Process, Server, ServerId, Setting, Shard, ShardId,
-    ShardedBy, ShardedTables, TablePattern, Topology, UnixSocket, User, UserDatabases,
+    ShardedBy, ShardedTables, TablePattern, Topology, UnixSocket, User,
 };
 use crate::config::{
-    Auth, ClientTlsMode, Config, ConfigError, ConfiguredRole, DataType, DatabaseEntry, General, KeyLiteral,
-    MappingEntry, OneOrMany, Problem, SecretEntry, ServerTls, ShardedTable, UserEntry,
+    ClientTlsMode, Config, ConfigError, ConfiguredRole, DataType, DatabaseEntry, General, KeyLiteral, MappingEntry,
+    Problem, ServerTls, ShardedTable, TlsNegotiation,
 };
 
 impl Topology {
@@ -21,10 +21,11 @@ impl Topology {
         let servers = builder.servers();
         let databases = builder.databases(&servers);
         let users = builder.users();
+        let rules = builder.rules();
         let process = builder.process(&users);
         builder.check_cache();
         if builder.problems.is_empty() {
-            Ok(Self { epoch, servers, databases, users, process })
+            Ok(Self { epoch, servers, databases, users, rules, process })
         } else {
             Err(ConfigError::new(Arc::clone(&config.source), builder.problems))
         }
@@ -66,6 +67,7 @@ impl Builder<'_> {
                 // Nobody listens in on a UNIX socket.
                 tls: if entry.host.starts_with('/') { ServerTls::Disable } else { entry.tls },
                 tls_ca: entry.tls_ca.clone(),
+                tls_negotiation: entry.tls_negotiation,
                 lb_weight: entry.lb_weight,
                 pool_size: entry.pool_size,
                 zone: None,
@@ -84,6 +86,12 @@ impl Builder<'_> {
         }
         if entry.host.starts_with('/') && !matches!(entry.tls, ServerTls::Disable | ServerTls::Prefer) {
             self.problem("there is no TLS on a UNIX socket", at("tls"), "Leave it out: nobody listens in there.");
+        }
+        if entry.tls_negotiation == TlsNegotiation::Direct
+            && matches!(entry.tls, ServerTls::Disable | ServerTls::Prefer)
+        {
+            let help = "Give tls = \"require\", \"verify-ca\" or \"verify-full\".";
+            self.problem("there is no way back from direct TLS", at("tls_negotiation"), help);
         }
         if entry.port == 0 {
             self.problem("a server's port cannot be 0", at("port"), "PostgreSQL's is 5432.");
@@ -377,109 +385,6 @@ impl Builder<'_> {
         }
     }
 
-    fn users(&mut self) -> Vec<Arc<User>> {
-        let config = self.config;
-        let mut seen = HashSet::new();
-        let mut users = Vec::new();
-        for (index, entry) in config.users.iter().enumerate() {
-            let databases = self.user_databases(index, entry);
-            let keys = match &databases {
-                UserDatabases::All => vec!["*".to_owned()],
-                UserDatabases::Named(names) => names.clone(),
-            };
-            for key in keys {
-                if !seen.insert((entry.name.clone(), key)) {
-                    let message = format!("user \"{}\" stands twice for the same database", entry.name);
-                    self.problem(message, format!("users.{index}.name"), "One entry for each user and database.");
-                }
-            }
-            users.push(Arc::new(self.user(index, entry, databases)));
-        }
-        if users.is_empty() && !config.databases.is_empty() {
-            self.problem("no [[users]]", "", "Name those who may connect.");
-        }
-        for (index, name) in config.general.admin_users.iter().enumerate() {
-            if !users.iter().any(|user| user.name == *name) {
-                let at = format!("general.admin_users.{index}");
-                self.problem(format!("no user \"{name}\""), at, "Name one of the [[users]].");
-            }
-        }
-        users
-    }
-
-    fn user_databases(&mut self, index: usize, entry: &UserEntry) -> UserDatabases {
-        let names = match &entry.database {
-            OneOrMany::One(name) if name == "*" => return UserDatabases::All,
-            OneOrMany::One(name) => vec![name.clone()],
-            OneOrMany::Many(names) => names.clone(),
-        };
-        for name in &names {
-            if !self.config.databases.iter().any(|database| database.name == *name) {
-                let at = format!("users.{index}.database");
-                self.problem(format!("no database \"{name}\""), at, "Name one of the [[databases]], or \"*\".");
-            }
-        }
-        UserDatabases::Named(names)
-    }
-
-    fn user(&mut self, index: usize, entry: &UserEntry, databases: UserDatabases) -> User {
-        let general = &self.config.general;
-        let at = |key: &str| format!("users.{index}.{key}");
-        let secret = |entry: &SecretEntry| entry.value().clone();
-        let password = match (entry.auth, &entry.password, &entry.scram_verifier) {
-            (Auth::Trust, _, _) => Credential::Trust,
-            (Auth::Query, None, None) => Credential::Query,
-            (Auth::Query, _, _) => {
-                let help = "Leave password and scram_verifier out, or auth.";
-                self.problem("the servers are asked for what is given here", at("auth"), help);
-                Credential::Query
-            }
-            (_, Some(password), _) => Credential::Password(secret(password)),
-            (Auth::Md5, None, _) => {
-                let message = format!("md5 needs the password of user \"{}\"", entry.name);
-                self.problem(message, at("auth"), "Give password: of a SCRAM verifier there is no MD5 hash.");
-                Credential::Trust
-            }
-            (_, None, Some(verifier)) => Credential::ScramVerifier(secret(verifier)),
-            (_, None, None) => {
-                let help = "Give password, scram_verifier, or auth = \"trust\".";
-                self.problem(format!("user \"{}\" has no password", entry.name), at("name"), help);
-                Credential::Trust
-            }
-        };
-        if entry.auth == Auth::Query && self.config.control.is_none() {
-            let help = "Give [control]: a role that may read pg_authid, or call the function of auth_query.";
-            self.problem("nobody is named who may ask for passwords", at("auth"), help);
-        }
-        let is_encrypted = general.tls.as_ref().is_some_and(|tls| tls.mode != ClientTlsMode::Disable);
-        if entry.auth == Auth::Password && !is_encrypted && general.unix_socket_dir.is_none() {
-            let help = "Give [general.tls] or unix_socket_dir, or leave auth out.";
-            self.problem("passwords are told over TLS or a UNIX socket only", at("auth"), help);
-        }
-        if entry.pool_size == Some(0) {
-            self.problem(EMPTY_POOL, at("pool_size"), "Give 1 or more.");
-        }
-        let most = entry.pool_size.unwrap_or(general.default_pool_size);
-        if let Some(least) = entry.min_pool_size.filter(|least| *least > most) {
-            let message = format!("min_pool_size {least} is more than the pool's {most}");
-            self.problem(message, at("min_pool_size"), "Raise pool_size, too.");
-        }
-        User {
-            name: entry.name.clone(),
-            databases,
-            auth: entry.auth,
-            // A trusted client may still need a password towards the servers.
-            server_password: entry.server_password.as_ref().or(entry.password.as_ref()).map(secret),
-            password,
-            server_user: entry.server_user.clone(),
-            pool_size: entry.pool_size,
-            min_pool_size: entry.min_pool_size.unwrap_or(general.min_pool_size),
-            pooler_mode: entry.pooler_mode,
-            consistency: entry.consistency,
-            is_admin: general.admin_users.contains(&entry.name),
-        }
-    }
-
     fn process(&mut self, users: &[Arc<User>]) -> Process {
         let general = &self.config.general;
         let control = self.config.control.as_ref();
@@ -503,6 +408,7 @@ impl Builder<'_> {
             admin_http: general.admin_http.clone(),
             tls: self.tls(),
             auth_query: general.auth_query.clone(),
+            admin_users: general.admin_users.clone(),
             control: control.map(|control| (control.user.clone(), control.password.value().clone())),
             query_wait_timeout: general.query_wait_timeout,
             connect_timeout: general.connect_timeout,
@@ -571,7 +477,8 @@ impl Builder<'_> {
             required: matches!(tls.mode, ClientTlsMode::Require | ClientTlsMode::VerifyFull),
             certificate,
             private_key,
-            client_ca: tls.client_ca.clone().filter(|_| tls.mode == ClientTlsMode::VerifyFull),
+            client_ca: tls.client_ca.clone(),
+            client_certificate_required: tls.mode == ClientTlsMode::VerifyFull,
         })
     }
 }
@@ -628,7 +535,7 @@ pub(super) fn pattern(name: &str) -> TablePattern {
 
 /// The database that clients connect to for the admin console.
 pub const ADMIN: &str = "pgweir";
-const EMPTY_POOL: &str = "a pool needs at least one connection";
+pub(super) const EMPTY_POOL: &str = "a pool needs at least one connection";
 const MAX_SHARDS: u16 = 1024;
 /// Keys of `[general]` that are read once, at the start.
 const FIXED: [&str; 8] =

@@ -2,10 +2,12 @@
 //!
 //! Pure: made from a [`crate::config::Config`], replaced whole on reload. Knows nothing of connections or health.
 
+mod access;
 mod build;
 mod caching;
 mod key;
 mod mapping;
+mod users;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,9 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::config::{
-    Auth, ConfiguredRole, Consistency, CrossShardWrites, EvictionPolicy, LogFormat, LogLevel, PoolerMode,
-    ReadWriteSplit, Secret, ServerTls, Strategy,
+    Auth, CertificateName, ClientCertificate, ConfiguredRole, Consistency, CrossShardWrites, EvictionPolicy, FileEntry,
+    LogFormat, LogLevel, Method, PoolerMode, ReadWriteSplit, Secret, ServerTls, Strategy, TlsNegotiation,
 };
+use access::ANYBODY;
+pub use access::{Demand, IdentMap, Rules, Verdict, Visitor};
 pub use build::ADMIN;
 pub use caching::{CacheLimits, CacheRule, Caching};
 pub use key::{Key, KeyType};
@@ -37,6 +41,7 @@ pub struct Topology {
     pub servers: Vec<Arc<Server>>,
     pub databases: HashMap<String, Arc<Database>>,
     pub users: Vec<Arc<User>>,
+    pub rules: Rules,
     pub process: Process,
 }
 
@@ -56,6 +61,8 @@ pub struct Process {
     pub tls: Option<ClientTls>,
     /// Asks a server what it keeps of a password: name and secret of `$1`.
     pub auth_query: String,
+    /// Who may give commands in the console.
+    pub admin_users: Vec<String>,
     /// Log-in of the control plane; `None`: each database's first user.
     pub control: Option<(String, Secret)>,
     /// Longest wait for a free server connection.
@@ -114,10 +121,12 @@ pub struct ClientTls {
     /// `false`: clients may also stay in the clear.
     pub required: bool,
     /// PEM files.
-    pub certificate: PathBuf,
-    pub private_key: PathBuf,
-    /// Clients must show a certificate signed by one of these.
-    pub client_ca: Option<PathBuf>,
+    pub certificate: FileEntry,
+    pub private_key: FileEntry,
+    /// A certificate that a client shows must be signed by one of these.
+    pub client_ca: Option<FileEntry>,
+    /// Every client must show one.
+    pub client_certificate_required: bool,
 }
 
 /// Where clients of the same machine connect.
@@ -143,7 +152,8 @@ pub struct Server {
     pub database_name: String,
     pub tls: ServerTls,
     /// PEM file of the authorities that the server's certificate is checked against; `None`: the public ones.
-    pub tls_ca: Option<PathBuf>,
+    pub tls_ca: Option<FileEntry>,
+    pub tls_negotiation: TlsNegotiation,
     pub lb_weight: u32,
     /// Of each user's pool, where the user says nothing.
     pub pool_size: Option<usize>,
@@ -235,18 +245,19 @@ pub enum UserDatabases {
     Named(Vec<String>),
 }
 
-/// How a client proves to be the user.
+/// What a client's proof is checked against.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
-    Password(Secret),
+    /// Each of them is good; there is at least one, and the first is used towards the servers.
+    Passwords(Vec<Secret>),
     /// `SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>` as in `pg_authid.rolpassword`.
     ScramVerifier(Secret),
     /// `md5` and 32 digits as in `pg_authid.rolpassword`.
     Md5Hash(Secret),
     /// `auth = "query"`: asked of the servers at each log-in.
     Query,
-    /// `auth = "trust"`: no proof.
-    Trust,
+    /// No password is good.
+    Nothing,
 }
 
 impl Role {
@@ -267,11 +278,20 @@ impl Topology {
         &self.servers[usize::from(id.0)]
     }
 
-    /// The user as configured for this database; an entry that names the database beats one for all.
-    pub fn user(&self, name: &str, database: &str) -> Option<&Arc<User>> {
+    /// The user as configured for this database; an entry that names the database beats one for all, and an entry that
+    /// names the user the one for everybody. In the console each entry of the name is good.
+    pub fn user(&self, name: &str, database: &str) -> Option<Arc<User>> {
+        self.entry(name, database).cloned().or_else(|| {
+            let own = User { name: name.to_owned(), ..User::clone(self.entry(ANYBODY, database)?) };
+            Some(Arc::new(User { is_admin: self.process.admin_users.iter().any(|admin| admin == name), ..own }))
+        })
+    }
+
+    fn entry(&self, name: &str, database: &str) -> Option<&Arc<User>> {
         let named = |user: &&Arc<User>| matches!(&user.databases, UserDatabases::Named(list) if list.iter().any(|known| known == database));
         let mut of_name = self.users.iter().filter(|user| user.name == name);
-        of_name.clone().find(named).or_else(|| of_name.find(|user| user.databases == UserDatabases::All))
+        let all = |user: &&Arc<User>| user.databases == UserDatabases::All || database == ADMIN;
+        of_name.clone().find(named).or_else(|| of_name.find(all))
     }
 }
 
@@ -282,10 +302,10 @@ impl TablePattern {
 }
 
 impl Topology {
-    /// Who may use a database, each as configured for it.
+    /// Who may use a database by name, each as configured for it.
     pub fn users_of<'t>(&'t self, database: &'t str) -> impl Iterator<Item = &'t Arc<User>> {
-        let is_own = |user: &&Arc<User>| self.user(&user.name, database).is_some_and(|own| Arc::ptr_eq(own, user));
-        self.users.iter().filter(is_own)
+        let is_own = |user: &&Arc<User>| self.entry(&user.name, database).is_some_and(|own| Arc::ptr_eq(own, user));
+        self.users.iter().filter(|user| user.name != ANYBODY).filter(is_own)
     }
 }
 

@@ -108,6 +108,13 @@ impl Channel {
         self.traffic
     }
 
+    /// What a plain TCP stream begins with, left where it is. `None`: its end, or another kind of stream.
+    pub async fn first_byte(&self) -> io::Result<Option<u8>> {
+        let Stream::Tcp(stream) = &self.stream else { return Ok(None) };
+        let mut byte = [0];
+        Ok((stream.peek(&mut byte).await? == 1).then_some(byte[0]))
+    }
+
     /// Takes the stream out, to put another layer around it; the buffers must be empty.
     pub fn into_stream(self) -> Stream {
         debug_assert!(self.input.is_empty() && self.output.is_empty(), "bytes of one layer are not the other's");

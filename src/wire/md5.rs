@@ -21,6 +21,11 @@ impl Md5Secret {
         (digits.len() == 32 && digits.bytes().all(is_digit)).then(|| Self(digits.to_owned()))
     }
 
+    /// Whether it is this password's.
+    pub fn fits(&self, password: &str, user: &str) -> bool {
+        Self::from_password(password, user).0.as_bytes().ct_eq(self.0.as_bytes()).into()
+    }
+
     /// The answer to a request with this salt.
     pub fn answer(&self, salt: [u8; 4]) -> String {
         format!("md5{}", hexadecimal(&[self.0.as_bytes(), &salt]))

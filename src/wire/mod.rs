@@ -4,6 +4,7 @@
 
 mod bind;
 pub mod binding;
+pub mod certificate;
 mod channel;
 pub mod frame;
 pub mod md5;
@@ -16,3 +17,6 @@ pub use channel::{Channel, READ_BYTES, Stream};
 pub use frame::Header;
 pub use message::{AuthenticationRequest, CancelKey, Severity, Status};
 pub use startup::{Parameter, Startup, frame_length};
+
+/// The protocol's name in TLS handshakes (PostgreSQL documentation, 55.2.11).
+pub const ALPN: &[u8] = b"postgresql";

@@ -8,13 +8,19 @@ use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// What a server keeps of a password.
+/// What a server keeps of a password; or of several that are all good, with one salt.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Verifier {
     iterations: u32,
     salt: Vec<u8>,
-    stored_key: Key,
-    server_key: Key,
+    /// Of each password; never empty.
+    keys: Vec<VerifierKeys>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct VerifierKeys {
+    stored: Key,
+    server: Key,
 }
 
 /// Why an exchange ended; never says more to a peer than that it failed.
@@ -73,12 +79,10 @@ impl Mechanism<'_> {
 }
 
 impl Verifier {
-    /// Costs `iterations` hashes.
-    pub fn from_password(password: &str, salt: &[u8], iterations: u32) -> Self {
-        let salted = salted_password(password, salt, iterations);
-        let client_key = hmac(&salted, b"Client Key");
-        let server_key = hmac(&salted, b"Server Key");
-        Self { iterations, salt: salt.to_vec(), stored_key: Sha256::digest(client_key).into(), server_key }
+    /// Costs `iterations` hashes for each password.
+    pub fn from_passwords<'a>(passwords: impl IntoIterator<Item = &'a str>, salt: &[u8], iterations: u32) -> Self {
+        let keys = passwords.into_iter().map(|password| VerifierKeys::new(password, salt, iterations)).collect();
+        Self { iterations, salt: salt.to_vec(), keys }
     }
 
     /// Reads `SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>` (`pg_authid.rolpassword`).
@@ -90,15 +94,17 @@ impl Verifier {
         Some(Self {
             iterations: iterations.parse().ok().filter(|&count| count > 0)?,
             salt: STANDARD.decode(salt).ok()?,
-            stored_key: key(stored_key)?,
-            server_key: key(server_key)?,
+            keys: vec![VerifierKeys { stored: key(stored_key)?, server: key(server_key)? }],
         })
     }
 
     /// Whether it is this password's. Costs `iterations` hashes.
     pub fn fits(&self, password: &str) -> bool {
-        let given = Self::from_password(password, &self.salt, self.iterations);
-        given.stored_key.ct_eq(&self.stored_key).into()
+        self.keys_of(&VerifierKeys::new(password, &self.salt, self.iterations).stored).is_some()
+    }
+
+    fn keys_of(&self, stored: &Key) -> Option<&VerifierKeys> {
+        self.keys.iter().find(|keys| keys.stored.ct_eq(stored).into())
     }
 
     /// The salt that stays the same for a name.
@@ -111,7 +117,15 @@ impl Verifier {
     /// and no password fits.
     pub fn mock(user: &str, secret: &[u8]) -> Self {
         let salt = Self::salt(user, secret).to_vec();
-        Self { iterations: DEFAULT_ITERATIONS, salt, stored_key: [0; 32], server_key: [0; 32] }
+        Self { iterations: DEFAULT_ITERATIONS, salt, keys: vec![VerifierKeys { stored: [0; 32], server: [0; 32] }] }
+    }
+}
+
+impl VerifierKeys {
+    fn new(password: &str, salt: &[u8], iterations: u32) -> Self {
+        let salted = salted_password(password, salt, iterations);
+        let client_key = hmac(&salted, b"Client Key");
+        Self { stored: Sha256::digest(client_key).into(), server: hmac(&salted, b"Server Key") }
     }
 }
 
@@ -190,6 +204,10 @@ impl ServerExchange {
         if !identity.is_empty() {
             return Err(ScramFault::Unsupported);
         }
+        // An extension that must be understood.
+        if attribute(bare, 'm').is_some() {
+            return Err(ScramFault::Unsupported);
+        }
         let client_nonce = attribute(bare, 'r').filter(|nonce| is_printable(nonce)).ok_or(ScramFault::Malformed)?;
         let nonce = format!("{client_nonce}{nonce}");
         let server_first = format!("r={nonce},s={},i={}", STANDARD.encode(&verifier.salt), verifier.iterations);
@@ -212,13 +230,14 @@ impl ServerExchange {
         }
         let proof: Key = decode(proof)?;
         let signed = format!("{},{without_proof}", self.signed);
-        let client_key = xor(proof, hmac(&self.verifier.stored_key, signed.as_bytes()));
-        let stored_key: Key = Sha256::digest(client_key).into();
-        if !bool::from(stored_key.ct_eq(&self.verifier.stored_key)) {
-            return Err(ScramFault::Mismatch);
-        }
-        let last = format!("v={}", STANDARD.encode(hmac(&self.verifier.server_key, signed.as_bytes())));
-        let Verifier { iterations, salt, server_key, .. } = self.verifier;
+        let shown = self.verifier.keys.iter().find_map(|keys| {
+            let client_key = xor(proof, hmac(&keys.stored, signed.as_bytes()));
+            let stored: Key = Sha256::digest(client_key).into();
+            bool::from(stored.ct_eq(&keys.stored)).then_some((client_key, keys.server))
+        });
+        let (client_key, server_key) = shown.ok_or(ScramFault::Mismatch)?;
+        let last = format!("v={}", STANDARD.encode(hmac(&server_key, signed.as_bytes())));
+        let Verifier { iterations, salt, .. } = self.verifier;
         Ok((last, ScramKeys { iterations, salt, client_key, server_key }))
     }
 }
@@ -320,7 +339,7 @@ mod tests {
 
     #[test]
     fn both_sides_agree_on_a_password_and_on_nothing_else() {
-        let verifier = Verifier::from_password("pencil", b"0123456789abcdef", 4096);
+        let verifier = Verifier::from_passwords(["pencil"], b"0123456789abcdef", 4096);
         for (password, expected) in
             [("pencil", Ok(())), ("Pencil", Err(ScramFault::Mismatch)), ("", Err(ScramFault::Mismatch))]
         {
@@ -333,10 +352,29 @@ mod tests {
         }
     }
 
+    /// What the client has shown is of the password it gave.
+    #[test]
+    fn each_of_several_passwords_is_good() {
+        let verifier = Verifier::from_passwords(["old", "new"], b"0123456789abcdef", 4096);
+        for (password, is_good) in [("old", true), ("new", true), ("older", false), ("", false)] {
+            let (client, first) = ClientExchange::begin(password, PLAIN, "clientnonce");
+            let (server, first) =
+                ServerExchange::begin(verifier.clone(), PLAIN, first.as_bytes(), "servernonce").unwrap();
+            let (signature, last) = client.respond(first.as_bytes()).unwrap();
+            let shown = server.finish(last.as_bytes()).map(|(last, keys)| {
+                signature.verify(last.as_bytes()).unwrap();
+                ClientSecret::Keys(keys).keys(b"0123456789abcdef", 4096).unwrap()
+            });
+            let own = ClientSecret::from(password).keys(b"0123456789abcdef", 4096).unwrap();
+            assert_eq!(shown, if is_good { Ok(own) } else { Err(ScramFault::Mismatch) }, "{password}");
+            assert_eq!(verifier.fits(password), is_good);
+        }
+    }
+
     #[test]
     fn who_is_in_between_is_found_out() {
         const COULD: Mechanism<'_> = Mechanism::Plain { bindable: true };
-        let verifier = Verifier::from_password("pencil", b"0123456789abcdef", 4096);
+        let verifier = Verifier::from_passwords(["pencil"], b"0123456789abcdef", 4096);
         let outcome = |client: Mechanism<'_>, server: Mechanism<'_>| {
             let (client, first) = ClientExchange::begin("pencil", client, "clientnonce");
             let begun = ServerExchange::begin(verifier.clone(), server, first.as_bytes(), "servernonce")?;
@@ -363,7 +401,7 @@ mod tests {
     #[test]
     fn the_server_accepts_the_exchange_of_the_rfc() {
         let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
-        let verifier = Verifier::from_password("pencil", &salt, 4096);
+        let verifier = Verifier::from_passwords(["pencil"], &salt, 4096);
         let (server, first) = ServerExchange::begin(
             verifier,
             PLAIN,
@@ -388,6 +426,7 @@ mod tests {
         check(b"n,,r=", ScramFault::Malformed);
         check(b"p=tls-server-end-point,,n=,r=a", ScramFault::Unsupported);
         check(b"n,a=root,n=,r=a", ScramFault::Unsupported);
+        check(b"n,,m=x,n=,r=a", ScramFault::Unsupported);
         check(b"\xff,,n=,r=a", ScramFault::Malformed);
         for server_first in ["r=other,s=AAAA,i=4096", "r=nonce,s=AAAA,i=4096", "r=noncex,s=AAAA", "r=noncex,s=?,i=4096"]
         {
