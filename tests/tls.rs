@@ -4,6 +4,9 @@
 
 mod support;
 
+#[path = "tls/hba.rs"]
+mod hba;
+
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -15,7 +18,7 @@ use std::thread;
 
 use pgweir::control::connect::Login;
 use pgweir::topology::{ServerTls, TlsNegotiation};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair};
 use support::{APP, Cluster, PASSWORD, Proxy, Role, Server, Stop, cancelled, psql_as, sql, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -44,21 +47,26 @@ impl Bench {
         // It is "localhost" alone: the address that this name has is a wrong name for it.
         ours.sign("localhost").save(&bench.folder, "server");
         ours.sign(APP).save(&bench.folder, "client");
+        ours.sign("either").save(&bench.folder, "either");
+        ours.sign("kept@shop.example").save(&bench.folder, "mail");
+        ours.sign_for(&[(DnType::OrganizationName, "Shop"), (DnType::OrganizationalUnitName, "desk")], "carla")
+            .save(&bench.folder, "carla");
+        ours.sign_for(&[(DnType::OrganizationalUnitName, "board")], "chair").save(&bench.folder, "board");
         foreign.sign(APP).save(&bench.folder, "stranger");
-        bench.make_roles();
+        bench.make_roles(&bench.cluster);
         bench.encrypt(bench.cluster.primary(ENCRYPTED));
         bench.open_socket(bench.cluster.primary(CLEAR));
         bench
     }
 
-    fn make_roles(&self) {
+    fn make_roles(&self, cluster: &Cluster) {
         for role in ["sealed", "either", "kept", "cleartext"] {
-            self.cluster.sql_everywhere(&format!("create role {role} login password '{PASSWORD}'"));
+            cluster.sql_everywhere(&format!("create role {role} login password '{PASSWORD}'"));
         }
-        self.cluster.sql_everywhere("create role trusted login");
-        self.cluster.sql_everywhere(&format!("create role letters login password '{LETTERS}'"));
+        cluster.sql_everywhere("create role trusted login");
+        cluster.sql_everywhere(&format!("create role letters login password '{LETTERS}'"));
         let digest = format!("set password_encryption = md5; create role digest login password '{PASSWORD}'");
-        self.cluster.sql_everywhere(&digest);
+        cluster.sql_everywhere(&digest);
     }
 
     /// Turns TLS on, and gives each role its own way in.
@@ -159,7 +167,15 @@ impl Authority {
     }
 
     fn sign(&self, name: &str) -> Signed {
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        self.sign_for(&[], name)
+    }
+
+    /// With more in its subject than the name.
+    fn sign_for(&self, subject: &[(DnType, &str)], name: &str) -> Signed {
+        let host = name.split('@').next().unwrap();
+        let mut params = CertificateParams::new([host.to_owned()]).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        subject.iter().for_each(|(kind, value)| params.distinguished_name.push(kind.clone(), *value));
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
