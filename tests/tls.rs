@@ -4,8 +4,12 @@
 
 mod support;
 
+#[path = "tls/direct.rs"]
+mod direct;
 #[path = "tls/hba.rs"]
 mod hba;
+#[path = "tls/rotation.rs"]
+mod rotation;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};

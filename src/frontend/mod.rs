@@ -228,7 +228,9 @@ type Onward = Option<(usize, Box<Moved>)>;
 /// The last words to a client.
 async fn part(mut channel: Channel, end: End) -> std::io::Result<()> {
     match end {
-        End::Left | End::Moves(_) => Ok(()),
+        // It may have said so together with its last query: the answer is still its own.
+        End::Left => channel.flush().await,
+        End::Moves(_) => Ok(()),
         End::Gone(cause) => {
             tracing::debug!(%cause, "client left without a word");
             Ok(())
