@@ -278,6 +278,20 @@ fn the_reference_tells_the_defaults() {
     Topology::new(&reference, 1).unwrap();
 }
 
+/// The README's rules are rules.
+#[test]
+fn the_readmes_rules_are_taken() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let rules = readme.split("```").find_map(|part| part.strip_prefix("toml\n[[hba]]")).unwrap();
+    let file = "Cargo.toml";
+    let text = format!(
+        "[general]\nunix_socket_dir = '/tmp'\n[general.tls]\nmode = 'prefer'\ncertificate = '{file}'\n\
+         private_key = '{file}'\nclient_ca = '{file}'\n[control]\nuser = 'pgweir'\npassword = 'x'\n\
+         [[databases]]\nname = 'shop'\nhost = 'h'\n[[users]]\nname = '*'\nauth = 'query'\n[[hba]]{rules}"
+    );
+    read(&text).unwrap();
+}
+
 fn run(arguments: &[&str], file: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_pgweir")).args(arguments).arg(file).output().unwrap()
 }

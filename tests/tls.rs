@@ -8,6 +8,8 @@ mod support;
 mod direct;
 #[path = "tls/hba.rs"]
 mod hba;
+#[path = "tls/lookup.rs"]
+mod lookup;
 #[path = "tls/rotation.rs"]
 mod rotation;
 

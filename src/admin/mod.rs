@@ -43,7 +43,7 @@ impl Console {
     /// A user may show everything, and command where the configuration says so now.
     fn authorize(&self, command: &Command, user: &User) -> Result<(), Error> {
         let topology = self.shared.control.topology();
-        let is_admin = topology.users.iter().any(|known| known.name == user.name && known.is_admin);
+        let is_admin = topology.process.admin_users.contains(&user.name);
         if command.is_order() && !is_admin {
             let error = Error::new(SqlState::INSUFFICIENT_PRIVILEGE, "only admin_users may give commands");
             return Err(error.with_hint("Add the user to [general] admin_users."));

@@ -84,7 +84,7 @@ struct Prepared {
 
 impl Connection {
     pub(super) async fn open(server: &Arc<Server>, login: &Login, terms: OpeningTerms) -> Result<Self, Error> {
-        let Opened { channel, address, key, parameters } =
+        let Opened { channel, address, key, parameters, .. } =
             match timeout(terms.connect_timeout, login::open(server, login, terms.keepalive)).await {
                 Ok(opened) => opened?,
                 Err(_) => return Err(login::refused(server, "connecting took too long")),

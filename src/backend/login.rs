@@ -54,6 +54,8 @@ pub enum Address {
 pub(super) struct Opened {
     pub channel: Channel,
     pub address: Address,
+    /// The server has asked for a proof.
+    pub is_proved: bool,
     /// Some poolers give none: then nothing can be cancelled.
     pub key: Option<CancelKey>,
     pub parameters: Vec<(String, String)>,
@@ -63,6 +65,8 @@ pub(super) struct Opened {
 enum Fault {
     /// The server takes another password than this.
     Password(Error),
+    /// It does not let this user in, whatever the password.
+    User(Error),
     Other(Error),
 }
 
@@ -80,13 +84,23 @@ pub(super) async fn open(server: &Server, login: &Login, keepalive: Duration) ->
             Ok(opened) => return Ok(opened),
             // The first password is the one that should be good: its refusal is what is told.
             Err(Fault::Password(error)) => refusal = refusal.or(Some(error)),
-            Err(Fault::Other(error)) => {
+            Err(Fault::User(error) | Fault::Other(error)) => {
                 let is_words = error.sqlstate == SqlState::PROTOCOL;
                 return Err(if is_words { refused(server, &error.message) } else { error });
             }
         }
     }
     Err(refusal.unwrap_or_else(|| no_password(&login.user)))
+}
+
+/// Whether a server takes this password from a user, and nothing less.
+pub(super) async fn takes(server: &Server, user: &str, password: Secret, keepalive: Duration) -> Result<bool, Error> {
+    match attempt(server, (user, Some(Proof::Password(password))), keepalive).await {
+        Ok(opened) if opened.is_proved => Ok(true),
+        Ok(_) => Err(refused(server, "it asks for no password, and so cannot say whether one is right")),
+        Err(Fault::Password(_) | Fault::User(_)) => Ok(false),
+        Err(Fault::Other(error)) => Err(error),
+    }
 }
 
 async fn attempt(server: &Server, (user, proof): (&str, Option<Proof>), keepalive: Duration) -> Result<Opened, Fault> {
@@ -99,10 +113,10 @@ async fn attempt(server: &Server, (user, proof): (&str, Option<Proof>), keepaliv
         parameters: vec![pair("user", user), pair("database", &server.database_name)],
     };
     channel.output.extend_from_slice(&startup.encode());
-    authenticate(&mut channel, server, (user, proof)).await?;
+    let is_proved = authenticate(&mut channel, server, (user, proof)).await?;
     let (key, parameters) = become_ready(&mut channel, server).await?;
     channel.relax();
-    Ok(Opened { channel, address, key, parameters })
+    Ok(Opened { channel, address, is_proved, key, parameters })
 }
 
 /// Opens a stream as the server's `tls` says, without logging in: for cancel requests.
@@ -145,11 +159,13 @@ async fn encrypt(mut stream: TcpStream, server: &Server) -> std::io::Result<Stre
     }
 }
 
+/// Gives whether the server has asked for a proof.
 async fn authenticate(
     channel: &mut Channel,
     server: &Server,
     (user, proof): (&str, Option<Proof>),
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
+    let mut is_asked = false;
     let mut exchange: Option<ClientExchange> = None;
     let mut signature: Option<ServerSignature> = None;
     loop {
@@ -160,13 +176,15 @@ async fn authenticate(
             AuthenticationRequest::Ok if exchange.is_some() || signature.is_some() => {
                 return Err(refused(server, "it ended the log-in early").into());
             }
-            AuthenticationRequest::Ok => return Ok(()),
+            AuthenticationRequest::Ok => return Ok(is_asked),
             AuthenticationRequest::Cleartext if channel.is_encrypted() || channel.is_local() => {
                 put_password(&mut channel.output, proof()?.told().ok_or_else(|| no_password(user))?);
+                is_asked = true;
             }
             AuthenticationRequest::Md5(salt) => {
                 let secret = proof()?.md5(user).ok_or_else(|| no_password(user))?;
                 put_password(&mut channel.output, &secret.answer(salt));
+                is_asked = true;
             }
             AuthenticationRequest::Sasl(offered) if offered.iter().any(|name| name == SCRAM || name == SCRAM_PLUS) => {
                 let end_point = channel.peer_certificate().and_then(binding::end_point);
@@ -188,6 +206,7 @@ async fn authenticate(
             AuthenticationRequest::SaslFinal(proof) => {
                 let expected = signature.take().ok_or_else(|| refused(server, "it ended what had not begun"))?;
                 expected.verify(&proof).map_err(|_| refused(server, "the server does not know the password"))?;
+                is_asked = true;
             }
             AuthenticationRequest::Cleartext => {
                 return Err(refused(server, "it asks for a cleartext password on an unencrypted connection").into());
@@ -281,7 +300,11 @@ async fn next(channel: &mut Channel, server: &Server) -> Result<(u8, BytesMut), 
             let code = error_field(&body, b'C').unwrap_or_default();
             let message = error_field(&body, b'M').unwrap_or_default();
             let error = refused(server, &format!("{message} (SQLSTATE {code})"));
-            Err(if code == SqlState::INVALID_PASSWORD.0 { Fault::Password(error) } else { Fault::Other(error) })
+            Err(match code {
+                code if code == SqlState::INVALID_PASSWORD.0 => Fault::Password(error),
+                code if code == SqlState::INVALID_AUTHORIZATION.0 => Fault::User(error),
+                _ => Fault::Other(error),
+            })
         }
         Some(frame) => Ok(frame),
     }

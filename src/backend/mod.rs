@@ -22,11 +22,17 @@ pub use pool::{Limits, Pool, Seen, Usage};
 pub use tls::check_authorities;
 pub(crate) use tls::tls_to_server;
 
-use crate::topology::{Credential, Process, Server, Topology, User};
+use tokio::sync::Semaphore;
+
+use crate::error::Error;
+use crate::topology::{Credential, Process, Secret, Server, Topology, User};
 
 /// All pools of the process, made when first asked for.
-#[derive(Default)]
-pub struct Pools(Mutex<All>);
+pub struct Pools {
+    all: Mutex<All>,
+    /// See [`Pools::ask`].
+    questions: Semaphore,
+}
 
 #[derive(Default)]
 struct All {
@@ -45,6 +51,12 @@ struct Key {
     port: u16,
     database_name: String,
     user: String,
+}
+
+impl Default for Pools {
+    fn default() -> Self {
+        Self { all: Mutex::default(), questions: Semaphore::new(QUESTIONS) }
+    }
 }
 
 impl Pools {
@@ -70,6 +82,18 @@ impl Pools {
     pub fn learn(&self, database: &str, user: &str, proof: Proof) {
         let learnt = Arc::clone(self.lock().learnt.entry((database.to_owned(), user.to_owned())).or_default());
         *learnt.lock().unwrap_or_else(PoisonError::into_inner) = Some(proof);
+    }
+
+    /// Whether a server takes a password from this user of ours. It is asked anew each time: what it says may change.
+    pub async fn ask(&self, server: &Server, user: &User, password: Secret, process: &Process) -> Result<bool, Error> {
+        let name = user.server_user.as_ref().unwrap_or(&user.name);
+        let asking = async {
+            // Each question costs the server a process.
+            let _turn = self.questions.acquire().await;
+            login::takes(server, name, password, process.tcp_keepalive).await
+        };
+        let answer = tokio::time::timeout(process.connect_timeout, asking).await;
+        answer.unwrap_or_else(|_| Err(login::refused(server, "connecting took too long")))
     }
 
     pub fn all(&self) -> Vec<Arc<Pool>> {
@@ -98,7 +122,7 @@ impl Pools {
     }
 
     fn lock(&self) -> MutexGuard<'_, All> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes pools of servers and users that a new topology does not have, or has in another way.
@@ -172,3 +196,6 @@ fn limits_of(server: &Server, user: &User, process: &Process) -> Limits {
         keepalive: process.tcp_keepalive,
     }
 }
+
+/// Servers are asked about so many passwords at once.
+const QUESTIONS: usize = 16;

@@ -147,6 +147,8 @@ pub enum Auth {
     Password,
     /// By what the servers keep of the password, SCRAM verifier or MD5 hash.
     Query,
+    /// By telling the password, with which the server is asked whether it is right.
+    Passthrough,
     /// By a certificate in the user's name.
     Cert,
     /// Not at all.

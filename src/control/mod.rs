@@ -177,6 +177,11 @@ impl Control {
         })
     }
 
+    /// The home shard's primary, as far as it is known.
+    pub fn home(&self, database: &str) -> Option<Arc<Server>> {
+        self.databases.load().get(database)?.askers.as_ref()?.home_server()
+    }
+
     fn start_tasks(&self) {
         let Cluster { topology, fleet } = self.cluster();
         let mut tasks = JoinSet::new();

@@ -51,17 +51,22 @@ impl Primaries {
         found.filter(|_| owner != login.user).unwrap_or_else(|| login.clone())
     }
 
+    /// The home shard's.
+    pub(super) fn home_server(&self) -> Option<Arc<Server>> {
+        self.server(self.database.home).cloned()
+    }
+
     fn of(&self, shard: ShardId) -> Option<Login> {
+        login(self.server(shard)?, &self.topology)
+    }
+
+    fn server(&self, shard: ShardId) -> Option<&Arc<Server>> {
         let servers = || self.database.shard(shard).servers.iter().map(|&id| self.topology.server(id));
         let leads = |server: &&Arc<Server>| self.fleet.state(server.id).health().role == Some(Role::Primary);
         // One that is down led when it was last seen; another may have taken over since.
         let is_up = |server: &&Arc<Server>| self.fleet.state(server.id).health().up != Some(false);
         let current = servers().find(|server| leads(server) && is_up(server));
         let configured = |server: &&Arc<Server>| server.role == ConfiguredRole::Primary;
-        let server = current
-            .or_else(|| servers().find(leads))
-            .or_else(|| servers().find(configured))
-            .or_else(|| servers().next())?;
-        login(server, &self.topology)
+        current.or_else(|| servers().find(leads)).or_else(|| servers().find(configured)).or_else(|| servers().next())
     }
 }

@@ -92,7 +92,7 @@ fn own_way(auth: Auth) -> Way {
     match auth {
         Auth::Scram => Way::Scram,
         Auth::Md5 => Way::Md5,
-        Auth::Password => Way::Told,
+        Auth::Password | Auth::Passthrough => Way::Told,
         Auth::Query => Way::Kept,
         Auth::Cert => Way::Certificate,
         Auth::Trust => Way::Trust,

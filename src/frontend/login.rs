@@ -7,8 +7,9 @@ use bytes::BytesMut;
 
 use super::demand::Demanded;
 use super::greet::Opening;
-use super::proof::{Claim, Proofs, kept, wrong};
+use super::proof::{Claim, Proofs, Shown, kept, wrong};
 use super::{Frontend, Served};
+use crate::backend::Proof;
 use crate::backend::settings::Settings;
 use crate::error::{Error, SqlState};
 use crate::session::settings::{check_readable, from_startup};
@@ -78,11 +79,9 @@ impl Frontend {
         let is_asked = |user: &&User| demand.is_of_password() && user.password == Credential::Query;
         let known = asked.as_ref().or(user.as_deref().filter(|user| !is_asked(user)));
         let claim = Claim { name, end_point: opening.end_point.as_deref(), way: demand.way };
-        let proof = self.logins.proofs.check(channel, claim, known).await?;
+        let shown = self.logins.proofs.check(channel, claim, known).await?;
         let Some(user) = user else { return Err(wrong(name).into()) };
-        if let Some(proof) = proof.filter(|_| user.password == Credential::Query) {
-            self.shared.pools.learn(database, name, proof);
-        }
+        self.learn_proof(&topology, (&user, database), shown).await?;
         if database == ADMIN {
             let registered = self.register(channel, opening, name, ADMIN);
             greet_admin(&mut channel.output, &registered.client);
@@ -107,15 +106,37 @@ impl Frontend {
         if !may_be {
             return Ok(None);
         }
-        // The console is no database of a server: its users are those of their first one.
-        let first = || topology.servers.iter().map(|server| server.database.as_str());
-        let first = || first().find(|&known| user.is_none_or(|user| user.may_use(known)));
-        let place = if database == ADMIN { first().unwrap_or(database) } else { database };
+        let place = asked_place(topology, database, user);
         if topology.database(place).is_none() {
             return Ok(None);
         }
         let kept = self.shared.control.password_kept(place, name).await?.and_then(kept);
         Ok(user.zip(kept).map(|(user, password)| User { password, ..User::clone(user) }))
+    }
+
+    /// Keeps what server connections can be opened by; what is not proved yet is, by that, or the log-in ends here.
+    async fn learn_proof(
+        &self,
+        topology: &Topology,
+        (user, database): (&Arc<User>, &str),
+        shown: Shown,
+    ) -> Result<(), Error> {
+        let proof = match shown {
+            Shown::Unproved(password) => {
+                let place = asked_place(topology, database, Some(user));
+                let server = self.shared.control.home(place).ok_or_else(|| wrong(&user.name))?;
+                let asked = self.shared.pools.ask(&server, user, password.clone(), &topology.process).await;
+                match asked.inspect_err(|cause| tracing::warn!(%cause, user = user.name, "passing a password on")) {
+                    Ok(true) => Proof::Password(password),
+                    Ok(false) => return Err(wrong(&user.name)),
+                    Err(cause) => return Err(cause),
+                }
+            }
+            Shown::Proof(proof) if user.password == Credential::Query => proof,
+            Shown::Proof(_) | Shown::Nothing => return Ok(()),
+        };
+        self.shared.pools.learn(database, &user.name, proof);
+        Ok(())
     }
 
     async fn begin(
@@ -211,6 +232,13 @@ impl AuthenticationOk {
         AuthenticationRequest::Ok.put(out);
         reported.iter().for_each(|(name, value)| put_parameter_status(out, name, value));
     }
+}
+
+/// The console is no database of a server: its users are those of their first one.
+fn asked_place<'t>(topology: &'t Topology, database: &'t str, user: Option<&Arc<User>>) -> &'t str {
+    let mut known = topology.servers.iter().map(|server| server.database.as_str());
+    let first = || known.find(|&known| user.is_none_or(|user| user.may_use(known)));
+    Some(database).filter(|&database| database != ADMIN).or_else(first).unwrap_or(database)
 }
 
 fn visitor<'a>(channel: &Channel, (user, database): (&'a str, &'a str)) -> Result<Visitor<'a>, Refusal> {

@@ -26,6 +26,15 @@ pub(super) struct Claim<'a> {
     pub way: Way,
 }
 
+/// What a client has shown of its password.
+pub(super) enum Shown {
+    Nothing,
+    /// Enough to log in with where the same is kept.
+    Proof(Proof),
+    /// Whether it is right, only the servers know.
+    Unproved(Secret),
+}
+
 /// What proofs are checked against.
 pub(super) struct Proofs {
     /// Of names and their passwords: making one costs thousands of hashes.
@@ -50,11 +59,11 @@ impl Proofs {
         channel: &mut Channel,
         claim: Claim<'_>,
         user: Option<&User>,
-    ) -> Result<Option<Proof>, Refusal> {
+    ) -> Result<Shown, Refusal> {
         let (name, nothing) = (claim.name, Credential::Nothing);
         let credential = user.map_or(&nothing, |user| &user.password);
         match (claim.way, credential) {
-            (Way::Trust | Way::Certificate, _) if user.is_some() => Ok(None),
+            (Way::Trust | Way::Certificate, _) if user.is_some() => Ok(Shown::Nothing),
             (Way::Trust | Way::Certificate, _) => Err(unknown(name).into()),
             (Way::Md5, Credential::Passwords(passwords)) => {
                 let secrets = passwords.iter().map(|password| Md5Secret::from_password(&password.0, name));
@@ -64,30 +73,26 @@ impl Proofs {
                 digest(channel, name, Md5Secret::parse(&hash.0).into_iter().collect()).await
             }
             (Way::Md5, Credential::Nothing) => digest(channel, name, Vec::new()).await,
-            (Way::Told, credential) => self.told(channel, name, credential.clone()).await.map(|()| None),
+            (Way::Told, credential) => {
+                let password = told(channel, name).await?;
+                if *credential == Credential::Passthrough {
+                    return Ok(Shown::Unproved(Secret(password)));
+                }
+                self.weigh(name, credential, password).await.map(|()| Shown::Nothing)
+            }
             (Way::Scram | Way::Md5 | Way::Kept, credential) => {
                 let verifier = self.verifier(name, credential);
-                exchange(channel, claim, verifier).await.map(|keys| Some(Proof::Scram(keys)))
+                exchange(channel, claim, verifier).await.map(|keys| Shown::Proof(Proof::Scram(keys)))
             }
         }
     }
 
-    /// The password itself: never where others could read it.
-    async fn told(&self, channel: &mut Channel, name: &str, credential: Credential) -> Result<(), Refusal> {
-        if !channel.is_encrypted() && !channel.is_local() {
-            let error = Error::new(SqlState::INVALID_AUTHORIZATION, "the password of this user is told over TLS only");
-            return Err(error.with_hint("Connect with sslmode=require.").into());
-        }
-        AuthenticationRequest::Cleartext.put(&mut channel.output);
-        let body = answer(channel).await?;
-        let mut rest = &body[..];
-        let password = take_text(&mut rest).map_err(|_| malformed("a password without an end"))?;
-        let password = std::str::from_utf8(password).map_err(|_| wrong(name))?.to_owned();
-        if let Credential::Md5Hash(hash) = &credential {
+    async fn weigh(&self, name: &str, credential: &Credential, password: String) -> Result<(), Refusal> {
+        if let Credential::Md5Hash(hash) = credential {
             let fits = Md5Secret::parse(&hash.0).is_some_and(|secret| secret.fits(&password, name));
             return if fits { Ok(()) } else { Err(wrong(name).into()) };
         }
-        let verifier = self.verifier(name, &credential);
+        let verifier = self.verifier(name, credential);
         // Thousands of hashes: not on the thread that serves others.
         let fits = tokio::task::spawn_blocking(move || verifier.fits(&password)).await;
         if fits.unwrap_or(false) { Ok(()) } else { Err(wrong(name).into()) }
@@ -99,7 +104,7 @@ impl Proofs {
             Credential::ScramVerifier(text) => {
                 return Verifier::parse(&text.0).unwrap_or_else(|| Verifier::mock(name, &self.secret));
             }
-            Credential::Md5Hash(_) | Credential::Query | Credential::Nothing => {
+            Credential::Md5Hash(_) | Credential::Query | Credential::Passthrough | Credential::Nothing => {
                 return Verifier::mock(name, &self.secret);
             }
         };
@@ -158,6 +163,19 @@ fn passwords(user: &User) -> Option<&[Secret]> {
     }
 }
 
+/// The password itself: never where others could read it.
+async fn told(channel: &mut Channel, name: &str) -> Result<String, Refusal> {
+    if !channel.is_encrypted() && !channel.is_local() {
+        let error = Error::new(SqlState::INVALID_AUTHORIZATION, "the password of this user is told over TLS only");
+        return Err(error.with_hint("Connect with sslmode=require.").into());
+    }
+    AuthenticationRequest::Cleartext.put(&mut channel.output);
+    let body = answer(channel).await?;
+    let mut rest = &body[..];
+    let password = take_text(&mut rest).map_err(|_| malformed("a password without an end"))?;
+    Ok(std::str::from_utf8(password).map_err(|_| wrong(name))?.to_owned())
+}
+
 /// SCRAM, bound to the encryption below if the client wants that.
 async fn exchange(channel: &mut Channel, claim: Claim<'_>, verifier: Verifier) -> Result<ScramKeys, Refusal> {
     let offered = claim.end_point.map(|_| SCRAM_PLUS).into_iter().chain([SCRAM]);
@@ -180,14 +198,14 @@ async fn exchange(channel: &mut Channel, claim: Claim<'_>, verifier: Verifier) -
 }
 
 /// MD5 of the password, the name and a salt. Of no secret there is no right answer.
-async fn digest(channel: &mut Channel, name: &str, secrets: Vec<Md5Secret>) -> Result<Option<Proof>, Refusal> {
+async fn digest(channel: &mut Channel, name: &str, secrets: Vec<Md5Secret>) -> Result<Shown, Refusal> {
     let salt = rand::random();
     AuthenticationRequest::Md5(salt).put(&mut channel.output);
     let body = answer(channel).await?;
     let mut rest = &body[..];
     let given = take_text(&mut rest).map_err(|_| malformed("a password without an end"))?;
     match secrets.into_iter().find(|secret| secret.accepts(salt, given)) {
-        Some(secret) => Ok(Some(Proof::Md5(secret))),
+        Some(secret) => Ok(Shown::Proof(Proof::Md5(secret))),
         None => Err(wrong(name).into()),
     }
 }

@@ -381,7 +381,8 @@ impl Builder<'_> {
             }
             let mut has_none = entries.filter(|user| {
                 let has = user.password.is_some() || user.passwords.is_some() || user.scram_verifier.is_some();
-                !has && matches!(user.auth, Auth::Trust | Auth::Cert)
+                let tells = user.auth == Auth::Passthrough && rule.demand.method == Some(Method::Password);
+                !has && !tells && user.auth != Auth::Query
             });
             if asks_password && has_none.next().is_some() {
                 let help = "Give the user a password, or the rule another method.";

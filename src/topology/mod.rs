@@ -236,7 +236,6 @@ pub struct User {
     pub min_pool_size: usize,
     pub pooler_mode: Option<PoolerMode>,
     pub consistency: Option<Consistency>,
-    pub is_admin: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -256,6 +255,8 @@ pub enum Credential {
     Md5Hash(Secret),
     /// `auth = "query"`: asked of the servers at each log-in.
     Query,
+    /// `auth = "passthrough"`: the servers are asked by logging in.
+    Passthrough,
     /// No password is good.
     Nothing,
 }
@@ -281,10 +282,8 @@ impl Topology {
     /// The user as configured for this database; an entry that names the database beats one for all, and an entry that
     /// names the user the one for everybody. In the console each entry of the name is good.
     pub fn user(&self, name: &str, database: &str) -> Option<Arc<User>> {
-        self.entry(name, database).cloned().or_else(|| {
-            let own = User { name: name.to_owned(), ..User::clone(self.entry(ANYBODY, database)?) };
-            Some(Arc::new(User { is_admin: self.process.admin_users.iter().any(|admin| admin == name), ..own }))
-        })
+        let everybody = || Some(User { name: name.to_owned(), ..User::clone(self.entry(ANYBODY, database)?) });
+        self.entry(name, database).cloned().or_else(|| everybody().map(Arc::new))
     }
 
     fn entry(&self, name: &str, database: &str) -> Option<&Arc<User>> {

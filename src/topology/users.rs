@@ -78,7 +78,6 @@ impl Builder<'_> {
             min_pool_size: entry.min_pool_size.unwrap_or(general.min_pool_size),
             pooler_mode: entry.pooler_mode,
             consistency: entry.consistency,
-            is_admin: general.admin_users.contains(&entry.name),
         }
     }
 
@@ -101,6 +100,12 @@ impl Builder<'_> {
                 self.problem("the servers are asked for what is given here", at("auth"), help);
                 Credential::Query
             }
+            (Auth::Passthrough, None, None) => Credential::Passthrough,
+            (Auth::Passthrough, _, _) => {
+                let help = "Leave password and scram_verifier out, or auth.";
+                self.problem("the servers are asked whether a password is right", at("auth"), help);
+                Credential::Passthrough
+            }
             (_, Some(passwords), _) => Credential::Passwords(passwords.iter().map(secret).collect()),
             (Auth::Md5, None, _) => {
                 let message = format!("md5 needs the password of user \"{}\"", entry.name);
@@ -120,8 +125,8 @@ impl Builder<'_> {
     /// What `auth` needs.
     fn check_way(&mut self, index: usize, entry: &UserEntry) {
         let at = format!("users.{index}.auth");
-        if entry.name == ANYBODY && entry.auth != Auth::Query {
-            let help = "Give auth = \"query\", or the user's name.";
+        if entry.name == ANYBODY && !matches!(entry.auth, Auth::Query | Auth::Passthrough) {
+            let help = "Give auth = \"query\" or \"passthrough\", or the user's name.";
             self.problem("everybody is whom the servers know", format!("users.{index}.name"), help);
         }
         if entry.name == ANYBODY && entry.min_pool_size.is_some_and(|least| least > 0) {
@@ -131,7 +136,10 @@ impl Builder<'_> {
         if entry.auth == Auth::Query && self.config.control.is_none() {
             let help = "Give [control]: a role that may read pg_authid, or call the function of auth_query.";
             self.problem("nobody is named who may ask for passwords", at, help);
-        } else if entry.auth == Auth::Password
+        } else if entry.auth == Auth::Passthrough && self.config.control.is_none() {
+            let help = "Give [control]: what clients tell of their passwords is theirs alone.";
+            self.problem("nobody is named who may look at the servers", at, help);
+        } else if matches!(entry.auth, Auth::Password | Auth::Passthrough)
             && !self.is_tls_offered()
             && self.config.general.unix_socket_dir.is_none()
         {

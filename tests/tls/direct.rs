@@ -119,18 +119,19 @@ fn direct_server(bench: &Bench, protocols: &[&str]) -> u16 {
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             while let Ok((client, _)) = listener.accept().await {
-                let acceptor = acceptor.clone();
-                tokio::spawn(async move {
-                    // Who asks first, or means another protocol, is not served.
-                    let Ok(mut client) = acceptor.accept(client).await else { return };
-                    let mut server = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
-                    // Ends with either side.
-                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-                });
+                tokio::spawn(decrypt(acceptor.clone(), client, port));
             }
         });
     });
     own
+}
+
+async fn decrypt(acceptor: TlsAcceptor, client: TcpStream, port: u16) {
+    // Who asks first, or means another protocol, is not served.
+    let Ok(mut client) = acceptor.accept(client).await else { return };
+    let mut server = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+    // Ends with either side.
+    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
 }
 
 #[test]
