@@ -597,6 +597,29 @@ fn a_cancel_request_ends_its_own_statement_alone() {
     assert_eq!((one.value("select 1"), other.value("select 1")), ("1".to_owned(), "1".to_owned()));
 }
 
+/// Protocol 3.2 has longer keys, all of which counts.
+#[test]
+fn a_long_key_ends_its_own_statement() {
+    let bench = Bench::start("at_length", "");
+    let mut client = Raw::open(bench.proxy.port);
+    client.send(&raw::startup(raw::PROTOCOL_3_0 | 2, &[("user", bench.role), ("database", "shop")]));
+    assert_eq!(client.reply().error, None);
+    client.send(&raw::query("select 'done' from pg_sleep(0.5)"));
+    until(|| bench.server_connections("active") == 1);
+    let key = client.key.clone();
+    let mut wrong = key.clone();
+    wrong[35] ^= 1;
+    for wrong in [&wrong[..], &key[..8], &key[..35]] {
+        bench.cancel(wrong);
+    }
+    assert_eq!(client.reply().rows, ["done"]);
+    client.send(&raw::query("select pg_sleep(60)"));
+    until(|| bench.server_connections("active") == 1);
+    bench.cancel(&key);
+    assert_eq!(client.reply().sqlstate(), "57014");
+    assert_eq!(client.value("select 1"), "1");
+}
+
 #[test]
 fn a_cancel_request_that_comes_late_hits_nobody() {
     let bench = Bench::start("missing", "default_pool_size = 1");

@@ -186,13 +186,14 @@ async fn authenticate(
                 put_password(&mut channel.output, &secret.answer(salt));
                 is_asked = true;
             }
-            AuthenticationRequest::Sasl(offered) if offered.iter().any(|name| name == SCRAM || name == SCRAM_PLUS) => {
+            AuthenticationRequest::Sasl(offered) => {
                 let end_point = channel.peer_certificate().and_then(binding::end_point);
                 let mechanism = mechanism(&offered, end_point.as_deref());
+                let mechanism = mechanism.ok_or_else(|| refused(server, OTHER_METHOD))?;
                 let secret = proof()?.scram().ok_or_else(|| no_password(user))?;
                 let (begun, first) = ClientExchange::begin(secret, mechanism, &scram::nonce(&rand::random()));
                 exchange = Some(begun);
-                put_sasl_initial(&mut channel.output, mechanism.name(), first.into());
+                put_sasl_initial(&mut channel.output, mechanism.name(), first.as_bytes());
             }
             AuthenticationRequest::SaslContinue(challenge) => {
                 let begun = exchange.take().ok_or_else(|| refused(server, "it continued what had not begun"))?;
@@ -201,7 +202,7 @@ async fn authenticate(
                     _ => refused(server, "bad SCRAM data"),
                 })?;
                 signature = Some(expected);
-                put_sasl_response(&mut channel.output, response.into());
+                put_sasl_response(&mut channel.output, response.as_bytes());
             }
             AuthenticationRequest::SaslFinal(proof) => {
                 let expected = signature.take().ok_or_else(|| refused(server, "it ended what had not begun"))?;
@@ -211,19 +212,18 @@ async fn authenticate(
             AuthenticationRequest::Cleartext => {
                 return Err(refused(server, "it asks for a cleartext password on an unencrypted connection").into());
             }
-            AuthenticationRequest::Sasl(_) | AuthenticationRequest::Other(_) => {
-                return Err(refused(server, "it asks for a method other than a password, md5 or SCRAM-SHA-256").into());
-            }
+            AuthenticationRequest::Other(_) => return Err(refused(server, OTHER_METHOD).into()),
         }
     }
 }
 
 /// Bound to the encryption where both sides can. A server that does not offer that is told that we could: if its offer
-/// got lost on the way, it knows.
-fn mechanism<'a>(offered: &[String], end_point: Option<&'a [u8]>) -> Mechanism<'a> {
+/// got lost on the way, it knows. `None`: it offers nothing that is known here.
+fn mechanism<'a>(offered: &[String], end_point: Option<&'a [u8]>) -> Option<Mechanism<'a>> {
+    let offers = |wanted: &str| offered.iter().any(|name| name == wanted);
     match end_point {
-        Some(end_point) if offered.iter().any(|name| name == SCRAM_PLUS) => Mechanism::Plus(end_point),
-        end_point => Mechanism::Plain { bindable: end_point.is_some() },
+        Some(end_point) if offers(SCRAM_PLUS) => Some(Mechanism::Plus(end_point)),
+        end_point => offers(SCRAM).then_some(Mechanism::Plain { bindable: end_point.is_some() }),
     }
 }
 
@@ -360,6 +360,7 @@ pub(super) fn refused(server: &Server, detail: &str) -> Error {
     Error::new(SqlState::UNAVAILABLE, message).with_detail(format!("{}:{}: {detail}", server.host, server.port))
 }
 
+const OTHER_METHOD: &str = "it asks for a method other than a password, md5 or SCRAM-SHA-256";
 const OTHER_VERIFIER: &str = "it keeps another SCRAM verifier of the password than the one that the client logged in by; \
     copy rolpassword from one server to the others, or give server_password";
 const MAX_LOGIN_FRAME: usize = 64 * 1024;

@@ -173,7 +173,8 @@ impl Frontend {
     }
 
     fn register(&self, channel: &Channel, opening: &Opening, user: &str, database: &str) -> Registered {
-        let registered = self.shared.registry.register(|key| Client::new(key, user, database).at(channel));
+        let make = |key| Client::new(key, user, database).at(channel);
+        let registered = self.shared.registry.register(opening.minor, make);
         let application = opening.parameters.iter().find(|(name, _)| name == "application_name");
         application.iter().for_each(|(_, name)| registered.client.call_application(name));
         registered
@@ -265,14 +266,16 @@ fn greet_admin(out: &mut BytesMut, client: &Client) {
     put_ready(out, Status::Idle);
 }
 
-/// Newer minor versions and unknown options of the protocol are answered by what is served: 3.0.
+/// Newer minor versions and unknown options of the protocol are answered by what is served.
 fn negotiate(channel: &mut Channel, opening: &Opening) {
     let unknown = opening.parameters.iter().filter(|(name, _)| name.starts_with("_pq_."));
     let unknown: Vec<String> = unknown.map(|(name, _)| name.clone()).collect();
-    if opening.minor > 0 || !unknown.is_empty() {
-        put_negotiate(&mut channel.output, 0, &unknown);
+    if opening.minor > NEWEST_MINOR || !unknown.is_empty() {
+        put_negotiate(&mut channel.output, opening.minor.min(NEWEST_MINOR), &unknown);
     }
 }
 
+/// Of protocol 3: that of PostgreSQL 18.
+const NEWEST_MINOR: u32 = 2;
 /// Different startup settings that are remembered.
 const MOST_LEARNED: usize = 10_000;

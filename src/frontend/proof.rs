@@ -187,7 +187,10 @@ async fn exchange(channel: &mut Channel, claim: Claim<'_>, verifier: Verifier) -
         (Ok(name), Some(end_point)) if name == SCRAM_PLUS.as_bytes() => Mechanism::Plus(end_point),
         _ => return Err(malformed("another mechanism than was offered").into()),
     };
-    take_u32(&mut first).map_err(|_| malformed("no SASL initial response"))?;
+    let length = take_u32(&mut first).map_err(|_| malformed("no SASL initial response"))?;
+    if length as usize != first.len() {
+        return Err(malformed("a SASL initial response of another length").into());
+    }
     let begun = ServerExchange::begin(verifier, mechanism, first, &scram::nonce(&rand::random()));
     let (exchange, challenge) = begun.map_err(|fault| failed(claim.name, fault))?;
     AuthenticationRequest::SaslContinue(challenge.into_bytes()).put(&mut channel.output);

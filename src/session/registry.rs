@@ -8,7 +8,6 @@ use std::task::Waker;
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
-use subtle::ConstantTimeEq;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
@@ -67,12 +66,12 @@ pub struct Registered {
 }
 
 impl Registry {
-    /// A client under a key that nobody else has.
-    pub fn register(self: &Arc<Self>, make: impl Fn(CancelKey) -> Client) -> Registered {
+    /// A client under a key that nobody else has, as its minor version of the protocol has them.
+    pub fn register(self: &Arc<Self>, minor: u32, make: impl Fn(CancelKey) -> Client) -> Registered {
         let mut clients = self.lock();
         loop {
             // Positive, as process numbers are.
-            let key = CancelKey { process: rand::random::<i32>() & i32::MAX, secret: rand::random() };
+            let key = CancelKey::random(rand::random::<i32>() & i32::MAX, minor);
             if let std::collections::hash_map::Entry::Vacant(place) = clients.entry(key.process) {
                 let client = Arc::clone(place.insert(Arc::new(make(key))));
                 return Registered { registry: Arc::clone(self), client };
@@ -84,7 +83,7 @@ impl Registry {
     pub async fn cancel(&self, key: CancelKey) {
         let client = self.lock().get(&key.process).cloned();
         let Some(client) = client else { return };
-        if !bool::from(client.key.secret.to_be_bytes().ct_eq(&key.secret.to_be_bytes())) {
+        if !client.key.is(&key) {
             return;
         }
         client.cancel().await;

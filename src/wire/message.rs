@@ -1,15 +1,14 @@
 //! Messages of our own making, appended to a buffer. `pgwire` knows their layouts; the few that are sent for every
-//! statement are put by hand.
+//! statement are put by hand, and those whose length the other side has a say in: `pgwire` has limits of its own.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use pgwire::error::ErrorInfo;
 use pgwire::messages::Message;
 use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
 use pgwire::messages::response::{CommandComplete, ErrorResponse, NoticeResponse};
-use pgwire::messages::startup::{
-    Authentication, BackendKeyData, Password, SASLInitialResponse, SASLResponse, SecretKey,
-};
+use pgwire::messages::startup::Authentication;
 
+use super::CancelKey;
 use super::frame::{self, client, malformed, put, put_text, server, take_text, take_u32};
 use crate::error::Error;
 
@@ -102,12 +101,11 @@ pub fn put_notification(out: &mut BytesMut, process: i32, channel: &str, payload
     });
 }
 
-/// BackendKeyData of protocol 3.0.
 pub fn put_key_data(out: &mut BytesMut, key: CancelKey) {
-    encode(&BackendKeyData::new(key.process, SecretKey::I32(key.secret)), out);
+    put(out, server::BACKEND_KEY_DATA, |body| body.extend_from_slice(&key.encode()));
 }
 
-/// NegotiateProtocolVersion: the newest minor version served, and options that are not known.
+/// NegotiateProtocolVersion: the minor version that is spoken, and options that are not known.
 pub fn put_negotiate(out: &mut BytesMut, minor: u32, unknown_options: &[String]) {
     put(out, server::NEGOTIATE, |body| {
         body.put_u32((3 << 16) | minor);
@@ -164,25 +162,6 @@ impl AuthenticationRequest {
             Self::Other(code) => unreachable!("nothing asks clients for authentication {code}"),
         };
         encode(&message, out);
-    }
-}
-
-/// Names a running statement to CancelRequest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CancelKey {
-    pub process: i32,
-    pub secret: i32,
-}
-
-impl CancelKey {
-    /// From the body of BackendKeyData or the end of a CancelRequest.
-    pub fn read(mut body: &[u8]) -> Result<Self, Error> {
-        let mut word = || Ok(i32::from_be_bytes(take_u32(&mut body)?.to_be_bytes()));
-        Ok(Self { process: word()?, secret: word()? })
-    }
-
-    pub fn encode(self) -> Vec<u8> {
-        [self.process.to_be_bytes(), self.secret.to_be_bytes()].concat()
     }
 }
 
@@ -248,15 +227,19 @@ pub fn put_execute(out: &mut BytesMut, portal: &str, rows: u32) {
 }
 
 pub fn put_password(out: &mut BytesMut, password: &str) {
-    encode(&Password::new(password.to_owned()), out);
+    put(out, client::PASSWORD, |body| put_text(body, password));
 }
 
-pub fn put_sasl_initial(out: &mut BytesMut, mechanism: &str, data: Vec<u8>) {
-    encode(&SASLInitialResponse::new(mechanism.to_owned(), Some(Bytes::from(data))), out);
+pub fn put_sasl_initial(out: &mut BytesMut, mechanism: &str, data: &[u8]) {
+    put(out, client::PASSWORD, |body| {
+        put_text(body, mechanism);
+        body.put_u32(u32::try_from(data.len()).expect("a nonce is short"));
+        body.extend_from_slice(data);
+    });
 }
 
-pub fn put_sasl_response(out: &mut BytesMut, data: Vec<u8>) {
-    encode(&SASLResponse::new(Bytes::from(data)), out);
+pub fn put_sasl_response(out: &mut BytesMut, data: &[u8]) {
+    put(out, client::PASSWORD, |body| body.extend_from_slice(data));
 }
 
 /// A field of an ErrorResponse's body: `b'C'` SQLSTATE, `b'M'` message, `b'V'` severity …

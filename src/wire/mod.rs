@@ -7,6 +7,7 @@ pub mod binding;
 pub mod certificate;
 mod channel;
 pub mod frame;
+mod key;
 pub mod md5;
 pub mod message;
 pub mod scram;
@@ -15,7 +16,8 @@ mod startup;
 pub use bind::{Bind, TextArray};
 pub use channel::{Channel, READ_BYTES, Stream};
 pub use frame::Header;
-pub use message::{AuthenticationRequest, CancelKey, Severity, Status};
+pub use key::CancelKey;
+pub use message::{AuthenticationRequest, Severity, Status};
 pub use startup::{Parameter, Startup, frame_length};
 
 /// The protocol's name in TLS handshakes (PostgreSQL documentation, 55.2.11).

@@ -263,7 +263,8 @@ impl ClientExchange {
     pub fn respond(self, server_first: &[u8]) -> Result<(ServerSignature, String), ScramFault> {
         let text = std::str::from_utf8(server_first).map_err(|_| ScramFault::Malformed)?;
         let nonce = attribute(text, 'r').filter(|nonce| nonce.len() > self.nonce.len() && is_printable(nonce));
-        let nonce = nonce.filter(|nonce| nonce.starts_with(&self.nonce)).ok_or(ScramFault::Malformed)?;
+        let nonce = nonce.filter(|nonce| nonce.starts_with(&self.nonce) && nonce.len() <= LONGEST_NONCE);
+        let nonce = nonce.ok_or(ScramFault::Malformed)?;
         let salt = attribute(text, 's').and_then(|salt| STANDARD.decode(salt).ok()).ok_or(ScramFault::Malformed)?;
         let iterations = attribute(text, 'i').and_then(|count| count.parse().ok()).ok_or(ScramFault::Malformed)?;
         if !ITERATIONS.contains(&iterations) {
@@ -324,6 +325,8 @@ fn xor(left: Key, right: Key) -> Key {
     std::array::from_fn(|index| left[index] ^ right[index])
 }
 
+/// Of both sides together; PostgreSQL's have 48 bytes.
+const LONGEST_NONCE: usize = 1024;
 pub const SCRAM: &str = "SCRAM-SHA-256";
 pub const SCRAM_PLUS: &str = "SCRAM-SHA-256-PLUS";
 /// PostgreSQL's `scram_iterations`.

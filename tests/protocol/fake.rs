@@ -140,11 +140,12 @@ fn serve(
     }
     let is_control = startup.windows(CONTROL.len()).any(|text| text == CONTROL);
     let greeting = if is_control { welcome() } else { greeting.lock().unwrap().clone() };
+    let mut said = Vec::new();
     for (index, text) in greeting.iter().enumerate() {
         if index > 0 {
-            read(&mut stream)?;
+            said = read(&mut stream)?.1;
         }
-        stream.write_all(text)?;
+        stream.write_all(&with_nonce(text, &said))?;
     }
     let tell = |seen| _ = sender.send((number, seen));
     if !is_control {
@@ -161,6 +162,15 @@ fn serve(
             }
         }
     }
+}
+
+/// The first message with the nonce that the client has just said in the place of `{nonce}`, and what follows it.
+fn with_nonce(text: &[u8], said: &[u8]) -> Vec<u8> {
+    let said = String::from_utf8_lossy(said);
+    let Some((_, nonce)) = said.rsplit_once(",r=") else { return text.to_vec() };
+    let length = u32::from_be_bytes(text[1..5].try_into().unwrap()) as usize + 1;
+    let body = String::from_utf8_lossy(&text[5..length]).replace("{nonce}", nonce);
+    [&message(text[0], &[body.as_bytes()])[..], &text[length..]].concat()
 }
 
 fn packet(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use pgweir::wire::scram::{ClientExchange, Mechanism};
 use tokio::time::Instant;
 
 use crate::fake::{Fake, Greeting, messages, welcome};
@@ -83,30 +84,174 @@ fn servers_that_are_not_honest_are_refused() {
     }
 }
 
+/// Servers that begin SCRAM as they should and go on as they must not: none of them is taken for one that knows the
+/// password, none keeps the proxy busy.
+#[test]
+fn servers_that_cheat_at_scram_are_refused() {
+    let scram = || messages("R(10 SCRAM-SHA-256\0\0)");
+    let challenge = |attributes: &str| messages(&format!("R(11 {attributes})"));
+    let good = || challenge("r={nonce}more,s=c2FsdHNhbHQ=,i=4096");
+    let (end, right) = (welcome().remove(0), "A".repeat(43) + "=");
+    let last = |text: &str| [messages(&format!("R(12 {text})")), end.clone()].concat();
+    let long = "x".repeat(60_000);
+    let greetings: Vec<(&str, Greeting)> = vec![
+        ("another signature", vec![scram(), good(), last(&format!("v={right}"))]),
+        ("half a signature", vec![scram(), good(), last("v=AAAA")]),
+        ("no signature", vec![scram(), good(), last("")]),
+        ("an error and a welcome", vec![scram(), good(), last("e=other-error")]),
+        ("a welcome without a signature", vec![scram(), good(), end.clone()]),
+        ("a welcome without a challenge", vec![scram(), end.clone()]),
+        ("a second challenge", vec![scram(), good(), good(), last(&format!("v={right}"))]),
+        ("the client's nonce alone", vec![scram(), challenge("r={nonce},s=c2FsdHNhbHQ=,i=4096")]),
+        ("a nonce that is no text", vec![scram(), challenge("r={nonce}\u{1},s=c2FsdHNhbHQ=,i=4096")]),
+        ("no salt", vec![scram(), challenge("r={nonce}more,i=4096")]),
+        ("a salt that is none", vec![scram(), challenge("r={nonce}more,s=!!!!,i=4096")]),
+        ("a billion iterations", vec![scram(), challenge("r={nonce}more,s=c2FsdHNhbHQ=,i=1000000000")]),
+        (
+            "iterations beyond all numbers",
+            vec![scram(), challenge("r={nonce}more,s=c2FsdHNhbHQ=,i=99999999999999999999")],
+        ),
+        ("one iteration", vec![scram(), challenge("r={nonce}more,s=c2FsdHNhbHQ=,i=1")]),
+        ("no iteration", vec![scram(), challenge("r={nonce}more,s=c2FsdHNhbHQ=,i=0")]),
+        ("iterations below none", vec![scram(), challenge("r={nonce}more,s=c2FsdHNhbHQ=,i=-4096")]),
+        (
+            "a challenge beyond all buffers",
+            vec![scram(), challenge(&format!("r={{nonce}}{long}{long},s=c2FsdA==,i=4096"))],
+        ),
+        ("a long nonce", vec![scram(), challenge(&format!("r={{nonce}}{long},s=c2FsdHNhbHQ=,i=4096")), last("v=AAAA")]),
+        ("binding where nothing can be bound", vec![messages("R(10 SCRAM-SHA-256-PLUS\0\0)"), good()]),
+        ("an error that says nothing", vec![raw::message(b'E', &[])]),
+        ("an error without a code", vec![raw::message(b'E', &[b"SFATAL\0Mno\0\0"])]),
+        ("an error without an end", vec![raw::message(b'E', &[b"SFATAL\0C28P01"])]),
+    ];
+    for (what, greeting) in greetings {
+        let since = Instant::now();
+        let (mut stage, error) = log_in(greeting);
+        assert_eq!(error.map(|(code, _)| code).as_deref(), Some("57P03"), "{what}");
+        assert!(since.elapsed() < Duration::from_secs(10), "{what}: {:?}", since.elapsed());
+        stage.server.greet_with(welcome());
+        let mut client = stage.client();
+        stage.works(&mut client);
+    }
+}
+
+/// Clients that begin SCRAM as they should and go on as they must not: one error, and the end.
+#[test]
+fn clients_that_cheat_at_scram_are_refused() {
+    let server = Fake::start();
+    let port = server.port;
+    let user = "[[users]]\nname = 'app'\npasswords = ['pencil', 'pen']\n";
+    let database = format!("[[databases]]\nname = 'shop'\nhost = '127.0.0.1'\nport = {port}\n");
+    let proxy = Proxy::start(&format!("{database}{user}"));
+    let begin = |first: &str| {
+        let mut client = Raw::open(proxy.port);
+        client.send(&startup(raw::PROTOCOL_3_0, &WHO));
+        client.frame().unwrap();
+        client.send(&raw::sasl_initial(first));
+        let challenge = client.frame().unwrap().1;
+        let text = String::from_utf8(challenge[4..].to_vec()).unwrap();
+        let nonce = text.strip_prefix("r=").unwrap().split(',').next().unwrap().to_owned();
+        (client, nonce)
+    };
+    let proof = "A".repeat(43) + "=";
+    let finals: [(&str, &str, &str); 14] = [
+        ("a wrong proof", "c=biws,r=NONCE,p=PROOF", "28P01"),
+        ("no proof", "c=biws,r=NONCE", "08P01"),
+        ("an empty proof", "c=biws,r=NONCE,p=", "08P01"),
+        ("a short proof", "c=biws,r=NONCE,p=AAAA", "08P01"),
+        ("a long proof", "c=biws,r=NONCE,p=PROOFPROOF", "08P01"),
+        ("a proof that is none", "c=biws,r=NONCE,p=!!!!", "08P01"),
+        ("no nonce", "c=biws,p=PROOF", "08P01"),
+        ("the client's nonce alone", "c=biws,r=abcdefgh,p=PROOF", "08P01"),
+        ("another nonce", "c=biws,r=NONCEx,p=PROOF", "08P01"),
+        ("no binding", "r=NONCE,p=PROOF", "08P01"),
+        ("another binding", "c=eSws,r=NONCE,p=PROOF", "08P01"),
+        ("a binding to nothing", "c=cD10bHMtc2VydmVyLWVuZC1wb2ludCws,r=NONCE,p=PROOF", "08P01"),
+        ("nothing", "", "08P01"),
+        ("commas", ",,,,", "08P01"),
+    ];
+    for (what, text, expected) in finals {
+        let (mut client, nonce) = begin("n,,n=,r=abcdefgh");
+        client.send(&raw::message(b'p', &[text.replace("NONCE", &nonce).replace("PROOF", &proof).as_bytes()]));
+        let reply = client.reply();
+        assert_eq!((reply.sqlstate(), reply.kinds.as_str(), reply.status), (expected, "E", ' '), "{what}");
+    }
+    // What was seen of one log-in is no use at another one.
+    let (exchange, first) = ClientExchange::begin("pencil", Mechanism::Plain { bindable: false }, "abcdefgh");
+    let mut client = Raw::open(proxy.port);
+    client.send(&startup(raw::PROTOCOL_3_0, &WHO));
+    client.frame().unwrap();
+    client.send(&raw::sasl_initial(&first));
+    let (_, last) = exchange.respond(&client.frame().unwrap().1[4..]).unwrap();
+    client.send(&raw::message(b'p', &[last.as_bytes()]));
+    assert_eq!(client.reply().error, None);
+    let (mut thief, _) = begin(&first);
+    thief.send(&raw::message(b'p', &[last.as_bytes()]));
+    assert_eq!(thief.reply().sqlstate(), "08P01", "the server's nonce is another one");
+}
+
+/// Whoever has not the whole key ends nothing, however often it guesses; the key is not the server's.
+#[test]
+fn guessed_keys_end_nothing() {
+    for version in [raw::PROTOCOL_3_0, raw::PROTOCOL_3_0 | 2] {
+        let mut stage = Stage::start();
+        let mut client = Raw::open(stage.proxy.port);
+        client.send(&startup(version, &WHO));
+        assert_eq!(client.reply().error, None);
+        guess_keys(&mut stage, client);
+    }
+}
+
+fn guess_keys(stage: &mut Stage, mut client: Raw) {
+    client.send(&query("select 1"));
+    let on = stage.server.expect("Q");
+    let key = client.key.clone();
+    assert_ne!(key, [0, 0, 0, 7, 0, 0, 0, 8], "the server's");
+    let guess = |key: &[u8]| Raw::cancel(stage.proxy.port, key);
+    for bit in 0..key.len() * 8 {
+        let mut other = key.clone();
+        other[bit / 8] ^= 1 << (bit % 8);
+        guess(&other);
+    }
+    for secret in
+        [&[][..], &[0; 4], &[0xff; 4], &[0; 32], &[0xff; 252], &key[4..7], &key[4..8], &[&key[4..], &[0][..]].concat()]
+    {
+        if *secret != key[4..] {
+            guess(&[&key[..4], secret].concat());
+        }
+    }
+    stage.server.say(on, &messages("T D(1) C(SELECT 1) Z(I)"));
+    assert_told(&mut client, "T D(1) C(SELECT 1) Z(I)", "nobody has cancelled it");
+    // A server connection on which a cancel request was sent would not be used again.
+    assert_eq!(stage.works(&mut client), on);
+}
+
 /// Newer minor versions and unknown options are answered with what is served; another major version is refused.
 #[test]
 fn the_version_of_the_protocol_is_negotiated() {
     let stage = Stage::start();
     let version = |minor: u32| (3 << 16) | minor;
-    let negotiated = |options: &[&str]| {
+    let negotiated = |minor: u32, options: &[&str]| {
         let count = u32::try_from(options.len()).unwrap().to_be_bytes();
         let names: Vec<u8> = options.iter().flat_map(|option| raw::text(option)).collect();
-        [&version(0).to_be_bytes()[..], &count, &names].concat()
+        [&version(minor).to_be_bytes()[..], &count, &names].concat()
     };
-    let cases: [(u32, &[&str], _); 5] = [
-        (version(0), &[], None),
-        (version(2), &[], Some(negotiated(&[]))),
-        (version(9999), &[], Some(negotiated(&[]))),
-        (version(0), &["_pq_.x"], Some(negotiated(&["_pq_.x"]))),
-        (version(2), &["_pq_.x", "_pq_.y"], Some(negotiated(&["_pq_.x", "_pq_.y"]))),
+    let cases: [(u32, &[&str], _, usize); 7] = [
+        (0, &[], None, 4),
+        (1, &[], None, 4),
+        (2, &[], None, 32),
+        (3, &[], Some(negotiated(2, &[])), 32),
+        (9999, &[], Some(negotiated(2, &[])), 32),
+        (0, &["_pq_.x"], Some(negotiated(0, &["_pq_.x"])), 4),
+        (2, &["_pq_.x", "_pq_.y"], Some(negotiated(2, &["_pq_.x", "_pq_.y"])), 32),
     ];
-    for (version, options, expected) in cases {
+    for (minor, options, expected, secret) in cases {
         let mut client = Raw::open(stage.proxy.port);
         let given: Vec<_> = options.iter().map(|option| (*option, "1")).collect();
-        client.send(&startup(version, &[&WHO, &given[..]].concat()));
+        client.send(&startup(version(minor), &[&WHO, &given[..]].concat()));
         let (kind, body) = client.frame().unwrap();
-        assert_eq!((kind == b'v').then_some(body), expected, "{version:x} {options:?}");
-        assert_eq!((client.reply().error, client.key.len()), (None, 8));
+        assert_eq!((kind == b'v').then_some(body), expected, "3.{minor} {options:?}");
+        assert_eq!((client.reply().error, client.key.len()), (None, 4 + secret), "3.{minor}");
     }
     for version in [0, 1 << 16, 2 << 16, 4 << 16, u32::MAX] {
         let mut client = Raw::open(stage.proxy.port);
