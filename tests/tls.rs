@@ -984,7 +984,7 @@ hostssl all sealed 127.0.0.1/32 scram-sha-256
 host all cleartext 127.0.0.1/32 password
 host all digest 127.0.0.1/32 md5
 host all trusted 127.0.0.1/32 trust
-host all app,either,kept,letters 127.0.0.1/32 scram-sha-256
+host all app,either,kept,letters,passed,asked_here 127.0.0.1/32 scram-sha-256
 ";
 
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];

@@ -132,7 +132,8 @@ impl Frontend {
                     Err(cause) => return Err(cause),
                 }
             }
-            Shown::Proof(proof) if user.password == Credential::Query => proof,
+            Shown::Proof(proof) if matches!(user.password, Credential::Query | Credential::ScramVerifier(_)) => proof,
+            // The passwords themselves are known, or none is needed.
             Shown::Proof(_) | Shown::Nothing => return Ok(()),
         };
         self.shared.pools.learn(database, &user.name, proof);

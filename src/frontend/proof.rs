@@ -78,7 +78,8 @@ impl Proofs {
                 if *credential == Credential::Passthrough {
                     return Ok(Shown::Unproved(Secret(password)));
                 }
-                self.weigh(name, credential, password).await.map(|()| Shown::Nothing)
+                self.weigh(name, credential, password.clone()).await?;
+                Ok(Shown::Proof(Proof::Password(Secret(password))))
             }
             (Way::Scram | Way::Md5 | Way::Kept, credential) => {
                 let verifier = self.verifier(name, credential);

@@ -347,3 +347,66 @@ fn certificates_prove_who_somebody_is() {
         assert!(said.contains("alert") || said.contains("SSL error"), "{said}");
     }
 }
+
+/// Whatever a password is checked against and whatever a rule asks for: nobody gets in by a wrong one, and everybody by
+/// the right one who can at all.
+#[test]
+fn no_combination_takes_a_wrong_password() {
+    let bench = bench();
+    let port = bench.port(ENCRYPTED);
+    bench.cluster.sql(ENCRYPTED, Role::Primary, &format!("create role asked_here login password '{PASSWORD}'"));
+    let verifier = "select rolpassword from pg_authid where rolname = 'kept'";
+    let verifier = bench.cluster.sql(ENCRYPTED, Role::Primary, verifier);
+    let entry = |name: &str, keys: &str| format!("[[users]]\nname = '{name}'\n{keys}\n");
+    let users = [
+        entry("app", &format!("passwords = ['{PASSWORD}', 'another one']")),
+        entry("kept", &format!("scram_verifier = '{verifier}'")),
+        entry("asked_here", "auth = 'query'"),
+        entry("digest", "auth = 'query'"),
+        entry("either", "auth = 'passthrough'"),
+        entry("open", "auth = 'trust'\nserver_user = 'trusted'"),
+        entry("shown", "auth = 'cert'\nserver_user = 'trusted'"),
+    ];
+    let methods = [None, Some("scram-sha-256"), Some("md5"), Some("password"), Some("cert")];
+    let database = |method: Option<&str>| format!("by_{}", method.unwrap_or("entry").split('-').next().unwrap());
+    let databases = methods.map(|method| bench.database(&database(method), port, ""));
+    let rules = methods.map(|method| {
+        let method = method.map(|method| format!("method = '{method}'\n")).unwrap_or_default();
+        format!("[[hba]]\ndatabase = 'by_XX'\ntls = true\n{method}").replace("by_XX", &{
+            let name = method.split('\'').nth(1).map(str::to_owned);
+            database(name.as_deref())
+        })
+    });
+    let proxy =
+        Proxy::start(&format!("{}{CONTROL}{}{}{}", bench.tls(), databases.concat(), users.concat(), rules.concat()));
+    // Who enters with the right password: by the own entry, SCRAM, MD5, a told password, a certificate that nobody shows.
+    let expected = [
+        ("app", [true, true, true, true, false]),
+        ("kept", [true, true, true, true, false]),
+        ("asked_here", [true, true, true, true, false]),
+        // Of a SCRAM exchange with an MD5 hash nothing comes.
+        ("digest", [true, false, true, true, false]),
+        // What is not known here can only be told.
+        ("either", [true, false, false, true, false]),
+        // By trust, which the entry says, alone.
+        ("open", [true, false, false, false, false]),
+        ("shown", [false; 5]),
+        ("nobody", [false; 5]),
+    ];
+    for (name, enters) in expected {
+        for (method, enters) in methods.into_iter().zip(enters) {
+            for password in [PASSWORD, "another one", "wrong", "", &verifier] {
+                let conninfo = format!("dbname={} sslmode=require", database(method));
+                let output = psql_as(name, proxy.port, &conninfo, password, &["-t", "-c", "select 1"]);
+                let is_right = password == PASSWORD || (name, password) == ("app", "another one");
+                let is_trusted = name == "open" && method.is_none();
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert_eq!(
+                    output.status.success(),
+                    enters && (is_right || is_trusted),
+                    "{name} {method:?} {password}: {said}"
+                );
+            }
+        }
+    }
+}
