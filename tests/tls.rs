@@ -59,6 +59,7 @@ impl Bench {
             .save(&bench.folder, "carla");
         ours.sign_for(&[(DnType::OrganizationalUnitName, "board")], "chair").save(&bench.folder, "board");
         foreign.sign(APP).save(&bench.folder, "stranger");
+        ours.sign_until(2020, APP).save(&bench.folder, "past");
         bench.make_roles(&bench.cluster);
         bench.encrypt(bench.cluster.primary(ENCRYPTED));
         bench.open_socket(bench.cluster.primary(CLEAR));
@@ -176,6 +177,14 @@ impl Authority {
         self.sign_for(&[], name)
     }
 
+    /// Good until the first day of a year.
+    fn sign_until(&self, year: i32, name: &str) -> Signed {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        self.seal(params)
+    }
+
     /// With more in its subject than the name.
     fn sign_for(&self, subject: &[(DnType, &str)], name: &str) -> Signed {
         let host = name.split('@').next().unwrap();
@@ -183,6 +192,10 @@ impl Authority {
         params.distinguished_name = DistinguishedName::new();
         subject.iter().for_each(|(kind, value)| params.distinguished_name.push(kind.clone(), *value));
         params.distinguished_name.push(DnType::CommonName, name);
+        self.seal(params)
+    }
+
+    fn seal(&self, params: CertificateParams) -> Signed {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         Signed { certificate: certificate.pem(), key: key.serialize_pem() }

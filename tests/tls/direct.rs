@@ -235,3 +235,47 @@ fn bytes_of_a_startup_packet_come_one_by_one() {
     }
     assert_eq!(kinds, BTreeSet::from(*b"RSKZ"));
 }
+
+/// What is no handshake ends the connection, with an alert at most; half of one, in time. Nobody else notices.
+#[test]
+fn what_is_no_handshake_ends_the_connection() {
+    let proxy = trusted(bench(), &format!("client_login_timeout = '2s'\n{}", bench().tls()));
+    let hello = |version: u8| {
+        let body = [&[3, version][..], &[7; 32], &[0, 0, 4, 0, 0x2f, 0xc0, 0x13, 1, 0]].concat();
+        let length = u8::try_from(body.len()).unwrap();
+        [&[0x16, 3, 1, 0, length + 4, 1, 0, 0, length][..], &body].concat()
+    };
+    let cases: [(&str, Vec<u8>); 7] = [
+        ("a log-in in the clear", startup("trusted")),
+        ("another request", SSL_REQUEST.to_vec()),
+        ("words", b"GET / HTTP/1.1\r\n\r\n".to_vec()),
+        ("a record longer than any", b"\x16\x03\x01\xff\xff\x01".to_vec()),
+        ("data before the handshake", b"\x17\x03\x03\0\x05hello".to_vec()),
+        ("TLS 1.1", hello(2)),
+        ("half a handshake", hello(3)[..20].to_vec()),
+    ];
+    for (what, bytes) in cases {
+        for asks in [true, false] {
+            if !asks && bytes[0] != 0x16 {
+                continue;
+            }
+            let mut stream = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port)).unwrap();
+            stream.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+            if asks {
+                let mut agreed = [0];
+                stream.write_all(&SSL_REQUEST).and_then(|()| stream.read_exact(&mut agreed)).unwrap();
+                assert_eq!(agreed, *b"S");
+            }
+            stream.write_all(&bytes).unwrap();
+            let mut answer = Vec::new();
+            match stream.read_to_end(&mut answer) {
+                Ok(_) => {}
+                Err(cause) => assert_eq!(cause.kind(), ErrorKind::ConnectionReset, "{what}"),
+            }
+            let is_alert = answer.len() == 7 && answer[0] == 0x15;
+            assert!(answer.is_empty() || is_alert, "{what}: {}", answer.escape_ascii());
+            assert!(what != "TLS 1.1" || is_alert, "an old version is told that it fails");
+        }
+    }
+    bench().check_enters(&proxy, "sslmode=require", true);
+}
