@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
+use tokio::sync::Semaphore;
 
 use super::demand::Way;
 use super::login::Refusal;
@@ -43,11 +44,14 @@ pub(super) struct Proofs {
     secret: [u8; 32],
     /// Of the topology whose verifiers are there, or are being made.
     epoch: AtomicU64,
+    /// Passwords that are told cost thousands of hashes each: a flood of them must leave the processor to others.
+    hashing: Semaphore,
 }
 
 impl Default for Proofs {
     fn default() -> Self {
-        Self { verifiers: Mutex::default(), secret: rand::random(), epoch: AtomicU64::new(0) }
+        let hashing = Semaphore::new(HASHED_AT_ONCE);
+        Self { verifiers: Mutex::default(), secret: rand::random(), epoch: AtomicU64::new(0), hashing }
     }
 }
 
@@ -94,7 +98,8 @@ impl Proofs {
             return if fits { Ok(()) } else { Err(wrong(name).into()) };
         }
         let verifier = self.verifier(name, credential);
-        // Thousands of hashes: not on the thread that serves others.
+        let _turn = self.hashing.acquire().await;
+        // Not on the thread that serves others.
         let fits = tokio::task::spawn_blocking(move || verifier.fits(&password)).await;
         if fits.unwrap_or(false) { Ok(()) } else { Err(wrong(name).into()) }
     }
@@ -259,3 +264,4 @@ async fn answer(channel: &mut Channel) -> Result<BytesMut, Refusal> {
 }
 
 const MAX_AUTHENTICATION: usize = 16 * 1024;
+const HASHED_AT_ONCE: usize = 2;

@@ -270,6 +270,28 @@ async fn answers(from: From, port: u16, sockets: PathBuf) -> BTreeMap<(&'static 
     answers
 }
 
+const PEOPLE: &str = "
+[[hba]]
+database = '/^b.ck$'
+tls = true
+clientcert = 'verify-full'
+[[hba]]
+user = 'kept'
+tls = true
+method = 'cert'
+map = 'people'
+[[hba]]
+user = ['either', 'app']
+[[ident]]
+map = 'people'
+identity = '/^(.+)@shop\\.example$'
+user = '\\1'
+[[ident]]
+map = 'people'
+identity = 'carla'
+user = 'kept'
+";
+
 /// What rules let in gets to the server, and what they ask for is asked for.
 #[test]
 fn certificates_prove_who_somebody_is() {
@@ -281,28 +303,7 @@ fn certificates_prove_who_somebody_is() {
         user("kept", ""),
         user("letters", &format!("password = '{LETTERS}'")),
     ];
-    let rules = "
-        [[hba]]
-        database = '/^b.ck$'
-        tls = true
-        clientcert = 'verify-full'
-        [[hba]]
-        user = 'kept'
-        tls = true
-        method = 'cert'
-        map = 'people'
-        [[hba]]
-        user = ['either', 'app']
-        [[ident]]
-        map = 'people'
-        identity = '/^(.+)@shop\\.example$'
-        user = '\\1'
-        [[ident]]
-        map = 'people'
-        identity = 'carla'
-        user = 'kept'
-    ";
-    let proxy = Proxy::start(&format!("{}{CONTROL}{shop}{}{rules}", bench.tls(), users.concat()));
+    let proxy = Proxy::start(&format!("{}{CONTROL}{shop}{}{PEOPLE}", bench.tls(), users.concat()));
     let enters = |name: &str, database: &str, shows: &str, password: &str| {
         let file = |end: &str| bench.file(&format!("{shows}.{end}")).display().to_string();
         let shown = match shows {

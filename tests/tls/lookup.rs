@@ -134,7 +134,7 @@ fn passwords_are_passed_on_to_the_server() {
         assert!(said.contains("cannot say whether one is right"), "{said}");
     }
     // The server's word of this moment holds.
-    for password in ["one", "two"] {
+    for password in ["one", "two", &"long".repeat(500)] {
         say(&format!("alter role passed password '{password}'"));
         assert!(enters("passed", encrypted, PASSWORD).is_err());
         assert_eq!(enters("passed", encrypted, password), Ok("passed".to_owned()));
