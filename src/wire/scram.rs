@@ -208,7 +208,8 @@ impl ServerExchange {
         if attribute(bare, 'm').is_some() {
             return Err(ScramFault::Unsupported);
         }
-        let client_nonce = attribute(bare, 'r').filter(|nonce| is_printable(nonce)).ok_or(ScramFault::Malformed)?;
+        let client_nonce = attribute(bare, 'r').filter(|nonce| is_printable(nonce) && nonce.len() <= LONGEST_NONCE);
+        let client_nonce = client_nonce.ok_or(ScramFault::Malformed)?;
         let nonce = format!("{client_nonce}{nonce}");
         let server_first = format!("r={nonce},s={},i={}", STANDARD.encode(&verifier.salt), verifier.iterations);
         let signed = format!("{bare},{server_first}");

@@ -135,14 +135,47 @@ fn servers_that_cheat_at_scram_are_refused() {
     }
 }
 
+/// A proxy that asks for SCRAM, and its server.
+fn careful() -> (Fake, Proxy) {
+    let server = Fake::start();
+    let user = "[[users]]\nname = 'app'\npasswords = ['pencil', 'pen']\n";
+    let database = format!("[[databases]]\nname = 'shop'\nhost = '127.0.0.1'\nport = {}\n", server.port);
+    (server, Proxy::start(&format!("{database}{user}")))
+}
+
+/// First messages of SCRAM that are none: they are told so, and get no challenge.
+#[test]
+fn clients_that_begin_scram_in_another_way_are_refused() {
+    let (_server, proxy) = careful();
+    let message = |length: u32| raw::message(b'p', &[b"SCRAM-SHA-256\0", &length.to_be_bytes(), b"n,,n=,r=abcdefgh"]);
+    for (what, first) in [
+        ("no length", raw::message(b'p', &[b"SCRAM-SHA-256\0"])),
+        ("a length of nothing", message(0)),
+        ("a length of -1", message(u32::MAX)),
+        ("a length of -2", message(u32::MAX - 1)),
+        ("less than there is", message(15)),
+        ("more than there is", message(17)),
+        ("a mechanism without an end", raw::message(b'p', &[b"SCRAM-SHA-256"])),
+        ("somebody else's rights", raw::sasl_initial("n,a=app,n=,r=abcdefgh")),
+        ("an extension", raw::sasl_initial("n,,m=x,n=,r=abcdefgh")),
+        ("a nonce that is no text", raw::sasl_initial("n,,n=,r=a b")),
+        ("no nonce", raw::sasl_initial("n,,n=,r=")),
+        ("a nonce longer than any", raw::sasl_initial(&format!("n,,n=,r={}", "x".repeat(12_000)))),
+        ("binding that was not offered", raw::sasl_initial("p=tls-server-end-point,,n=,r=abcdefgh")),
+    ] {
+        let mut client = Raw::open(proxy.port);
+        client.send(&startup(raw::PROTOCOL_3_0, &WHO));
+        client.frame().unwrap();
+        client.send(&first);
+        let reply = client.reply();
+        assert_eq!((reply.sqlstate(), reply.kinds.as_str()), ("08P01", "E"), "{what}");
+    }
+}
+
 /// Clients that begin SCRAM as they should and go on as they must not: one error, and the end.
 #[test]
 fn clients_that_cheat_at_scram_are_refused() {
-    let server = Fake::start();
-    let port = server.port;
-    let user = "[[users]]\nname = 'app'\npasswords = ['pencil', 'pen']\n";
-    let database = format!("[[databases]]\nname = 'shop'\nhost = '127.0.0.1'\nport = {port}\n");
-    let proxy = Proxy::start(&format!("{database}{user}"));
+    let (_server, proxy) = careful();
     let begin = |first: &str| {
         let mut client = Raw::open(proxy.port);
         client.send(&startup(raw::PROTOCOL_3_0, &WHO));
