@@ -292,6 +292,14 @@ impl Builder<'_> {
             self.problem(format!("\"{text}\" is no address"), at, help);
             return None;
         };
+        // Whatever socket it came by, such a connection counts as one from an IPv4 address.
+        if let IpAddr::V6(address) = network.address
+            && let Some(address) = address.to_ipv4_mapped()
+        {
+            let help = format!("Give it as \"{address}\".");
+            self.problem(format!("\"{text}\" is an IPv4 address"), at, &help);
+            return None;
+        }
         let first = network.first();
         if first != network {
             let help = format!("The network of this address is \"{}/{}\".", first.address, first.bits);
