@@ -156,11 +156,13 @@ impl Control {
         };
         let found = askers.and_then(|askers| askers.home().map(|login| (askers, login)));
         let (askers, login) = found.ok_or_else(|| failed("no server to ask".to_owned()))?;
-        let ask = async || askers.lend(&login).await?.texts(&process.auth_query, &[name]).await;
+        let (query, user) = (&process.auth_query, [name]);
         let asking = async {
-            match ask().await {
-                // The connection had died since it was used last.
-                Err(cause) if cause.sqlstate().is_none_or(|code| code.starts_with("57P")) => ask().await,
+            match askers.lend(&login).await?.texts(query, &user).await {
+                // The connection had died since it was used last, and so may others have that wait beside it.
+                Err(cause) if cause.sqlstate().is_none_or(|code| code.starts_with("57P")) => {
+                    connect::connect(&login).await?.texts(query, &user).await
+                }
                 answer => answer,
             }
         };
