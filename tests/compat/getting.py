@@ -1,0 +1,117 @@
+"""What suites are made of, from the registries' own clients, into a folder that is not committed.
+
+Nothing is installed on the machine: Python packages go into a virtual environment, Node's into a folder, crates are
+unpacked by cargo, Debian's packages are downloaded by apt-get and unpacked without root.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tarfile
+
+from servers import ROOT
+
+FOLDER = ROOT / ".compat"
+VENV, NODE, DEBIAN, SOURCES = FOLDER / "venv", FOLDER / "node", FOLDER / "debian", FOLDER / "sources"
+PYTHON = VENV / "bin/python"
+TOOLS = ["setuptools", "wheel", "cython", "flit_core", "hatchling", "versioningit", "pytest", "pytest-timeout"]
+
+
+def once(what, work):
+    """Does the work unless it was done before, by the name of what it makes."""
+    mark = FOLDER / "done" / what.replace("/", "_").replace("@", "_")
+    if not mark.exists():
+        print(f"getting {what}", file=sys.stderr, flush=True)
+        work()
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+
+
+def run(command, **options):
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **options)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))}:\n{done.stdout[-4000:]}")
+
+
+def pip(*arguments):
+    if not PYTHON.exists():
+        run([sys.executable, "-m", "venv", VENV])
+        run([PYTHON, "-m", "pip", "install", "--quiet", "--no-input", "--upgrade", "pip", *TOOLS])
+    run([PYTHON, "-m", "pip", *arguments, "--quiet", "--no-input", "--disable-pip-version-check"])
+
+
+def python(*packages):
+    """Wheels, or what has none built here."""
+    for package in packages:
+        once(f"python {package}", lambda package=package: pip("install", package))
+
+
+def sdist(package):
+    """The folder of a source distribution, unpacked."""
+    folder = SOURCES / package
+
+    def get():
+        folder.mkdir(parents=True, exist_ok=True)
+        only = ["--no-deps", "--no-build-isolation", "--no-binary", ":all:"]
+        pip("download", *only, "--dest", folder, package)
+        unpack(next(folder.glob("*.tar.gz")), folder)
+
+    once(f"sdist {package}", get)
+    return next(path for path in folder.iterdir() if path.is_dir())
+
+
+def unpack(archive, folder):
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+
+
+def node(*packages):
+    def get():
+        NODE.mkdir(parents=True, exist_ok=True)
+        run(["npm", "install", "--silent", "--no-save", "--no-package-lock", "--prefix", NODE, *packages])
+
+    once("node " + " ".join(packages), get)
+    return NODE / "node_modules"
+
+
+def debian(*packages):
+    """Packages with what is in them, under a folder of their own; needs no root and changes nothing on the machine."""
+
+    def get():
+        archives = FOLDER / "archives"
+        shutil.rmtree(archives, ignore_errors=True)
+        archives.mkdir(parents=True)
+        run(["apt-get", "download", *packages], cwd=archives)
+        for archive in archives.glob("*.deb"):
+            run(["dpkg", "-x", archive, DEBIAN])
+        shutil.rmtree(archives)
+
+    once("debian " + packages[0] + (f" and {len(packages) - 1} more" if packages[1:] else ""), get)
+    return DEBIAN
+
+
+def crate(name):
+    """A copy of a crate's sources as cargo unpacked them, of the version that Cargo.lock names."""
+    folder = SOURCES / name
+
+    def get():
+        command = ["cargo", "metadata", "--format-version", "1", "--locked"]
+        said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        manifests = [package["manifest_path"] for package in json.loads(said)["packages"] if package["name"] == name]
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(pathlib.Path(manifests[0]).parent, folder)
+        # What cargo keeps read-only and for itself.
+        (folder / ".cargo-ok").unlink(missing_ok=True)
+
+    once(f"crate {name}", get)
+    return folder
+
+
+def environment():
+    """Where programs find what was unpacked."""
+    here = os.environ.copy()
+    here["NODE_PATH"] = str(NODE / "node_modules")
+    return here

@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""Clients' own test suites, and programs of ours for clients without one, directly and through pgweir.
+
+Each runs twice, on a PostgreSQL with two replicas: directly, and through pgweir with its defaults (transaction mode,
+reads on the replicas). Prints a table, and every test that came out otherwise; ends with 0 if all that passes directly
+passes through. What is needed comes from package registries into `.compat`.
+"""
+
+import argparse
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import getting
+import suites
+from servers import ROOT, Servers, Target
+
+
+def main():
+    options = arguments()
+    chosen = [suite for suite in suites.all_suites() if wanted(suite.name, options.only)]
+    if options.list:
+        print("\n".join(suite.name for suite in chosen))
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))
+    rows, differing = [], 0
+    with Servers(options.pgweir) as servers:
+        for suite in chosen:
+            row = compare(servers, suite, options)
+            differing += len(row["differ"])
+            rows.append(row)
+            print(line(row), flush=True)
+            for name, direct, through in row["differ"]:
+                print(f"    {name}: {direct} directly, {through} through", flush=True)
+    print("\n" + table(rows))
+    if differing:
+        raise SystemExit(f"{differing} tests do not come out through pgweir as they do directly")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", metavar="NAME", action="append", help="suites whose name has this in it")
+    parser.add_argument("--list", action="store_true", help="the suites' names")
+    parser.add_argument("--pgweir", type=pathlib.Path, default=ROOT / "target/debug/pgweir")
+    parser.add_argument("--logs", type=pathlib.Path, default=getting.FOLDER / "logs", help="folder of what suites say")
+    return parser.parse_args()
+
+
+def wanted(name, only):
+    return not only or any(part.lower() in name.lower() for part in only)
+
+
+def compare(servers, suite, options):
+    folder = suite.get()
+    options.logs.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for way in ("direct", "through"):
+        servers.fresh(suite.databases, suite.prepare)
+        log = options.logs / f"{suite.name.replace('/', '-').replace(' ', '-')}.{way}.log"
+        began = time.monotonic()
+        if way == "direct":
+            said = run(suite, folder, Target(way, servers.primary, suite.database), log)
+        else:
+            with servers.proxy(suite.databases) as port:
+                said = run(suite, folder, Target(way, port, suite.database), log)
+        found[way] = suite.read(said), time.monotonic() - began
+    (direct, direct_seconds), (through, through_seconds) = found["direct"], found["through"]
+    differ = [
+        (name, came, through.get(name, "not run")) for name, came in direct.items()
+        if came == "passed" and through.get(name) != "passed"
+    ]  # fmt: skip
+    return {
+        "name": suite.name, "direct": passed(direct), "through": passed(through), "of": len(direct),
+        "seconds": (direct_seconds, through_seconds), "differ": differ,
+    }  # fmt: skip
+
+
+def run(suite, folder, target, log):
+    command, environment = suite.command(target)
+    if suite.report:
+        pathlib.Path(suite.report).parent.mkdir(parents=True, exist_ok=True)
+        pathlib.Path(suite.report).unlink(missing_ok=True)
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            command, cwd=folder, env=getting.environment() | environment, stdin=subprocess.DEVNULL, stdout=file,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            process.wait(suite.seconds)
+        except subprocess.TimeoutExpired:
+            print(f"{suite.name}, {target.name}: not done in {suite.seconds} s", file=sys.stderr)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    source = pathlib.Path(suite.report) if suite.report else log
+    if not source.exists():
+        raise SystemExit(f"{suite.name}, {target.name}: no results:\n{log.read_text()[-3000:]}")
+    return source.read_text(errors="replace")
+
+
+def passed(found):
+    return sum(came == "passed" for came in found.values())
+
+
+def line(row):
+    direct, through = row["seconds"]
+    return f"{row['name']}: {row['direct']} direct, {row['through']} through, of {row['of']} ({direct:.0f} s, {through:.0f} s)"
+
+
+def table(rows):
+    lines = ["| suite | tests | passed direct | passed through | differ |", "|---|---|---|---|---|"]
+    for row in rows:
+        names = ", ".join(name.rsplit(".", 1)[-1] for name, *_ in row["differ"]) or "none"
+        lines.append(f"| {row['name']} | {row['of']} | {row['direct']} | {row['through']} | {names} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
