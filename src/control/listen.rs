@@ -35,6 +35,14 @@ struct State {
     client: Option<Arc<Client>>,
     /// They listened when the connection was lost.
     deaf: Vec<Arc<Inbox>>,
+    /// Clients' process numbers by those of the server processes that notify for them at this moment.
+    voices: HashMap<i32, i32>,
+}
+
+/// While a server process notifies for a client, what it notifies is said to come from the client.
+pub struct Voice {
+    listener: Arc<Listener>,
+    process: i32,
 }
 
 #[derive(Default)]
@@ -131,11 +139,22 @@ impl Listener {
         }
     }
 
+    /// What this process of the home shard's primary notifies is a client's, by its own process number, as long as the
+    /// value is there. Nothing is to be kept where nobody listens.
+    pub fn lend_voice(self: &Arc<Self>, process: i32, client: i32) -> Option<Voice> {
+        let mut state = self.lock();
+        state.client.as_ref()?;
+        state.voices.insert(process, client);
+        drop(state);
+        Some(Voice { listener: Arc::clone(self), process })
+    }
+
     fn deliver(&self, notification: &Notification) {
         let state = self.lock();
         let Some(channel) = state.channels.get(&notification.channel) else { return };
         let mut frame = BytesMut::new();
-        put_notification(&mut frame, notification.process, &notification.channel, &notification.payload);
+        let process = state.voices.get(&notification.process).copied().unwrap_or(notification.process);
+        put_notification(&mut frame, process, &notification.channel, &notification.payload);
         let frame = frame.freeze();
         channel.inboxes.iter().for_each(|inbox| inbox.put(&frame));
     }
@@ -232,6 +251,19 @@ impl Listener {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Voice {
+    /// Returns when what was notified before has been heard: the process may notify for somebody else.
+    pub async fn was_heard(self) {
+        self.listener.caught_up().await;
+    }
+}
+
+impl Drop for Voice {
+    fn drop(&mut self) {
+        self.listener.lock().voices.remove(&self.process);
     }
 }
 

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use catalog::CatalogCell;
-pub use listen::{Inbox, Listener};
+pub use listen::{Inbox, Listener, Voice};
 pub use recovery::{InProgress, Ticket};
 
 use crate::backend::login_of;

@@ -167,8 +167,8 @@ impl Frontend {
         AuthenticationOk::put(&mut channel.output, &learned.reported);
         put_key_data(&mut channel.output, registered.client.key);
         put_ready(&mut channel.output, Status::Idle);
-        let Learned { search_path, reported, one_snapshot, .. } = learned;
-        let welcome = Welcome { user, settings, search_path, reported, one_snapshot };
+        let Learned { search_path, reported, isolation, .. } = learned;
+        let welcome = Welcome { user, settings, search_path, reported, isolation };
         let session = Session::new(Arc::clone(station), Arc::clone(&registered.client), snapshot, welcome);
         Ok(Served::Session(Box::new(session), registered))
     }

@@ -41,7 +41,11 @@ fn reading(statement: &Statement, relations: &[Resolved], catalog: &Catalog) -> 
     if let Some(call) = statement.calls.iter().find(|call| !is_harmless(call, catalog)) {
         return (Access::Write, format!("function {} may write", call.name.name));
     }
+    let of_server = |call: &Call| OF_THE_SERVER.contains(&call.name.name.as_str());
     let mut primary = None;
+    if relations.is_empty() && statement.calls.iter().any(of_server) {
+        primary = Some("asks about the server itself".to_owned());
+    }
     for relation in relations {
         let name = &relation.name;
         match relation.class {
@@ -109,6 +113,18 @@ pub(super) fn is_foreign_aggregate(call: &Call, catalog: &Catalog) -> bool {
 
 /// Volatile functions that change or tell what belongs to the transaction or session they are called in.
 const OF_THE_SESSION: [&str; 4] = ["set_config", "setseed", "txid_current", "pg_current_xact_id"];
+/// What they give is another thing on each server; clients that ask nothing else mean the one that takes writes, by
+/// which drivers choose where to connect to.
+const OF_THE_SERVER: [&str; 8] = [
+    "inet_server_addr",
+    "inet_server_port",
+    "pg_backend_pid",
+    "pg_conf_load_time",
+    "pg_current_wal_lsn",
+    "pg_is_in_recovery",
+    "pg_last_wal_replay_lsn",
+    "pg_postmaster_start_time",
+];
 /// Volatile functions that write nothing.
 pub(super) const HARMLESS: [&str; 9] = [
     "clock_timestamp",

@@ -244,7 +244,9 @@ impl Session {
 
     /// In a block only while it has read, each statement what is current (READ COMMITTED).
     fn check_transaction(&self) -> Result<(), Reason> {
-        let default = self.settings.value("default_transaction_isolation").is_none() && !self.one_snapshot;
+        // What is set within a block is for the next one.
+        let set = self.settings.value("default_transaction_isolation").is_some();
+        let default = !set && !self.default_isolation.has_one_snapshot();
         match &self.transaction {
             Transaction::Idle => Ok(()),
             Transaction::Begun(begun) if default && begun.is_plain() => Ok(()),

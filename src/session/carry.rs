@@ -93,6 +93,9 @@ impl Session {
         let may_commit = !was_in_block || decided.effects.contains(&Effect::Commit);
         self.touch(&mut open.lent, &decided.touched, may_commit);
         self.record(client, [&open.lent]);
+        if decided.effects.contains(&Effect::Notify) {
+            self.lend_voice(&mut open.lent);
+        }
         open.lent.connection.owed.start_counting();
         let listens = decided.effects.contains(&Effect::Pin(ties::LISTEN));
         let prepares = only_prepares(&steps);
@@ -246,6 +249,9 @@ impl Session {
         let access = match begun {
             // A block is whole on the primary unless it promised to write nothing. A standby has no serializable ones.
             Some(begun) if !begun.read_only || begun.isolation == Some(Isolation::Serializable) => Access::Write,
+            _ if self.isolation == Isolation::Serializable && begun.is_none_or(|begun| begun.isolation.is_none()) => {
+                Access::Write
+            }
             _ => access,
         };
         let pinned = match self.pin.take() {
@@ -413,6 +419,8 @@ impl Session {
         if status == Status::Idle && pin != Some(ties::SET_CONFIG) {
             self.note_heard(&mut open);
         }
+        // Kept until what it notified was heard in this client's name.
+        self.doubtful |= open.lent.voice.is_some();
         match (status, pin) {
             (Status::Idle, None) if !self.doubtful => open.lent.give_back(now),
             (Status::Idle, _) => self.pin = Some(Pin { lent: open.lent }),

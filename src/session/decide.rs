@@ -236,9 +236,7 @@ impl Session {
         {
             return Err(tied());
         }
-        let default = self.settings.value("default_transaction_isolation").unwrap_or("'read committed'");
-        let is_read_committed = begun.isolation.is_some() || default.trim_matches('\'').starts_with("read ");
-        if begun.has_one_snapshot() || !is_read_committed {
+        if begun.isolation.unwrap_or(self.isolation).has_one_snapshot() {
             return Err(Error::unsupported(
                 "a transaction of isolation REPEATABLE READ or SERIALIZABLE that reaches several shards",
                 "Give every statement of the transaction the same shard key, or use READ COMMITTED.",
@@ -354,6 +352,9 @@ fn begins_writing(kind: &Kind) -> bool {
         Kind::Transaction(Control::Begin { read_only, isolation, .. }) => {
             *read_only != Some(true) || *isolation == Some(Isolation::Serializable)
         }
+        Kind::Transaction(Control::SetTransaction { isolation, .. }) => *isolation == Some(Isolation::Serializable),
+        // What was prepared is on the primary.
+        Kind::Transaction(Control::TwoPhase) => true,
         _ => false,
     }
 }

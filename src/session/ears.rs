@@ -10,9 +10,11 @@ use std::task::Waker;
 use bytes::BytesMut;
 
 use super::Session;
+use super::lent::Lent;
 use super::transaction::Transaction;
 use crate::control::{Inbox, Listener};
 use crate::executor::BUFFER_BYTES;
+use crate::topology::Role;
 use crate::wire::Channel;
 use crate::wire::frame::{Header, server};
 
@@ -51,6 +53,16 @@ impl Session {
             self.ears = None;
         }
         heard
+    }
+
+    /// What the connection notifies from now on is heard as this client's own.
+    pub(super) fn lend_voice(&self, lent: &mut Lent) {
+        let home = lent.shard == self.snapshot.database.home && lent.role == Role::Primary;
+        if home && lent.voice.is_none() {
+            let process = lent.connection.target().process();
+            let listener = self.station.shared.control.listener(&self.snapshot.name);
+            lent.voice = listener.and_then(|listener| listener.lend_voice(process, self.client.key.process));
+        }
     }
 
     /// Between transactions, at the end of a unit: notifications come before its ReadyForQuery, as PostgreSQL has it.

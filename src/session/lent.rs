@@ -9,6 +9,7 @@ use super::station::Borrowed;
 use super::writes::Writes;
 use crate::backend::{Connection, Pool};
 use crate::balance::{Choice, InFlight};
+use crate::control::Voice;
 use crate::topology::{Role, ServerId, ShardId};
 
 /// Given back to its pool by [`Lent::give_back`]; dropped in any other way it is closed, and what runs on it ended.
@@ -20,6 +21,8 @@ pub(super) struct Lent {
     /// Of a replica: the moment of the primary that it had caught up with when it was chosen.
     pub caught_up: Option<Instant>,
     pub writes: Writes,
+    /// It notifies in the client's name.
+    pub voice: Option<Voice>,
     pool: Arc<Pool>,
     client: Arc<Client>,
     in_flight: Option<InFlight>,
@@ -32,7 +35,7 @@ impl Lent {
         client.bind(connection.target());
         let client = Arc::clone(client);
         let (writes, in_flight) = (Writes::default(), Some(in_flight));
-        Self { connection, shard, server, role, caught_up, writes, pool, client, in_flight }
+        Self { connection, shard, server, role, caught_up, writes, voice: None, pool, client, in_flight }
     }
 
     /// To the pool, now, if it may be used again.

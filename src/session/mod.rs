@@ -45,7 +45,7 @@ pub use snapshot::Snapshot;
 pub use station::{Learned, Shared, Spill, Station};
 
 use crate::backend::settings::Settings;
-use crate::statement::{Analysis, LiteralSpan};
+use crate::statement::{Analysis, Isolation, LiteralSpan};
 use crate::topology::{PoolerMode, User};
 use crate::wire::message::put_parameter_status;
 use cached::{Filling, Prefix};
@@ -97,8 +97,9 @@ pub struct Session {
     prefix: Prefix,
     /// What the unit that is served may give to the result cache.
     filling: Option<Box<Filling>>,
-    /// Transactions read one snapshot unless they say otherwise.
-    one_snapshot: bool,
+    /// Of transactions that say nothing of it: as the session has set it, else the server's default.
+    isolation: Isolation,
+    default_isolation: Isolation,
     meter: Meter,
     /// The unit at the front of the input is there for the second time.
     again: Option<again::Again>,
@@ -117,8 +118,8 @@ pub struct Welcome {
     pub settings: Settings,
     pub search_path: Arc<[String]>,
     pub reported: Vec<(String, String)>,
-    /// Transactions read one snapshot unless they say otherwise.
-    pub one_snapshot: bool,
+    /// The server's default for transactions that say nothing of it.
+    pub isolation: Isolation,
 }
 
 impl Session {
@@ -152,7 +153,8 @@ impl Session {
             known_pools: KnownPools::default(),
             prefix: Prefix::default(),
             filling: None,
-            one_snapshot: welcome.one_snapshot,
+            isolation: welcome.isolation,
+            default_isolation: welcome.isolation,
             meter,
             again: None,
             retrying: None,
@@ -229,6 +231,11 @@ impl Session {
         if path != self.search_path {
             self.search_path = path;
         }
+        let isolation = self.settings.value("default_transaction_isolation").map(|level| level.trim_matches('\''));
+        self.isolation = isolation.map_or(self.default_isolation, |level| {
+            // Set by a way of writing that is not understood: the strictest.
+            Isolation::named(level).unwrap_or(Isolation::Serializable)
+        });
     }
 
     fn prepare_named(&self, text: &[u8], types: Arc<[u32]>) -> Arc<Prepared> {

@@ -21,7 +21,7 @@ use crate::cache::Cache;
 use crate::control::{Cluster, Control, Ticket};
 use crate::error::{Error, SqlState};
 use crate::figures::{DatabaseFigures, Figures};
-use crate::statement::{Analysis, Entry, LiteralSpan, ShapeCache};
+use crate::statement::{Analysis, Entry, Isolation, LiteralSpan, ShapeCache};
 use crate::topology::{Consistency, ServerId, ShardId, Topology, User};
 use crate::wire::message::error_field;
 
@@ -61,8 +61,8 @@ pub struct Shared {
 pub struct Learned {
     pub reported: Vec<(String, String)>,
     pub search_path: Arc<[String]>,
-    /// Transactions read one snapshot unless they say otherwise.
-    pub one_snapshot: bool,
+    /// Of transactions that say nothing of it.
+    pub isolation: Isolation,
     /// Holds while the topology is this one and the pool hears nothing new.
     epoch: u64,
     pool: Weak<Pool>,
@@ -306,16 +306,20 @@ impl Shared {
         connection.apply(settings, &mut report).await?.map_err(refused)?;
         let path = connection.ask("SHOW search_path").await?.unwrap_or_default();
         let isolation = connection.ask("SHOW default_transaction_isolation").await?;
-        let one_snapshot = isolation.is_none_or(|isolation| !isolation.starts_with("read "));
+        // Of one that is not known, the strictest: it promises most.
+        let isolation = isolation.and_then(|level| Isolation::named(&level)).unwrap_or(Isolation::Serializable);
         let now = Instant::now();
         in_flight.finish(now);
         pool.take_back(connection, now);
         let pool = Arc::downgrade(&pool);
-        told.remove("in_hot_standby");
+        // Whichever server was asked: drivers look here for the one that takes writes.
+        if let Some(standby) = told.get_mut("in_hot_standby") {
+            "off".clone_into(standby);
+        }
         let name = user.server_user.as_deref().unwrap_or(&user.name);
         let search_path = super::snapshot::search_path(&path, name);
         let epoch = snapshot.topology.epoch;
-        Ok(Learned { reported: told.into_iter().collect(), search_path, one_snapshot, epoch, pool, heard })
+        Ok(Learned { reported: told.into_iter().collect(), search_path, isolation, epoch, pool, heard })
     }
 
     /// Within the budget of second attempts.

@@ -17,6 +17,9 @@ impl Session {
         let lasts = self.is_session_pooled() || self.client.pinned() == Some(SET_CONFIG);
         let Some(pin) = &mut self.pin else { return };
         self.doubtful = false;
+        if let Some(voice) = pin.lent.voice.take() {
+            voice.was_heard().await;
+        }
         if lasts {
             return;
         }

@@ -30,11 +30,6 @@ pub(super) struct Begun {
 }
 
 impl Begun {
-    /// All statements see one state of the database.
-    pub(super) fn has_one_snapshot(&self) -> bool {
-        matches!(self.isolation, Some(Isolation::RepeatableRead | Isolation::Serializable))
-    }
-
     /// A BEGIN that says nothing of isolation, and nothing since.
     pub(super) fn is_plain(&self) -> bool {
         self.texts.len() == 1 && self.isolation.is_none()

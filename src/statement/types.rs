@@ -262,6 +262,24 @@ pub enum Isolation {
     Serializable,
 }
 
+impl Isolation {
+    /// By the name that the server writes.
+    pub fn named(level: &str) -> Option<Self> {
+        match level.to_ascii_lowercase().as_str() {
+            "read uncommitted" => Some(Self::ReadUncommitted),
+            "read committed" => Some(Self::ReadCommitted),
+            "repeatable read" => Some(Self::RepeatableRead),
+            "serializable" => Some(Self::Serializable),
+            _ => None,
+        }
+    }
+
+    /// All statements of a transaction see one state of the database.
+    pub fn has_one_snapshot(self) -> bool {
+        matches!(self, Self::RepeatableRead | Self::Serializable)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettingControl {
     /// Names are lower case ("timezone", "search_path", "pgweir.shard").

@@ -36,6 +36,10 @@ def run(command, **options):
         raise SystemExit(f"{' '.join(map(str, command))}:\n{done.stdout[-4000:]}")
 
 
+def asked(*command):
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+
 def pip(*arguments):
     if not PYTHON.exists():
         run([sys.executable, "-m", "venv", VENV])

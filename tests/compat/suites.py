@@ -22,10 +22,13 @@ GO_PACKAGES = [
     *(f"golang-github-{name}-dev" for name in (
         "cockroachdb-apd", "gofrs-uuid", "shopspring-decimal", "stretchr-testify", "stretchr-objx", "pmezard-go-difflib",
         "davecgh-go-spew", "pkg-errors", "rs-zerolog", "sirupsen-logrus", "go-kit-log", "go-logfmt-logfmt",
-        "go-stack-stack", "inconshreveable-log15", "mattn-go-colorable", "mattn-go-isatty", "satori-go.uuid", "rs-xid")),
+        "go-stack-stack", "inconshreveable-log15", "mattn-go-colorable", "mattn-go-isatty", "satori-go.uuid", "rs-xid",
+        "icrowley-fake", "corpix-uarand", "benbjohnson-clock", "kr-pretty", "kr-text", "rogpeppe-go-internal",
+        "jcmturner-aescts.v2", "jcmturner-dnsutils.v2", "jcmturner-gofork", "jcmturner-goidentity.v6",
+        "jcmturner-gokrb5.v8", "jcmturner-rpc.v2", "hashicorp-go-uuid", "gorilla-sessions", "gorilla-securecookie")),
     *(f"golang-golang-x-{name}-dev" for name in ("crypto", "sys", "text", "net", "term", "xerrors")),
     "golang-gopkg-yaml.v3-dev", "golang-go.uber-atomic-dev", "golang-go.uber-multierr-dev", "golang-go.uber-zap-dev",
-    "golang-github-jcmturner-gokrb5.v8-dev",
+    "golang-gopkg-check.v1-dev", "golang-uber-goleak-dev",
 ]  # fmt: skip
 
 
@@ -46,6 +49,8 @@ class Suite:
     seconds: int = 1800
     # Where the results are, if not on standard output.
     report: str | None = None
+    # A program of ours: all that it says is to be the same.
+    exact: bool = False
 
     @property
     def databases(self):
@@ -265,6 +270,84 @@ def suite(name, get, command, whole, short=(), **fields):
     return made
 
 
+def program(name, get, command, environment=None):
+    """One of ours, for a client that is not packaged with tests: what it prints is compared, line for line."""
+
+    def run(target):
+        return command(target), target.environment() | (environment(target) if environment else {})
+
+    return Suite(name, get, run, outcomes.of_lines, exact=True, seconds=300, short=["all"])
+
+
+def libpq():
+    def get():
+        place = getting.FOLDER / "programs"
+        place.mkdir(parents=True, exist_ok=True)
+        flags = [f"-I{getting.asked('pg_config', '--includedir')}", f"-L{getting.asked('pg_config', '--libdir')}"]
+        getting.run(["cc", "-O1", flags[0], PROGRAMS / "libpq.c", "-o", place / "libpq", flags[1], "-lpq"])
+        return place
+
+    return program("libpq (ours)", get, lambda target: [getting.FOLDER / "programs/libpq", target.url("postgresql")])
+
+
+def jdbc():
+    def get():
+        getting.debian("libpostgresql-jdbc-java")
+        return PROGRAMS
+
+    def command(target):
+        jar = getting.DEBIAN / "usr/share/java/postgresql.jar"
+        return ["java", "-cp", jar, PROGRAMS / "Jdbc.java", target.host, str(target.port), target.database]
+
+    return program("pgjdbc (ours)", get, command)
+
+
+def dbd_pg():
+    def get():
+        getting.debian("libdbi-perl", "libdbd-pg-perl")
+        return PROGRAMS
+
+    def environment(_):
+        return {"PERL5LIB": str(getting.DEBIAN / "usr/lib/x86_64-linux-gnu/perl5/5.36")}
+
+    return program("DBD::Pg (ours)", get, lambda _: ["perl", PROGRAMS / "dbd_pg.pl"], environment)
+
+
+def ruby_pg():
+    def get():
+        getting.debian("ruby3.1", "libruby3.1", "ruby-pg")
+        return PROGRAMS
+
+    def environment(_):
+        root, machine = getting.DEBIAN / "usr/lib", "x86_64-linux-gnu"
+        library = [root / "ruby/3.1.0", root / machine / "ruby/3.1.0", root / "ruby/vendor_ruby",
+                   root / machine / "ruby/vendor_ruby/3.1.0"]  # fmt: skip
+        return {"RUBYLIB": ":".join(map(str, library)), "LD_LIBRARY_PATH": str(root / machine)}
+
+    ruby = getting.DEBIAN / "usr/bin/ruby3.1"
+    return program("Ruby pg (ours)", get, lambda _: [ruby, "--disable-gems", PROGRAMS / "ruby_pg.rb"], environment)
+
+
+def node(name, file, *packages):
+    def get():
+        getting.node(*packages)
+        # Modules are looked for in the folders above the file.
+        place = getting.NODE / file
+        place.write_text((PROGRAMS / file).read_text())
+        return getting.NODE
+
+    return program(f"{name} (ours)", get, lambda _: ["node", getting.NODE / file])
+
+
+def psycopg3():
+    def get():
+        getting.python("psycopg[binary,pool]")
+        return PROGRAMS
+
+    return program("psycopg 3 (ours)", get, lambda _: [getting.PYTHON, PROGRAMS / "psycopg3.py"])
+
+
+PROGRAMS = pathlib.Path(__file__).resolve().parent / "programs"
 DIALECT = ["test/dialect/postgresql", "test/dialect/test_suite.py"]
 WIDE = [*DIALECT, "test/engine", "test/sql/test_types.py", "test/sql/test_query.py", "test/sql/test_resultset.py",
         "test/sql/test_returning.py", "test/sql/test_insert_exec.py", "test/sql/test_defaults.py", "test/orm/test_unitofwork.py",
@@ -282,6 +365,13 @@ DJANGO = [
 
 def all_suites():
     return [
+        libpq(),
+        psycopg3(),
+        node("node-postgres", "node_postgres.mjs", "pg@8", "pg-cursor@2", "pg-query-stream@4"),
+        node("postgres.js", "postgres_js.mjs", "postgres@3"),
+        jdbc(),
+        dbd_pg(),
+        ruby_pg(),
         psycopg2(),
         psycopg2_green(),
         asyncpg(),
