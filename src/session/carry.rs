@@ -14,7 +14,8 @@ use super::effects::Effect;
 use super::lent::Lent;
 use super::names::Done;
 use super::position::Position;
-use super::run::End;
+use super::registry::Client;
+use super::run::{End, terminated};
 use super::settings::Tracked;
 use super::station::Borrower;
 use super::transaction::{Begun, Open, Transaction};
@@ -96,6 +97,9 @@ impl Session {
         if decided.effects.contains(&Effect::Notify) {
             self.lend_voice(&mut open.lent);
         }
+        if decided.effects.iter().any(|effect| matches!(effect, Effect::Signal { process: Some(_), .. })) {
+            Box::pin(self.signal(&decided.effects)).await?;
+        }
         open.lent.connection.owed.start_counting();
         let listens = decided.effects.contains(&Effect::Pin(ties::LISTEN));
         let prepares = only_prepares(&steps);
@@ -133,6 +137,10 @@ impl Session {
                 Err(End::Refused(error))
             }
             Err(Broken::Server { .. }) if leaves => Err(End::Left),
+            Err(Broken::Server { .. }) if effects.iter().any(ends_a_server) => {
+                self.lose(*open, was_in_block, &effects);
+                Err(End::Refused(terminated()))
+            }
             Err(Broken::Server { error, midway }) => {
                 self.names.settle(Done::Some(0));
                 let again = self.try_without(client, kept, &open, taken);
@@ -146,6 +154,24 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Clients know one another by process numbers of ours. Their own, or a superuser's, calls of the functions that signal
+    /// processes reach them; the server, which has no such process, then says so.
+    async fn signal(&self, effects: &[Effect]) -> Result<(), End> {
+        for effect in effects {
+            let Effect::Signal { process: Some(process), end } = effect else { continue };
+            let may = |client: &Client| {
+                client.user == self.client.user || self.reported.get("is_superuser").is_some_and(|is| is == "on")
+            };
+            match self.station.shared.registry.find(*process).filter(|client| may(client)) {
+                Some(client) if *end && Arc::ptr_eq(&client, &self.client) => return Err(End::Refused(terminated())),
+                Some(client) if *end => client.terminate().await,
+                Some(client) => client.cancel().await,
+                None => {}
+            }
+        }
+        Ok(())
     }
 
     async fn settle_answered(&mut self, open: Box<Open>, effects: &[Effect], failed: bool, was_in_block: bool) {
@@ -552,7 +578,7 @@ impl Session {
             Effect::Unseen => open.lent.connection.distrust(),
             Effect::Local => self.local_variant = rand::random(),
             // The former is waited for when the unit has been settled.
-            Effect::Ddl | Effect::Untie => {}
+            Effect::Ddl | Effect::Untie | Effect::Signal { .. } => {}
         }
     }
 
@@ -773,6 +799,11 @@ fn may_have_set(effects: &[Effect], open: &Open, was_in_block: bool) -> bool {
     let sets = !open.changes.is_empty() || effects.iter().any(|effect| matches!(effect, Effect::Setting(_)));
     let ends = effects.iter().any(|effect| matches!(effect, Effect::Commit | Effect::Rollback));
     sets && (ends || open.lent.connection.status == Status::Idle) && (was_in_block || effects.len() > 1)
+}
+
+/// Whatever process a statement ends, one that loses its own has ended itself.
+fn ends_a_server(effect: &Effect) -> bool {
+    matches!(effect, Effect::Signal { end: true, .. })
 }
 
 /// COMMIT ends a block that has failed as ROLLBACK does.

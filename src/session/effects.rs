@@ -40,6 +40,8 @@ pub(super) enum Effect {
     Replay(String),
     /// Catalogs may have changed.
     Ddl,
+    /// `pg_cancel_backend`, or `pg_terminate_backend` (`end`): of the process of this number, if that is known.
+    Signal { process: Option<i32>, end: bool },
 }
 
 /// Appends what `statement` does, executed with `values`, if they are known.
@@ -141,6 +143,10 @@ fn of_call(call: &Call, values: Option<&Values<'_>>, effects: &mut Vec<Effect>) 
         }
         "pg_advisory_unlock" | "pg_advisory_unlock_shared" | "pg_advisory_unlock_all" => effects.push(Effect::Untie),
         "pg_notify" => effects.push(Effect::Notify),
+        name @ ("pg_cancel_backend" | "pg_terminate_backend") => {
+            let process = call.arguments.first().zip(values).and_then(|(value, values)| number(value, values));
+            effects.push(Effect::Signal { process, end: name == "pg_terminate_backend" });
+        }
         "set_config" => match values.filter(|_| call.once).and_then(|values| configured(call, values)) {
             Some(Configured { name, value, local: true }) => {
                 effects.extend((!is_silent(&name)).then_some(Effect::Local));
@@ -195,6 +201,24 @@ fn text(value: &Value, values: &Values<'_>) -> Option<Option<String>> {
         Given::Text(text) => Some(Some(text.into_owned())),
         Given::Binary { bytes, .. } => std::str::from_utf8(bytes).ok().map(|text| Some(text.to_owned())),
         Given::Missing => None,
+    }
+}
+
+/// A whole number, written down or given in either format.
+fn number(value: &Value, values: &Values<'_>) -> Option<i32> {
+    let given = match value {
+        Value::Literal { index, negated: false, .. } => values.literal(*index),
+        Value::Parameter { index, .. } => values.parameter(*index),
+        _ => return None,
+    };
+    match given {
+        Given::Text(text) => text.trim().parse().ok(),
+        Given::Binary { bytes, .. } => match *bytes {
+            [a, b] => Some(i32::from(i16::from_be_bytes([a, b]))),
+            [a, b, c, d] => Some(i32::from_be_bytes([a, b, c, d])),
+            _ => i32::try_from(i64::from_be_bytes(bytes.try_into().ok()?)).ok(),
+        },
+        Given::Null | Given::Missing => None,
     }
 }
 

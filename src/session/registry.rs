@@ -38,6 +38,8 @@ pub struct Client {
     state: AtomicU8,
     bound: Mutex<Bound>,
     cancelled: Notify,
+    /// Its session is to end, whatever it is in the midst of.
+    terminated: AtomicBool,
     /// Of its session while that waits for the client.
     waker: AtomicWaker,
 }
@@ -89,6 +91,11 @@ impl Registry {
         client.cancel().await;
     }
 
+    /// Who has this process number.
+    pub(super) fn find(&self, process: i32) -> Option<Arc<Client>> {
+        self.lock().get(&process).cloned()
+    }
+
     pub fn count(&self) -> usize {
         self.lock().len()
     }
@@ -127,6 +134,7 @@ impl Client {
             state: AtomicU8::new(0),
             bound: Mutex::default(),
             cancelled: Notify::new(),
+            terminated: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         }
     }
@@ -223,6 +231,17 @@ impl Client {
                 tracing::debug!(%cause, "cancel request");
             }
         }
+    }
+
+    /// Ends its session, as the server does that of a process which is terminated.
+    pub(super) async fn terminate(&self) {
+        self.terminated.store(true, Ordering::Release);
+        self.waker.wake();
+        self.cancel().await;
+    }
+
+    pub(super) fn is_terminated(&self) -> bool {
+        self.terminated.load(Ordering::Acquire)
     }
 
     /// Before its session waits: what the registry wants to tell wakes it.

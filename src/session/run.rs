@@ -91,6 +91,9 @@ impl Session {
 
     fn begin(&mut self) -> Result<(), End> {
         let now = self.meter.begin();
+        if self.client.is_terminated() {
+            return Err(End::Refused(terminated()));
+        }
         self.client.begin_unit(now);
         if self.refresh().map_err(End::Refused)? {
             self.meter.figures = self.station.figures(&self.snapshot);
@@ -383,10 +386,14 @@ impl Session {
                 return Poll::Ready(Heard::Notified);
             }
             self.client.waits(cx.waker());
+            if self.client.is_terminated() {
+                return Poll::Ready(Heard::Terminated);
+            }
             if may_end && self.station.shared.registry.is_ending() { Poll::Ready(Heard::End) } else { Poll::Pending }
         });
         match heard.await {
             Heard::End => Err(End::Refused(shutting_down())),
+            Heard::Terminated => Err(End::Refused(terminated())),
             Heard::Client(Ok(0)) => Err(End::Gone(std::io::ErrorKind::UnexpectedEof.into())),
             Heard::Client(Ok(_)) => Ok(()),
             Heard::Client(Err(cause)) => Err(End::Gone(cause)),
@@ -452,6 +459,8 @@ enum Heard {
     Notified,
     /// The process ends.
     End,
+    /// Somebody has ended the session.
+    Terminated,
 }
 
 fn concerns_all_of(analysis: &crate::statement::Analysis) -> bool {
@@ -542,6 +551,11 @@ fn idle_too_long(limit: Duration) -> Error {
 
 fn shutting_down() -> Error {
     Error::new(SqlState::SHUTTING_DOWN, "terminating connection because the proxy is shutting down")
+}
+
+/// As a server says it of a process that `pg_terminate_backend` ends.
+pub(super) fn terminated() -> Error {
+    Error::new(SqlState::SHUTTING_DOWN, "terminating connection due to administrator command")
 }
 
 fn connection_lost(server: &crate::topology::Server) -> Error {

@@ -123,14 +123,13 @@ impl Tracked {
 /// (PostgreSQL documentation, 55.2.1 and 20.1.4).
 pub fn from_startup(parameters: &[(String, String)]) -> Result<Settings, Error> {
     let mut settings = BTreeMap::new();
+    // What is given by its own name counts for more, wherever it stands.
+    for (_, value) in parameters.iter().filter(|(name, _)| name == "options") {
+        settings.extend(options(value)?.into_iter().map(|(name, value)| (name.clone(), as_set_takes(&name, &value))));
+    }
     for (name, value) in parameters {
         match name.as_str() {
-            "user" | "database" | "replication" => {}
-            "options" => {
-                for (name, value) in options(value)? {
-                    settings.insert(name.clone(), as_set_takes(&name, &value));
-                }
-            }
+            "user" | "database" | "replication" | "options" => {}
             _ if name.starts_with("_pq_.") => {}
             _ => {
                 let name = name.to_ascii_lowercase();
@@ -294,6 +293,8 @@ mod tests {
         let expected = [pair("a", "'b c'"), pair("timezone", "'O''Hare'"), pair("x_y", "'1'"), pair("z", "'2'")];
         assert_eq!(settings.iter().map(|(name, value)| pair(name, value)).collect::<Vec<_>>(), expected);
         assert!(from_startup(&[pair("options", "-x")]).is_err());
+        let twice = from_startup(&[pair("a", "by name"), pair("options", "-c a=option")]).unwrap();
+        assert_eq!(twice["a"], "'by name'");
     }
 
     #[test]

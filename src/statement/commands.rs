@@ -108,7 +108,8 @@ pub(super) fn command(mut cursor: Cursor<'_>) -> Option<Kind> {
     cursor.skip(1);
     Some(match keyword.as_str() {
         "BEGIN" | "START" | "COMMIT" | "END" | "ABORT" | "ROLLBACK" | "SAVEPOINT" | "RELEASE" => {
-            Kind::Transaction(transaction(&keyword, cursor))
+            // What is not all understood may be no statement at all: the server says so.
+            transaction(&keyword, cursor).map_or_else(|| Kind::Unknown { keyword }, Kind::Transaction)
         }
         "PREPARE" if cursor.take(&["TRANSACTION"]) => Kind::Transaction(TransactionControl::TwoPhase),
         "PREPARE" => Kind::Prepare { name: cursor.name() },
@@ -152,18 +153,19 @@ pub(super) fn command(mut cursor: Cursor<'_>) -> Option<Kind> {
     })
 }
 
-fn transaction(keyword: &str, mut cursor: Cursor<'_>) -> TransactionControl {
+fn transaction(keyword: &str, mut cursor: Cursor<'_>) -> Option<TransactionControl> {
     use TransactionControl as Control;
-    match keyword {
+    Some(match keyword {
+        "START" if !cursor.peek().eq_ignore_ascii_case("TRANSACTION") => return None,
         "BEGIN" | "START" => {
             cursor.take_any(&["WORK", "TRANSACTION"]);
-            let (read_only, isolation) = modes(cursor);
+            let (read_only, isolation) = modes(cursor)?;
             Control::Begin { read_only, isolation, deferrable: cursor.has("DEFERRABLE") }
         }
         "COMMIT" | "ROLLBACK" if cursor.take(&["PREPARED"]) => Control::TwoPhase,
         "COMMIT" | "END" => {
             cursor.take_any(&["WORK", "TRANSACTION"]);
-            Control::Commit { chain: chained(cursor) }
+            Control::Commit { chain: chained(cursor)? }
         }
         "SAVEPOINT" => Control::Savepoint { name: cursor.name() },
         "RELEASE" => {
@@ -174,42 +176,53 @@ fn transaction(keyword: &str, mut cursor: Cursor<'_>) -> TransactionControl {
             cursor.take_any(&["WORK", "TRANSACTION"]);
             if cursor.take(&["TO"]) {
                 cursor.take(&["SAVEPOINT"]);
-                return Control::RollbackTo { name: cursor.name() };
+                return Some(Control::RollbackTo { name: cursor.name() });
             }
-            Control::Rollback { chain: chained(cursor) }
+            Control::Rollback { chain: chained(cursor)? }
         }
+    })
+}
+
+fn chained(mut cursor: Cursor<'_>) -> Option<bool> {
+    let chain = cursor.take(&["AND", "CHAIN"]);
+    if !chain {
+        cursor.take(&["AND", "NO", "CHAIN"]);
     }
+    cursor.tokens.is_empty().then_some(chain)
 }
 
-fn chained(mut cursor: Cursor<'_>) -> bool {
-    cursor.take(&["AND", "CHAIN"])
-}
-
-fn modes(mut cursor: Cursor<'_>) -> (Option<bool>, Option<Isolation>) {
+/// `None`: there is something among them that is no mode.
+fn modes(mut cursor: Cursor<'_>) -> Option<(Option<bool>, Option<Isolation>)> {
     let (mut read_only, mut isolation) = (None, None);
     while !cursor.tokens.is_empty() {
-        if cursor.take(&["READ", "ONLY"]) {
+        if cursor.take(&["ISOLATION", "LEVEL"]) {
+            isolation = Some(isolation_level(&mut cursor)?);
+        } else if cursor.take(&["READ", "ONLY"]) {
             read_only = Some(true);
         } else if cursor.take(&["READ", "WRITE"]) {
             read_only = Some(false);
-        } else if cursor.take(&["READ", "COMMITTED"]) {
-            isolation = Some(Isolation::ReadCommitted);
-        } else if cursor.take(&["READ", "UNCOMMITTED"]) {
-            isolation = Some(Isolation::ReadUncommitted);
-        } else if cursor.take(&["REPEATABLE", "READ"]) {
-            isolation = Some(Isolation::RepeatableRead);
-        } else if cursor.take(&["SERIALIZABLE"]) {
-            isolation = Some(Isolation::Serializable);
-        } else {
-            cursor.skip(1);
+        } else if !(cursor.take(&["NOT", "DEFERRABLE"]) || cursor.take(&["DEFERRABLE"])) {
+            return None;
         }
+        cursor.take(&[","]);
     }
-    (read_only, isolation)
+    Some((read_only, isolation))
+}
+
+fn isolation_level(cursor: &mut Cursor<'_>) -> Option<Isolation> {
+    let levels: [(&[&str], Isolation); 4] = [
+        (&["READ", "COMMITTED"], Isolation::ReadCommitted),
+        (&["READ", "UNCOMMITTED"], Isolation::ReadUncommitted),
+        (&["REPEATABLE", "READ"], Isolation::RepeatableRead),
+        (&["SERIALIZABLE"], Isolation::Serializable),
+    ];
+    levels.into_iter().find(|(words, _)| cursor.take(words)).map(|(_, level)| level)
 }
 
 fn set(mut cursor: Cursor<'_>) -> Kind {
     if cursor.take(&["TRANSACTION"]) || cursor.take(&["LOCAL", "TRANSACTION"]) {
-        let (read_only, isolation) = modes(cursor);
+        let modes = if cursor.peek().eq_ignore_ascii_case("SNAPSHOT") { Some((None, None)) } else { modes(cursor) };
+        let Some((read_only, isolation)) = modes else { return Kind::Unknown { keyword: "SET".to_owned() } };
         return Kind::Transaction(TransactionControl::SetTransaction { read_only, isolation });
     }
     if cursor.take(&["CONSTRAINTS"]) {
@@ -241,7 +254,7 @@ fn setting(name: String, value: Option<SettingValue>, local: bool) -> Kind {
 /// One mode is a setting of its own; several at once are too rare to be carried.
 fn characteristics(cursor: Cursor<'_>) -> Kind {
     let quoted = |text: &str| Some(SettingValue { sql: format!("'{text}'"), plain: text.to_owned() });
-    match modes(cursor) {
+    match modes(cursor).unwrap_or_default() {
         (Some(read_only), None) => {
             setting("default_transaction_read_only".to_owned(), quoted(if read_only { "on" } else { "off" }), false)
         }

@@ -5,12 +5,13 @@ unpacked by cargo, Debian's packages are downloaded by apt-get and unpacked with
 """
 
 import json
-import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 
 from servers import ROOT
 
@@ -73,25 +74,25 @@ def unpack(archive, folder):
 
 
 def node(*packages):
+    """A folder with these, in its `node_modules`. npm would take away what it was not asked for at the same time."""
+    folder = NODE / re.sub(r"\W+", "-", "-".join(packages))
+
     def get():
-        NODE.mkdir(parents=True, exist_ok=True)
-        run(["npm", "install", "--silent", "--no-save", "--no-package-lock", "--prefix", NODE, *packages])
+        folder.mkdir(parents=True, exist_ok=True)
+        run(["npm", "install", "--silent", "--no-save", "--no-package-lock", "--prefix", folder, *packages])
 
     once("node " + " ".join(packages), get)
-    return NODE / "node_modules"
+    return folder
 
 
 def debian(*packages):
     """Packages with what is in them, under a folder of their own; needs no root and changes nothing on the machine."""
 
     def get():
-        archives = FOLDER / "archives"
-        shutil.rmtree(archives, ignore_errors=True)
-        archives.mkdir(parents=True)
-        run(["apt-get", "download", *packages], cwd=archives)
-        for archive in archives.glob("*.deb"):
-            run(["dpkg", "-x", archive, DEBIAN])
-        shutil.rmtree(archives)
+        with tempfile.TemporaryDirectory() as archives:
+            run(["apt-get", "download", *packages], cwd=archives)
+            for archive in pathlib.Path(archives).glob("*.deb"):
+                run(["dpkg", "-x", archive, DEBIAN])
 
     once("debian " + packages[0] + (f" and {len(packages) - 1} more" if packages[1:] else ""), get)
     return DEBIAN
@@ -114,8 +115,3 @@ def crate(name):
     return folder
 
 
-def environment():
-    """Where programs find what was unpacked."""
-    here = os.environ.copy()
-    here["NODE_PATH"] = str(NODE / "node_modules")
-    return here

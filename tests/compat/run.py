@@ -7,6 +7,7 @@ passes through. What is needed comes from package registries into `.compat`.
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import signal
@@ -16,7 +17,7 @@ import time
 
 import getting
 import suites
-from servers import ROOT, Servers, Target
+from servers import ROOT, Servers, ShardedServers
 
 
 def main():
@@ -27,9 +28,13 @@ def main():
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))
     rows, differing = [], 0
-    with Servers(options.pgweir) as servers:
+    with contextlib.ExitStack() as stack:
+        started = {}
         for suite in chosen:
-            row = compare(servers, suite, options)
+            if suite.sharded not in started:
+                kind = ShardedServers if suite.sharded else Servers
+                started[suite.sharded] = stack.enter_context(kind(options.pgweir))
+            row = compare(started[suite.sharded], suite, options)
             differing += len(row["differ"])
             rows.append(row)
             print(line(row), flush=True)
@@ -62,14 +67,15 @@ def compare(servers, suite, options):
         log = options.logs / f"{suite.name.replace('/', '-').replace(' ', '-')}.{way}.log"
         began = time.monotonic()
         if way == "direct":
-            said = run(suite, folder, Target(way, servers.primary, suite.database), log)
+            said = run(suite, folder, servers.direct(suite.database), log)
         else:
-            with servers.proxy(suite.databases) as port:
-                said = run(suite, folder, Target(way, port, suite.database), log)
+            with servers.through(suite.databases) as target:
+                said = run(suite, folder, target, log)
         found[way] = suite.read(said), time.monotonic() - began
     (direct, direct_seconds), (through, through_seconds) = found["direct"], found["through"]
     if not any(suite.exact or came == "passed" for came in direct.values()):
         raise SystemExit(f"{suite.name}: nothing passes directly: {options.logs}")
+    direct |= {label: came for label, came in suite.refused.items()}
     names = [*direct, *(name for name in through if name not in direct and suite.exact)]
     differ = [
         (name, direct.get(name, "nothing"), through.get(name, "nothing")) for name in names
@@ -90,7 +96,7 @@ def run(suite, folder, target, log):
         pathlib.Path(suite.report).unlink(missing_ok=True)
     with log.open("w") as file:
         process = subprocess.Popen(
-            command, cwd=folder, env=getting.environment() | environment, stdin=subprocess.DEVNULL, stdout=file,
+            command, cwd=folder, env=os.environ | environment, stdin=subprocess.DEVNULL, stdout=file,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:
@@ -101,6 +107,8 @@ def run(suite, folder, target, log):
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+    if suite.exact and process.returncode:
+        raise SystemExit(f"{suite.name}, {target.name}, ended with {process.returncode}:\n{log.read_text()[-3000:]}")
     source = pathlib.Path(suite.report) if suite.report else log
     if not source.exists():
         raise SystemExit(f"{suite.name}, {target.name}: no results:\n{log.read_text()[-3000:]}")

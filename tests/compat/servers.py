@@ -63,19 +63,26 @@ class Servers:
     def __exit__(self, *_):
         self.stack.close()
 
-    def bring_up(self):
+    def cluster(self, shards, replicas, rows):
         ready, folder = self.folder / "ready.json", self.folder / "cluster"
-        command = [self.pgweir, "dev", "--dir", folder, "--ready-file", ready, "--port", "0", "--shards", "1"]
-        process = start([*command, "--replicas", "2", "--rows", "1"], self.folder / "dev.log")
+        command = [self.pgweir, "dev", "--dir", folder, "--ready-file", ready, "--port", "0"]
+        command += ["--shards", str(shards), "--replicas", str(replicas), "--rows", str(rows)]
+        process = start(command, self.folder / "dev.log")
         self.running.callback(stop, process)
         wait_until(ready.exists, process, 120, self.folder / "dev.log")
-        self.servers = json.loads(ready.read_text())["servers"]
-        self.primary = next(server["port"] for server in self.servers if server["role"] == "primary")
-        secret = json.loads((folder / "cluster.json").read_text())["superuser_password"]
+        self.ready = json.loads(ready.read_text())
+        self.servers = self.ready["servers"]
+        self.primaries = [server["port"] for server in self.servers if server["role"] == "primary"]
+        self.primary = self.primaries[0]
+        self.control = json.loads((folder / "cluster.json").read_text())["superuser_password"]
+        return folder
+
+    def bring_up(self):
+        folder = self.cluster(shards=1, replicas=2, rows=1)
+        secret = self.control
         data = folder / "servers/shard0"
         for member in ("primary", "replica1", "replica2"):
             (data / member / "pg_hba.conf").write_text(HBA)
-        self.control = secret
         roles = "".join(
             f"create role {name} login password '{password}';\n"
             for name, password in USERS.items()
@@ -86,6 +93,14 @@ class Servers:
         self.psql("postgres", roles + "select pg_reload_conf()", password=secret)
         for server in self.servers:
             self.psql("postgres", "select pg_reload_conf()", password=secret, port=server["port"])
+
+    def direct(self, database):
+        return Target("direct", self.primary, database)
+
+    @contextlib.contextmanager
+    def through(self, databases):
+        with self.proxy(databases) as port:
+            yield Target("through", port, databases[0])
 
     def psql(self, database, sql, password=None, port=None):
         # A text of several statements by standard input: each is a transaction of its own.
@@ -120,12 +135,8 @@ class Servers:
         position = self.psql("postgres", "select pg_switch_wal(); select pg_current_wal_lsn()").splitlines()[-1]
         for server in self.servers:
             if server["role"] == "replica":
-                replayed = f"select pg_last_wal_replay_lsn() >= '{position}'"
-                deadline = time.monotonic() + 60
-                while self.psql("postgres", replayed, port=server["port"]) != "t":
-                    if time.monotonic() > deadline:
-                        raise SystemExit("a replica does not catch up")
-                    time.sleep(0.02)
+                replayed, port = f"select pg_last_wal_replay_lsn() >= '{position}'", server["port"]
+                wait(lambda: self.psql("postgres", replayed, port=port) == "t", "a replica does not catch up")
 
     @contextlib.contextmanager
     def proxy(self, databases):
@@ -152,6 +163,48 @@ class Servers:
             yield int(line.rsplit(":", 1)[1])
         finally:
             stop(process)
+
+
+class ShardedServers(Servers):
+    """Two shards with a replica each, with the shop's tables, and one database beside them that holds all rows."""
+
+    def bring_up(self):
+        self.cluster(shards=2, replicas=1, rows=SHARDED_ROWS)
+
+    def direct(self, _database):
+        return Target("direct", self.primary, "whole", user=self.ready["user"], password=self.ready["password"])
+
+    @contextlib.contextmanager
+    def through(self, _databases):
+        user, password = self.ready["user"], self.ready["password"]
+        yield Target("through", self.ready["port"], self.ready["database"], user=user, password=password)
+
+    def fresh(self, _databases, _sql):
+        self.psql("postgres", "drop database if exists whole with (force);\ncreate database whole owner app")
+        migrations = sorted((ROOT / "migrations/shop").glob("*.sql"))
+        self.psql("whole", "set role app;\n" + "\n".join(migration.read_text() for migration in migrations))
+        for primary in self.primaries:
+            self.psql("shop", "truncate users, products, categories cascade", port=primary)
+        self.caught_up()
+
+    def caught_up(self):
+        """Each replica with the primary of its own shard."""
+        for primary, replica in zip(self.servers[::2], self.servers[1::2]):
+            position = self.psql("postgres", "select pg_switch_wal(); select pg_current_wal_lsn()", port=primary["port"])
+            replayed = f"select pg_last_wal_replay_lsn() >= '{position.splitlines()[-1]}'"
+            wait(lambda: self.psql("postgres", replayed, port=replica["port"]) == "t", "a replica does not catch up")
+
+
+# The first shard has the users below the half of it, the second all others.
+SHARDED_ROWS = 200
+
+
+def wait(condition, complaint, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit(complaint)
+        time.sleep(0.02)
 
 
 def start(command, log):

@@ -51,6 +51,10 @@ class Suite:
     report: str | None = None
     # A program of ours: all that it says is to be the same.
     exact: bool = False
+    # On two shards, compared with one database that has all rows.
+    sharded: bool = False
+    # What a sharded database refuses, as the README says, by the label it has in the program.
+    refused: dict = dataclasses.field(default_factory=dict)
 
     @property
     def databases(self):
@@ -330,13 +334,12 @@ def ruby_pg():
 
 def node(name, file, *packages):
     def get():
-        getting.node(*packages)
+        folder = getting.node(*packages)
         # Modules are looked for in the folders above the file.
-        place = getting.NODE / file
-        place.write_text((PROGRAMS / file).read_text())
-        return getting.NODE
+        (folder / file).write_text((PROGRAMS / file).read_text())
+        return folder
 
-    return program(f"{name} (ours)", get, lambda _: ["node", getting.NODE / file])
+    return program(f"{name} (ours)", get, lambda _: ["node", file])
 
 
 def psycopg3():
@@ -347,6 +350,34 @@ def psycopg3():
     return program("psycopg 3 (ours)", get, lambda _: [getting.PYTHON, PROGRAMS / "psycopg3.py"])
 
 
+def application(name, get, command, refused=None):
+    """A small application of the shop, by an object-relational mapper."""
+
+    def run(target):
+        return command(target), target.environment()
+
+    return Suite(name, get, run, outcomes.of_lines, exact=True, seconds=300, short=["all"], sharded=True,
+                 refused=refused or {})  # fmt: skip
+
+
+def python_application(name, file, *packages):
+    def get():
+        getting.python(*packages)
+        return APPLICATIONS
+
+    return application(name, get, lambda _: [getting.PYTHON, APPLICATIONS / file])
+
+
+def node_application(name, file, *packages):
+    def get():
+        folder = getting.node(*packages)
+        (folder / file).write_text((APPLICATIONS / file).read_text())
+        return folder
+
+    return application(name, get, lambda _: ["node", file])
+
+
+APPLICATIONS = pathlib.Path(__file__).resolve().parent / "applications"
 PROGRAMS = pathlib.Path(__file__).resolve().parent / "programs"
 DIALECT = ["test/dialect/postgresql", "test/dialect/test_suite.py"]
 WIDE = [*DIALECT, "test/engine", "test/sql/test_types.py", "test/sql/test_query.py", "test/sql/test_resultset.py",
@@ -372,6 +403,10 @@ def all_suites():
         jdbc(),
         dbd_pg(),
         ruby_pg(),
+        python_application("shop by SQLAlchemy", "sqlalchemy_shop.py", "sqlalchemy", "psycopg[binary,pool]", "alembic"),
+        python_application("shop by Django", "django_shop.py", "django", "psycopg[binary,pool]"),
+        node_application("shop by Sequelize", "sequelize_shop.mjs", "sequelize@6", "pg@8", "pg-hstore@2"),
+        node_application("shop by TypeORM", "typeorm_shop.mjs", "typeorm@0.3", "pg@8", "reflect-metadata"),
         psycopg2(),
         psycopg2_green(),
         asyncpg(),
