@@ -41,6 +41,7 @@ fn set(sql: &mut String, name: &str, value: &str) {
     let written = match name {
         "session_authorization" => write!(sql, "SET SESSION AUTHORIZATION {value};"),
         "role" => write!(sql, "SET ROLE {value};"),
+        "timezone" if is_interval(value) => write!(sql, "SET TIME ZONE {value};"),
         _ => write!(sql, "SET {} TO {value};", identifier(name)),
     };
     written.expect("a String takes everything");
@@ -51,8 +52,14 @@ pub fn local(name: &str, value: &str) -> String {
     match name {
         "session_authorization" => format!("SET LOCAL SESSION AUTHORIZATION {value}"),
         "role" => format!("SET LOCAL ROLE {value}"),
+        "timezone" if is_interval(value) => format!("SET LOCAL TIME ZONE {value}"),
         _ => format!("SET LOCAL {} TO {value}", identifier(name)),
     }
+}
+
+/// The one kind of value that only `SET TIME ZONE` takes.
+fn is_interval(value: &str) -> bool {
+    value.get(..8).is_some_and(|word| word.eq_ignore_ascii_case("interval"))
 }
 
 fn reset(sql: &mut String, name: &str) {
@@ -89,6 +96,8 @@ mod tests {
         check(&[], &[], "");
         check(&[("timezone", "'UTC'")], &[("timezone", "'UTC'")], "");
         check(&[("timezone", "'UTC'")], &[("timezone", "'Asia/Tokyo'")], "SET \"timezone\" TO 'Asia/Tokyo';");
+        let offset = "INTERVAL '+02:00' HOUR TO MINUTE";
+        check(&[], &[("timezone", offset)], "SET TIME ZONE INTERVAL '+02:00' HOUR TO MINUTE;");
         check(&[("a.b", "1")], &[("c", "x, y")], "RESET \"a\".\"b\";SET \"c\" TO x, y;");
         check(
             &[("role", "a")],

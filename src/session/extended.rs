@@ -108,7 +108,9 @@ impl Session {
     /// Nothing in it is for a server, as the session stands.
     fn needs_no_server(&self, steps: &[Step]) -> bool {
         let bound = steps.iter().filter(|step| matches!(step, Step::Bind { .. })).count();
-        let no_server = !matches!(self.transaction, Transaction::Open(_) | Transaction::Failed(Some(_)));
+        // A held cursor is a portal between transactions, too.
+        let no_server =
+            !matches!(self.transaction, Transaction::Open(_) | Transaction::Failed(Some(_))) && self.pin.is_none();
         steps.iter().all(|step| match step {
             Step::Parse { prepared, .. } | Step::DescribeStatement { prepared, .. } => prepared.is_control(),
             Step::Bind { prepared, .. } => bound == 1 && prepared.is_control() && self.would_answer(prepared),

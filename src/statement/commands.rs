@@ -287,6 +287,9 @@ fn setting_name(cursor: &mut Cursor<'_>) -> String {
     if cursor.take(&["TRANSACTION", "ISOLATION", "LEVEL"]) {
         return "transaction_isolation".to_owned();
     }
+    if cursor.take(&["XML", "OPTION"]) {
+        return "xmloption".to_owned();
+    }
     if cursor.take(&["NAMES"]) {
         return "client_encoding".to_owned();
     }

@@ -2,11 +2,17 @@
 
 import datetime
 import os
+import pathlib
+import sys
+import types
 import uuid
 
 import django
 from django.conf import settings
 
+# This file is the application: its models are known by name once it is registered.
+shop = sys.modules["shop"] = types.ModuleType("shop")
+shop.__path__ = [str(pathlib.Path(__file__).parent)]
 settings.configure(
     DATABASES={
         "default": {
@@ -14,7 +20,7 @@ settings.configure(
             "PORT": os.environ["PGPORT"], "USER": os.environ["PGUSER"], "PASSWORD": os.environ["PGPASSWORD"],
         }
     },
-    INSTALLED_APPS=[],
+    INSTALLED_APPS=["shop"],
     USE_TZ=True,
     DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
 )  # fmt: skip
@@ -152,7 +158,7 @@ def one_user():
         say("json", User.objects.filter(pk=number, settings__theme="dark").count())
         say("array", User.objects.filter(pk=number, interests__contains=["a"]).count())
         say("deleted", Order.objects.filter(user_id=number, id=3).delete())
-        say("raw", [order.id for order in Order.objects.raw("select * from orders where user_id = %s order by id", [number])])
+        say("raw", [user.handle for user in User.objects.raw("select id, handle from users where id = %s", [number])])
         with connection.cursor() as cursor:
             cursor.execute("select count(*) from posts where user_id = %s", [number])
             say("cursor", cursor.fetchone())

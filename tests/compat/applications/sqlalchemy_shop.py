@@ -1,5 +1,6 @@
 """The shop by SQLAlchemy and Alembic: models, migrations, CRUD by user, transactions, eager loading, aggregates."""
 
+import contextlib
 import datetime
 import decimal
 import os
@@ -23,9 +24,11 @@ def say(label, came):
     print(f"{label} => {came!r}".replace("\n", " "), flush=True)
 
 
-def attempt(label, work):
+def attempt(label, work, session=None):
+    """In a savepoint of the session, so that what is refused does not end its transaction."""
     try:
-        say(label, work())
+        with session.begin_nested() if session else contextlib.nullcontext():
+            say(label, work())
     except sa.exc.SQLAlchemyError as cause:
         inner = getattr(cause, "orig", None)
         say(label, (type(cause).__name__, getattr(inner, "sqlstate", None), str(inner or cause).splitlines()[0]))
@@ -136,10 +139,10 @@ def one_user(sessions):
             for loading in (joinedload, selectinload, subqueryload):
                 query = sa.select(User).where(User.id == number).options(loading(User.orders).options(loading(Order.items)))
                 session.expunge_all()
-                attempt(loading.__name__, lambda: [len(order.items) for order in session.scalars(query).unique().one().orders])
+                attempt(loading.__name__, lambda: [len(order.items) for order in session.scalars(query).unique().one().orders], session)
             query = sa.select(Order).join(Order.items).join(Item.product).where(Order.user_id == number, Item.user_id == number)
             query = query.options(contains_eager(Order.items).contains_eager(Item.product)).order_by(Order.id, Item.line)
-            attempt("joined", lambda: [[item.product.name for item in order.items] for order in session.scalars(query).unique()])
+            attempt("joined", lambda: [[item.product.name for item in order.items] for order in session.scalars(query).unique()], session)
         with sessions.begin() as session:
             user = session.get(User, number)
             user.full_name = "Updated"
@@ -196,12 +199,12 @@ def transactions(sessions):
         )
         say("upsert", session.execute(statement.returning(User.handle)).all())
         many = sa.insert(User).returning(User.id, sort_by_parameter_order=True)
-        attempt("many", lambda: session.scalars(many, [{"id": n, "handle": "m", "email": "m", "country": "DE"} for n in (30, 31, 32)]).all())
+        attempt("many", lambda: session.scalars(many, [{"id": n, "handle": "m", "email": "m", "country": "DE"} for n in (30, 31, 32)]).all(), session)
         session.rollback()
         attempt("many on both", lambda: sorted(session.scalars(sa.insert(User).returning(User.id), [
             {"id": n, "handle": "m", "email": "m", "country": "DE", "balance": 0, "interests": [], "settings": {}, "created_at": THEN}
             for n in (40, 140)
-        ])))  # fmt: skip
+        ])), session)  # fmt: skip
         session.rollback()
     with sessions.begin() as session:
         session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
@@ -215,20 +218,20 @@ def all_users(sessions):
         say("ordered", session.scalars(sa.select(User.id).order_by(User.id)).all())
         say("page", session.scalars(sa.select(User.id).order_by(User.id.desc()).limit(2).offset(1)).all())
         say("count", session.scalar(sa.select(sa.func.count(User.id))))
-        attempt("count of a subquery", lambda: session.scalar(sa.select(sa.func.count()).select_from(sa.select(User).subquery())))
-        attempt("distinct", lambda: session.scalars(sa.select(User.country).distinct().order_by(User.country)).all())
-        attempt("grouped", lambda: session.execute(sa.select(Order.status, sa.func.count()).group_by(Order.status).order_by(Order.status)).all())
+        attempt("count of a subquery", lambda: session.scalar(sa.select(sa.func.count()).select_from(sa.select(User).subquery())), session)
+        attempt("distinct", lambda: session.scalars(sa.select(User.country).distinct().order_by(User.country)).all(), session)
+        attempt("grouped", lambda: session.execute(sa.select(Order.status, sa.func.count()).group_by(Order.status).order_by(Order.status)).all(), session)
         attempt("joined on the user", lambda: session.execute(
-            sa.select(User.id, sa.func.count(Order.id)).join(Order).group_by(User.id).order_by(User.id)).all())
+            sa.select(User.id, sa.func.count(Order.id)).join(Order).group_by(User.id).order_by(User.id)).all(), session)
         attempt("eager", lambda: [
-            (user.id, len(user.orders)) for user in session.scalars(sa.select(User).options(selectinload(User.orders)).order_by(User.id))])
+            (user.id, len(user.orders)) for user in session.scalars(sa.select(User).options(selectinload(User.orders)).order_by(User.id))], session)
         session.expunge_all()
         attempt("eager by a join", lambda: [
-            (user.id, len(user.posts)) for user in session.scalars(sa.select(User).options(joinedload(User.posts)).order_by(User.id)).unique()])
+            (user.id, len(user.posts)) for user in session.scalars(sa.select(User).options(joinedload(User.posts)).order_by(User.id)).unique()], session)
         attempt("in a subquery", lambda: session.scalars(
-            sa.select(User.id).where(User.id.in_(sa.select(Order.user_id).where(Order.total > 10))).order_by(User.id)).all())
-        attempt("streamed", lambda: len(session.scalars(sa.select(Order), execution_options={"yield_per": 2}).all()))
-        attempt("union", lambda: session.scalars(sa.union_all(sa.select(User.id), sa.select(Order.id))).all())
+            sa.select(User.id).where(User.id.in_(sa.select(Order.user_id).where(Order.total > 10))).order_by(User.id)).all(), session)
+        attempt("streamed", lambda: len(session.scalars(sa.select(Order), execution_options={"yield_per": 2}).all()), session)
+        attempt("union", lambda: session.scalars(sa.union_all(sa.select(User.id), sa.select(Order.id))).all(), session)
         say("products", session.scalars(sa.select(Product.name).join(Product.category).where(Category.slug == "slug-1").order_by(Product.id)).all())
 
 

@@ -137,11 +137,10 @@ async function migrations() {
   await attempt("table", async () => (await runner.getTable("reviews")).columns.map((column) => [column.name, column.type, column.default]));
   await attempt("dropped", () => runner.dropTable("reviews").then(() => "done"));
   say("there", [await runner.hasTable("orders"), await runner.hasTable("reviews")]);
+  await runner.release();
   await attempt("schema", async () => (await source.driver.createSchemaBuilder().log()).upQueries.length > 0);
   await attempt("migrations", () => source.showMigrations());
-  await runner.query('drop table if exists "migrations"');
-  await runner.query('drop sequence if exists "migrations_id_seq"');
-  await runner.release();
+  await source.query('drop table if exists "migrations"');
 }
 
 await fill();

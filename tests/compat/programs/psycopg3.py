@@ -83,6 +83,10 @@ def cursors(connection):
         cursor.scroll(0, "absolute")
         say("first again", cursor.fetchone())
     connection.commit()
+    connection.autocommit = True
+    with connection.cursor("outside", withhold=True) as cursor:
+        say("outside of a transaction", cursor.execute("select n from generate_series(1, 10) n").fetchmany(3))
+    connection.autocommit = False
     with connection.cursor() as cursor:
         say("streamed", sum(row[0] for row in cursor.stream("select n from generate_series(1, 5000) n")))
         cursor.executemany("insert into kept (id, t) values (%s, %s) returning id", [(n, "m") for n in range(10, 15)], returning=True)
