@@ -10,7 +10,7 @@ use super::{Access, Part, Plan, Route, Scatter, access};
 use crate::error::Error;
 use crate::merge::{Aggregation, Final, HIDDEN, Merge, SortKey};
 use crate::statement::{
-    Aggregate, BlockRole, Bound, Collation, ColumnRef, Distinct, Given, GroupKey, OrderKey, OrderTarget, Output,
+    Aggregate, Block, BlockRole, Bound, Collation, ColumnRef, Distinct, Given, GroupKey, OrderKey, OrderTarget, Output,
     OutputColumn, Shape, Statement, Tokens, Value, Values,
 };
 use crate::topology::ShardSet;
@@ -67,7 +67,9 @@ impl Scattering {
         if resolved.iter().any(|relation| relation.volatile_view) {
             return refuse("a view with functions that may write, on several shards");
         }
-        let Some(root) = keyed.relations.iter().position(|relation| relation.block == 0 && !relation.nullable) else {
+        let source = source(statement);
+        let Some(root) = keyed.relations.iter().position(|relation| relation.block == source && !relation.nullable)
+        else {
             return refuse("an outer join or subquery that does not begin with a sharded table");
         };
         if !keyed.all_tied_to(root) {
@@ -316,7 +318,8 @@ fn check_blocks(
     if resolved.iter().any(|relation| !matches!(relation.class, Class::Sharded(_) | Class::Reference)) {
         refuse("a join of sharded rows with a table that lives on the home shard only")?;
     }
-    for (index, block) in statement.blocks.iter().enumerate().skip(1) {
+    let source = source(statement);
+    for (index, block) in statement.blocks.iter().enumerate().skip(1).filter(|(index, _)| *index != source) {
         let is_keyed = keyed.relations.iter().any(|relation| relation.block == index);
         let reads_keyed = is_keyed || block.relations.iter().any(|relation| relation.block.is_some());
         if reads_keyed && !matches!(block.role, BlockRole::Filter | BlockRole::Scalar) {
@@ -328,10 +331,25 @@ fn check_blocks(
             refuse("a subquery with LIMIT, DISTINCT, GROUP BY or windows over several shards")?;
         }
     }
-    if statement.blocks[0].relations.iter().any(|relation| relation.table.is_none() && relation.block.is_some()) {
+    let derived = |block: usize| {
+        let mut relations = statement.blocks[block].relations.iter();
+        relations.any(|relation| relation.table.is_none() && relation.block.is_some_and(|of| of != source))
+    };
+    if derived(0) || derived(source) {
         refuse("a subquery in FROM over several shards")?;
     }
     Ok(())
+}
+
+/// The block whose rows the query is about: the outermost or, if that reads nothing but a subquery which lets each row
+/// of its tables pass by itself, the subquery.
+fn source(statement: &Statement) -> usize {
+    let [relation] = statement.blocks[0].relations.as_slice() else { return 0 };
+    let passes = |block: &Block| {
+        block.role == BlockRole::Derived
+            && !(block.aggregates || block.windows || block.limited || block.distinct || block.distinct_on)
+    };
+    relation.block.filter(|of| relation.table.is_none() && passes(&statement.blocks[*of])).unwrap_or(0)
 }
 
 /// An aggregate over columns of an outer query belongs to that one (PostgreSQL documentation, 4.2.7).

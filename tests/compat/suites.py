@@ -62,7 +62,7 @@ class Suite:
 
 
 def pytest(suite_arguments, environment, report):
-    arguments = [getting.VENV / "bin/pytest", "-q", "-p", "no:cacheprovider", "--timeout=120", f"--junitxml={report}"]
+    arguments = [getting.VENV / "bin/pytest", "-q", "-p", "no:cacheprovider", "--tb=native", "--timeout=120", f"--junitxml={report}"]
     return [*arguments, *suite_arguments], environment
 
 

@@ -331,3 +331,16 @@ select * from users where full_name like '%n%' order by full_name desc nulls las
 select full_name from users where id > 3 and (select true) order by 1, id limit 2
 select id, settings from users order by settings desc nulls first, 1 limit 2 offset 1
 select u.full_name as n, u.id from users u where u.id in (select user_id from orders) order by n desc, 2 limit 3
+-- one subquery in FROM, whose rows pass by themselves
+select count(*) from (select * from users) u
+select count(*), sum(total), max(total) from (select total from orders where total > 20) o
+select o.user_id, o.total from (select * from orders order by total) o where o.total > 10 order by o.total, o.user_id, o.id limit 4
+select count(*) from (select u.id, p.id as post from users u left join posts p on p.user_id = u.id) both_of_them
+select distinct h.country from (select u.country, o.id from users u join orders o on o.user_id = u.id) h order by h.country
+select o.status, count(*) from (select * from orders where total < 100) o group by o.status order by o.status
+select * from (select id, handle from users where id in (5, 1005)) u order by id
+select count(*) from (select distinct country from users) c
+select count(*) from (select id from users order by id limit 3) u
+select count(*) from (select user_id, count(*) from orders group by user_id) o
+select count(*) from (select id from users union all select id from orders) b
+select count(*) from (select * from (select * from users) a) b
