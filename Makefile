@@ -1,11 +1,11 @@
-.PHONY: dev test consistency soak bench compose-test fmt lint postgresql poolers drivers
+.PHONY: dev test compat suites consistency soak bench compose-test fmt lint postgresql poolers drivers
 
 # A sharded, replicated PostgreSQL with the shop in it, behind the proxy: make dev ARGS="--rows 1000 --fresh"
 dev: postgresql
 	cargo run --release -- dev $(ARGS)
 
 # Everything CI runs.
-test: postgresql drivers
+test: postgresql drivers suites
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo test
@@ -14,6 +14,23 @@ test: postgresql drivers
 bench: postgresql poolers
 	cargo build --release
 	python3 benches/run.py $(ARGS)
+
+# Clients' own test suites and programs for clients without one, directly and through pgweir, as a table; the applications
+# by object-relational mappers on two shards. About an hour: make compat ARGS="--only psycopg2"; --short is in `make test`.
+compat: postgresql suites
+	cargo build
+	python3 tests/compat/run.py $(ARGS)
+
+# What the short form needs, into .compat: from Debian's, Python's and Node's registries by their own clients.
+suites: postgresql
+	@python3 -c 'import os, sysconfig, venv; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
+	  || $(MAKE) --no-print-directory install PACKAGES="python3 python3-venv python3-dev"
+	@{ command -v node && command -v npm; } >/dev/null 2>&1 \
+	  || $(MAKE) --no-print-directory install PACKAGES="nodejs npm"
+	@{ command -v cc && command -v perl && [ -e "$$(pg_config --includedir)/libpq-fe.h" ]; } >/dev/null 2>&1 \
+	  || $(MAKE) --no-print-directory install PACKAGES="gcc libc6-dev perl libpq-dev"
+	@command -v javac >/dev/null 2>&1 || $(MAKE) --no-print-directory install PACKAGES=default-jdk-headless
+	python3 tests/compat/run.py --short --get
 
 # The containers of docker-compose.yml: needs docker, compose and psql.
 compose-test:

@@ -261,6 +261,18 @@ fn node_postgres() {
     bench().compare(&node, &[]);
 }
 
+/// Programs for clients of other languages, some files of clients' own suites, and the shop by object-relational mappers:
+/// the short form of `make compat`.
+#[test]
+fn other_clients_suites_and_mappers() {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compat/run.py");
+    let mut command = Command::new("python3");
+    command.arg(program).args(["--short", "--pgweir", env!("CARGO_BIN_EXE_pgweir")]);
+    let output = command.output().unwrap();
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "(`make suites` gets what this needs)\n{said}\n{errors}");
+}
+
 /// Their default settings, pools and listeners among them, leave every client free of the connections it used.
 #[test]
 fn drivers_at_rest_keep_no_connection() {

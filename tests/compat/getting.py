@@ -18,6 +18,11 @@ from servers import ROOT
 FOLDER = ROOT / ".compat"
 VENV, NODE, DEBIAN, SOURCES = FOLDER / "venv", FOLDER / "node", FOLDER / "debian", FOLDER / "sources"
 PYTHON = VENV / "bin/python"
+# Suites change with their versions.
+VERSIONS = {
+    "alembic": "1.20.1", "asyncpg": "0.32.0", "django": "5.2.19", "pg8000": "1.31.6", "psycopg2": "2.9.13",
+    "psycopg[binary,pool]": "3.3.9", "sqlalchemy": "2.1.9",
+}  # fmt: skip
 TOOLS = ["setuptools", "wheel", "cython", "flit_core", "hatchling", "versioningit", "pytest", "pytest-timeout"]
 
 
@@ -50,8 +55,12 @@ def pip(*arguments):
 
 def python(*packages):
     """Wheels, or what has none built here."""
-    for package in packages:
+    for package in map(pinned, packages):
         once(f"python {package}", lambda package=package: pip("install", package))
+
+
+def pinned(package):
+    return f"{package}=={VERSIONS[package]}" if package in VERSIONS else package
 
 
 def sdist(package):
@@ -61,10 +70,10 @@ def sdist(package):
     def get():
         folder.mkdir(parents=True, exist_ok=True)
         only = ["--no-deps", "--no-build-isolation", "--no-binary", ":all:"]
-        pip("download", *only, "--dest", folder, package)
+        pip("download", *only, "--dest", folder, pinned(package))
         unpack(next(folder.glob("*.tar.gz")), folder)
 
-    once(f"sdist {package}", get)
+    once(f"sdist {pinned(package)}", get)
     return next(path for path in folder.iterdir() if path.is_dir())
 
 
