@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
-use raw::{Raw, bind, close, describe, execute, flush, parse};
+use raw::{Raw, bind, close, describe, describe_portal, execute, flush, parse};
 use support::{Cluster, PASSWORD, Proxy, Role, SUPERUSER, Stop, until};
 
 /// A proxy, and a role of its own on the server that all tests share.
@@ -948,14 +948,127 @@ fn notifications_reach_who_listens() {
     let bench = Bench::start("listening", "default_pool_size = 2");
     let (mut listener, mut speaker) = (bench.client(), bench.client());
     listener.rows("listen news");
-    speaker.rows("begin");
-    let pid = speaker.value(PID);
-    speaker.rows("notify news, 'first'; commit");
+    speaker.rows("begin; notify news, 'first'; commit");
     // It comes by itself.
-    assert_eq!(hear(&mut listener), (pid.parse().unwrap(), "news".to_owned(), "first".to_owned()));
+    assert_eq!(hear(&mut listener), (number(&speaker), "news".to_owned(), "first".to_owned()));
     listener.rows("unlisten *");
     speaker.rows("notify news, 'second'");
     assert_eq!(listener.query("select 1").notified, [""; 0]);
+}
+
+/// The process number that the client was told when it logged in.
+fn number(client: &Raw) -> i32 {
+    i32::from_be_bytes(client.key[..4].try_into().unwrap())
+}
+
+#[test]
+fn a_notification_names_its_client_whoever_shares_the_connection() {
+    let bench = Bench::start("naming", "default_pool_size = 1");
+    let mut listener = bench.client();
+    let mut speakers: Vec<_> = (0..5).map(|_| bench.client()).collect();
+    listener.rows("listen news");
+    for round in 0..20 {
+        for speaker in &mut speakers {
+            match round % 4 {
+                0 => drop(speaker.rows("notify news")),
+                1 => drop(speaker.rows("select pg_notify('news', '')")),
+                2 => ["begin", "notify news", "select 1", "commit"].iter().for_each(|sql| drop(speaker.rows(sql))),
+                _ => drop(speaker.extended(&[parse("", "notify news"), bind("", &[]), execute()])),
+            }
+        }
+    }
+    for _ in 0..20 {
+        for speaker in &speakers {
+            assert_eq!(hear(&mut listener).0, number(speaker));
+        }
+    }
+    let own = number(&listener);
+    listener.send(&raw::query("notify news"));
+    let told = std::iter::from_fn(|| listener.frame()).find(|(kind, _)| *kind == b'A').unwrap().1;
+    assert_eq!(told[..4], own.to_be_bytes());
+}
+
+#[test]
+fn a_client_is_ended_by_the_number_that_it_was_told() {
+    let bench = Bench::start("ending", "default_pool_size = 3");
+    let terminate = |client: &Raw| format!("select pg_terminate_backend({})", number(client));
+    let ended = |client: &mut Raw| {
+        let reply = client.reply();
+        (reply.sqlstate().to_owned(), reply.status)
+    };
+    let gone = || ("57P01".to_owned(), ' ');
+    let mut other = bench.client();
+    // One that idles, one in a block, and by a parameter.
+    let (mut idle, mut in_block) = (bench.client(), bench.client());
+    in_block.rows("begin; select 1");
+    other.query(&terminate(&idle));
+    let numbered = number(&in_block).to_string();
+    other.extended(&[parse("", "select pg_terminate_backend($1)"), bind("", &[&numbered]), execute()]);
+    assert_eq!((ended(&mut idle), ended(&mut in_block)), (gone(), gone()));
+    // One whose statement runs.
+    let mut busy = bench.client();
+    busy.send(&raw::query("select pg_sleep(60)"));
+    until(|| bench.server_connections("active") == 1);
+    other.query(&terminate(&busy));
+    assert_eq!(ended(&mut busy).0, "57014");
+    assert_eq!(ended(&mut busy), gone());
+    // Oneself, by either number.
+    let (mut by_ours, mut by_the_servers) = (bench.client(), bench.client());
+    let own = terminate(&by_ours);
+    by_ours.send(&raw::query(&own));
+    by_the_servers.send(&raw::query("select pg_terminate_backend(pg_backend_pid())"));
+    assert_eq!((ended(&mut by_ours), ended(&mut by_the_servers)), (gone(), gone()));
+    assert_eq!(other.value("select 1"), "1");
+}
+
+#[test]
+fn a_statement_is_cancelled_by_the_number_of_its_client_and_only_its_own_users() {
+    let bench = Bench::start("signalling", "default_pool_size = 3");
+    let mut stranger = bench.session_client();
+    let (mut busy, mut other) = (bench.client(), bench.client());
+    busy.send(&raw::query("select pg_sleep(60)"));
+    until(|| bench.server_connections("active") == 1);
+    stranger.query(&format!("select pg_terminate_backend({})", number(&busy)));
+    assert_eq!(bench.server_connections("active"), 1, "another user's is left alone");
+    other.query(&format!("select pg_cancel_backend({})", number(&busy)));
+    assert_eq!(busy.reply().sqlstate(), "57014");
+    assert_eq!(busy.value("select 1"), "1");
+}
+
+#[test]
+fn what_is_no_block_is_refused_as_the_server_does() {
+    let bench = Bench::start("beginning", "");
+    let mut client = bench.client();
+    for sql in ["begin isolation level nothing", "begin at once", "start work", "commit soon", "rollback and so on"] {
+        let reply = client.query(sql);
+        assert_eq!((reply.sqlstate(), reply.status), ("42601", 'I'), "{sql}");
+    }
+    let modes = "begin isolation level repeatable read, read only, not deferrable";
+    assert_eq!((client.query(modes).status, client.query("commit and no chain").status), ('T', 'I'));
+}
+
+#[test]
+fn a_held_cursor_is_described_between_transactions() {
+    let bench = Bench::start("describing", "");
+    let mut client = bench.client();
+    client.rows("declare held cursor with hold for select 1 as one");
+    assert_eq!(client.extended(&[describe_portal("held")]).kinds, "TZ");
+    client.rows("close held");
+    assert_eq!(client.extended(&[describe_portal("held")]).sqlstate(), "34000");
+}
+
+#[test]
+fn a_time_zone_by_its_offset_follows_its_client() {
+    let bench = Bench::start("zoned", "default_pool_size = 2");
+    let (mut client, mut holder) = (bench.client(), bench.client());
+    client.rows("set time zone interval '+02:30' hour to minute");
+    let shown = client.value("show timezone");
+    // On another connection.
+    holder.rows("begin; select 1");
+    assert_eq!(client.value("show timezone"), shown);
+    assert_ne!(holder.value("show timezone"), shown);
+    client.rows("begin; set local time zone interval '-01:00' hour to minute; commit");
+    assert_eq!(client.value("show timezone"), shown);
 }
 
 #[test]

@@ -41,7 +41,10 @@ pub(super) enum Effect {
     /// Catalogs may have changed.
     Ddl,
     /// `pg_cancel_backend`, or `pg_terminate_backend` (`end`): of the process of this number, if that is known.
-    Signal { process: Option<i32>, end: bool },
+    Signal {
+        process: Option<i32>,
+        end: bool,
+    },
 }
 
 /// Appends what `statement` does, executed with `values`, if they are known.
