@@ -78,8 +78,10 @@ impl Session {
     ) -> Result<Result<Carriage, Halted>, End> {
         let Way::One { shard, access } = decided.way else { unreachable!("several shards are not relayed") };
         let may_repeat = self.may_repeat(access, length);
+        let signals = decided.effects.iter().any(|effect| matches!(effect, Effect::Signal { process: Some(_), .. }));
         let mut open = match self.take_live_connection(shard, access, &decided.effects).await {
-            Ok(open) => open,
+            Ok(open) if !signals => open,
+            Ok(open) => Box::pin(self.signal(open, &decided.effects)).await?,
             Err(why) => {
                 self.names.settle(Done::Some(0));
                 return Ok(Err(Halted { why, taken: false, left: 0 }));
@@ -91,15 +93,7 @@ impl Session {
         let was_in_block = before != Status::Idle;
         let kept = may_repeat.then(|| Kept::new(client, length));
         open.wrote |= access == Access::Write;
-        let may_commit = !was_in_block || decided.effects.contains(&Effect::Commit);
-        self.touch(&mut open.lent, &decided.touched, may_commit);
-        self.record(client, [&open.lent]);
-        if decided.effects.contains(&Effect::Notify) {
-            self.lend_voice(&mut open.lent);
-        }
-        if decided.effects.iter().any(|effect| matches!(effect, Effect::Signal { process: Some(_), .. })) {
-            Box::pin(self.signal(&decided.effects)).await?;
-        }
+        self.foretell(client, &mut open, &decided);
         open.lent.connection.owed.start_counting();
         let listens = decided.effects.contains(&Effect::Pin(ties::LISTEN));
         let prepares = only_prepares(&steps);
@@ -137,10 +131,6 @@ impl Session {
                 Err(End::Refused(error))
             }
             Err(Broken::Server { .. }) if leaves => Err(End::Left),
-            Err(Broken::Server { .. }) if effects.iter().any(ends_a_server) => {
-                self.lose(*open, was_in_block, &effects);
-                Err(End::Refused(terminated()))
-            }
             Err(Broken::Server { error, midway }) => {
                 self.names.settle(Done::Some(0));
                 let again = self.try_without(client, kept, &open, taken);
@@ -149,16 +139,28 @@ impl Session {
                 self.lose(*open, was_in_block, &effects);
                 match (again, midway) {
                     (true, _) => Ok(Ok(Carriage::Done)),
-                    (false, true) => Err(End::Refused(error)),
-                    (false, false) => Ok(Err(Halted { why: Stopped::Refused(error), taken, left })),
+                    (false, midway) if midway || ends_processes(&effects) => Err(End::Refused(error)),
+                    (false, _) => Ok(Err(Halted { why: Stopped::Refused(error), taken, left })),
                 }
             }
         }
     }
 
+    /// Before the unit is sent: whoever may be touched by it.
+    fn foretell(&mut self, client: &mut Channel, open: &mut Open, decided: &Decided) {
+        let was_in_block = open.lent.connection.status != Status::Idle;
+        let may_commit = !was_in_block || decided.effects.contains(&Effect::Commit);
+        self.touch(&mut open.lent, &decided.touched, may_commit);
+        self.record(client, [&open.lent]);
+        if decided.effects.contains(&Effect::Notify) {
+            self.lend_voice(&mut open.lent);
+        }
+    }
+
     /// Clients know one another by process numbers of ours. Their own, or a superuser's, calls of the functions that signal
-    /// processes reach them; the server, which has no such process, then says so.
-    async fn signal(&self, effects: &[Effect]) -> Result<(), End> {
+    /// processes reach them; the server, which has no such process, then says so. Gives the connection to go on with: who
+    /// ends the process behind it by its number means somebody who had it before.
+    async fn signal(&mut self, open: Box<Open>, effects: &[Effect]) -> Result<Box<Open>, End> {
         for effect in effects {
             let Effect::Signal { process: Some(process), end } = effect else { continue };
             let may = |client: &Client| {
@@ -171,7 +173,14 @@ impl Session {
                 None => {}
             }
         }
-        Ok(())
+        let own = Effect::Signal { process: Some(open.lent.connection.target().process()), end: true };
+        if effects.contains(&own) && open.lent.connection.status == Status::Idle && self.client.pinned().is_none() {
+            let shard = open.lent.shard;
+            open.abandon();
+            let another = self.take_live_connection(shard, Access::Write, effects).await;
+            return another.map_err(|_| End::Refused(terminated()));
+        }
+        Ok(open)
     }
 
     async fn settle_answered(&mut self, open: Box<Open>, effects: &[Effect], failed: bool, was_in_block: bool) {
@@ -801,11 +810,6 @@ fn may_have_set(effects: &[Effect], open: &Open, was_in_block: bool) -> bool {
     sets && (ends || open.lent.connection.status == Status::Idle) && (was_in_block || effects.len() > 1)
 }
 
-/// Whatever process a statement ends, one that loses its own has ended itself.
-fn ends_a_server(effect: &Effect) -> bool {
-    matches!(effect, Effect::Signal { end: true, .. })
-}
-
 /// COMMIT ends a block that has failed as ROLLBACK does.
 fn commit_nothing(effects: &mut [Effect]) {
     if let Some(end) = effects.iter_mut().find(|effect| matches!(effect, Effect::Commit | Effect::Rollback)) {
@@ -834,6 +838,9 @@ pub(super) fn need<'a>(
 
 /// What the client is told when a server was lost: what may have happened to what was written.
 fn describe_loss(error: Error, wrote: bool, effects: &[Effect]) -> Error {
+    if ends_processes(effects) {
+        return terminated();
+    }
     if wrote && effects.contains(&Effect::Commit) {
         let message = "the server was lost while committing; whether the transaction is committed is not known";
         let told = error.told();
@@ -845,6 +852,11 @@ fn describe_loss(error: Error, wrote: bool, effects: &[Effect]) -> Error {
         true => error.with_hint("Outside of a transaction block, the statement may have taken effect."),
         false => error,
     }
+}
+
+/// Whatever processes it was to end, a statement that loses its own has ended itself.
+fn ends_processes(effects: &[Effect]) -> bool {
+    effects.contains(&Effect::Signal { process: None, end: true })
 }
 
 fn need_of(access: Access) -> crate::balance::Access {
