@@ -18,8 +18,8 @@ bench: postgresql poolers
 # Clients' own test suites and programs for clients without one, directly and through pgweir, as a table; the applications
 # by object-relational mappers on two shards. About an hour: make compat ARGS="--only psycopg2"; --short is in `make test`.
 compat: postgresql suites
-	cargo build
-	python3 tests/compat/run.py $(ARGS)
+	cargo build --release
+	python3 tests/compat/run.py --pgweir target/release/pgweir $(ARGS)
 
 # What the short form needs, into .compat: from Debian's, Python's and Node's registries by their own clients.
 suites: postgresql

@@ -2,7 +2,8 @@
 
 Only addresses are told them, by the ways that they have for it; where a suite has its port written down (tokio-postgres),
 the number is replaced in the copy. Not packaged with tests, so that programs of ours stand in: psycopg 3, node-postgres,
-postgres.js, pgjdbc, libpq, DBD::Pg, Ruby's pg.
+postgres.js, pgjdbc, libpq, DBD::Pg, Ruby's pg. What cannot be had: the tests of crate sqlx, which need a crate of its
+repository that is not published, and those of Debian's pgtype, for the same reason; `tests/drivers` has programs for sqlx.
 """
 
 import dataclasses
