@@ -15,7 +15,6 @@ SUPERUSER, PASSWORD = "postgres", "postgres"
 # Roles that log in; suites that try the ways of doing so bring roles for each.
 USERS = {SUPERUSER: PASSWORD, "app": "app", "pass_user": "password", "md5_user": "password", "scram_user": "password"}
 HBA = """\
-host all pass_user 127.0.0.1/32 password
 host all md5_user 127.0.0.1/32 md5
 host all postgres 127.0.0.1/32 trust
 host all all 127.0.0.1/32 scram-sha-256
