@@ -1063,6 +1063,19 @@ fn a_held_cursor_is_described_between_transactions() {
 }
 
 #[test]
+fn an_error_in_a_pipeline_is_told_before_its_end() {
+    let bench = Bench::start("stalling", "");
+    let mut client = bench.client();
+    client.send(&[parse("", "select 1 / 0"), bind("", &[]), execute()].concat());
+    // The server divides when it plans the statement, at its Bind.
+    let kinds: String = std::iter::from_fn(|| client.frame()).map(|(kind, _)| char::from(kind)).take(2).collect();
+    assert_eq!(kinds, "1E");
+    client.send(&[parse("", "select 2"), raw::sync()].concat());
+    assert_eq!(client.reply().kinds, "Z");
+    assert_eq!(client.value("select 1"), "1");
+}
+
+#[test]
 fn a_time_zone_by_its_offset_follows_its_client() {
     let bench = Bench::start("zoned", "default_pool_size = 2");
     let (mut client, mut holder) = (bench.client(), bench.client());

@@ -115,7 +115,8 @@ pub(super) fn is_foreign_aggregate(call: &Call, catalog: &Catalog) -> bool {
 const OF_THE_SESSION: [&str; 4] = ["set_config", "setseed", "txid_current", "pg_current_xact_id"];
 /// What they give is another thing on each server; clients that ask nothing else mean the one that takes writes, by
 /// which drivers choose where to connect to.
-const OF_THE_SERVER: [&str; 8] = [
+const OF_THE_SERVER: [&str; 9] = [
+    "current_setting",
     "inet_server_addr",
     "inet_server_port",
     "pg_backend_pid",

@@ -57,8 +57,15 @@ impl Session {
 
     async fn turn(&mut self, client: &mut Channel) -> Result<(), End> {
         let limit = self.snapshot.topology.process.query_timeout;
-        match unit::next(&client.input).map_err(End::Refused)? {
-            Unit::Incomplete => self.read(client).await,
+        let unit = match unit::next(&client.input).map_err(End::Refused)? {
+            Unit::Incomplete => match self.read_on(client).await? {
+                Some(unit) => unit,
+                None => return Ok(()),
+            },
+            unit => unit,
+        };
+        match unit {
+            Unit::Incomplete => Ok(()),
             Unit::Terminate => Err(End::Left),
             Unit::Stray(header) => drop_frame(client, header).await,
             Unit::Unknown(kind) => Err(End::Refused(malformed(&format!("invalid frontend message type {kind}")))),
@@ -347,6 +354,19 @@ impl Session {
         put_ready(&mut client.output, self.transaction.status());
     }
 
+    /// Waits for the rest of a unit. A pipeline whose end does not come is sent on as it stands: an error in it is told at
+    /// once by a server, and its client may wait for that.
+    async fn read_on(&mut self, client: &mut Channel) -> Result<Option<Unit>, End> {
+        if unit::as_it_stands(&client.input).is_none() {
+            return self.read(client).await.map(|()| None);
+        }
+        client.flush().await.map_err(End::Gone)?;
+        match timeout(STALL, self.wait(client)).await {
+            Ok(outcome) => outcome.map(|()| None),
+            Err(_) => Ok(unit::as_it_stands(&client.input)),
+        }
+    }
+
     /// Sends what is due and waits for more of the client; meanwhile notifications pass on a pinned connection.
     async fn read(&mut self, client: &mut Channel) -> Result<(), End> {
         client.flush().await.map_err(End::Gone)?;
@@ -565,5 +585,7 @@ fn connection_lost(server: &crate::topology::Server) -> Error {
 
 /// Some texts (comments in comments) take a server's parser time by the square of their length.
 const CHECKED_BYTES: usize = 64 * 1024;
+/// So long an unfinished pipeline waits for more. Who sends slowly is not to lose the choice of a server by it.
+const STALL: Duration = Duration::from_secs(1);
 /// A server that was asked to cancel has this long to answer.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
