@@ -213,7 +213,7 @@ def all_users():
     attempt("in bulk", lambda: sorted(User.objects.in_bulk([ONE, OTHER])))
     attempt("sum", lambda: Order.objects.aggregate(Sum("total"), Count("id")))
     attempt("updated", lambda: Post.objects.filter(likes=0).update(likes=1))
-    attempt("union", lambda: list(User.objects.values_list("pk").union(Order.objects.values_list("id"))))
+    attempt("union", lambda: sorted(User.objects.values_list("pk").union(Order.objects.values_list("id"))))
 
 
 def migrations():

@@ -231,7 +231,7 @@ def all_users(sessions):
         attempt("in a subquery", lambda: session.scalars(
             sa.select(User.id).where(User.id.in_(sa.select(Order.user_id).where(Order.total > 10))).order_by(User.id)).all(), session)
         attempt("streamed", lambda: len(session.scalars(sa.select(Order), execution_options={"yield_per": 2}).all()), session)
-        attempt("union", lambda: session.scalars(sa.union_all(sa.select(User.id), sa.select(Order.id))).all(), session)
+        attempt("union", lambda: sorted(session.scalars(sa.union_all(sa.select(User.id), sa.select(Order.id)))), session)
         say("products", session.scalars(sa.select(Product.name).join(Product.category).where(Category.slug == "slug-1").order_by(Product.id)).all())
 
 
