@@ -4,6 +4,8 @@
 
 mod support;
 
+#[path = "pooling/outdated.rs"]
+mod outdated;
 #[path = "support/raw.rs"]
 mod raw;
 
@@ -35,6 +37,12 @@ fn cluster() -> &'static Cluster {
 
 fn direct(sql: &str) -> String {
     cluster().sql(0, Role::Primary, sql)
+}
+
+/// A client without a proxy.
+fn straight() -> Raw {
+    let who = [("user", SUPERUSER), ("database", "shop")];
+    Raw::log_in(cluster().primary(0).port(), &who, PASSWORD)
 }
 
 impl Bench {

@@ -47,6 +47,8 @@ pub struct Connection {
     unsure: bool,
     /// As `unsure`, and the client is another one now.
     unclean: bool,
+    /// What the server made of its prepared statements may not hold any more.
+    outdated: bool,
 }
 
 /// ParameterStatus messages: names and values in the order of a log-in, shared by connections alike.
@@ -77,9 +79,16 @@ pub struct Settled {
 /// Statements that the server holds under names of ours.
 #[derive(Default)]
 struct Prepared {
-    /// Number of the statement to when it was last used.
-    known: HashMap<u64, u64, foldhash::fast::RandomState>,
+    /// By number.
+    known: HashMap<u64, Known, foldhash::fast::RandomState>,
     uses: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Known {
+    /// When it was last used.
+    used: u64,
+    description: u32,
 }
 
 impl Connection {
@@ -116,6 +125,7 @@ impl Connection {
             tainted: false,
             unsure: false,
             unclean: false,
+            outdated: false,
         })
     }
 
@@ -164,7 +174,18 @@ impl Connection {
     }
 
     pub fn knows(&mut self, statement: u64) -> bool {
+        self.prepared.touch(statement).is_some()
+    }
+
+    /// As [`Connection::knows`]: what its server's copy looks like (see [`crate::wire::message::mix_description`]), 0 if
+    /// nobody asked.
+    pub fn description(&mut self, statement: u64) -> Option<u32> {
         self.prepared.touch(statement)
+    }
+
+    /// What the server's copy looks like is known now.
+    pub fn note_description(&mut self, statement: u64, description: u32) {
+        self.prepared.known.get_mut(&statement).into_iter().for_each(|known| known.description = description);
     }
 
     /// A Parse of this statement is on its way.
@@ -190,12 +211,17 @@ impl Connection {
         self.prepared.known.clear();
     }
 
+    /// Tables may have changed under the prepared statements: they are made anew before they are used again.
+    pub fn outdate_statements(&mut self) {
+        self.outdated = true;
+    }
+
     /// Makes room for one more prepared statement by closing the one unused for longest.
     pub fn make_room(&mut self, limit: usize) {
         if self.prepared.known.len() < limit {
             return;
         }
-        let oldest = self.prepared.known.iter().min_by_key(|(_, used)| **used).map(|(statement, _)| *statement);
+        let oldest = self.prepared.known.iter().min_by_key(|(_, known)| known.used).map(|(statement, _)| *statement);
         if let Some(statement) = oldest {
             self.close_statement(statement);
         }
@@ -220,6 +246,12 @@ impl Connection {
         }
     }
 
+    /// The server forgets all that were prepared under names of ours.
+    async fn close_statements(&mut self, report: &mut (dyn FnMut(&str, &str) + Send)) -> Result<(), Error> {
+        let known: Vec<u64> = self.prepared.known.keys().copied().collect();
+        self.make_anew(&[], &known, report).await.map(|_| ())
+    }
+
     /// Settles a frame of which at least the header and, for ReadyForQuery, the status byte are there.
     pub fn settle(&mut self, kind: u8, first: Option<u8>) -> Result<Settled, Error> {
         let (verdict, event) = self.owed.settle(kind)?;
@@ -236,7 +268,7 @@ impl Connection {
                 self.mind_skipped();
             }
             Event::CopyIn(_) => self.copying_in = true,
-            Event::Nothing => {}
+            Event::Nothing | Event::Described => {}
         }
         Ok(Settled { verdict, event })
     }
@@ -346,7 +378,7 @@ impl Connection {
 
     /// Whether [`Connection::apply`] would have nothing to do.
     pub fn has(&self, wanted: &Settings) -> bool {
-        !self.unclean && Arc::ptr_eq(&self.applied, wanted)
+        !self.unclean && !self.outdated && Arc::ptr_eq(&self.applied, wanted)
     }
 
     /// Makes the server's settings what a session wants. An error of the server leaves the connection unusable.
@@ -355,6 +387,9 @@ impl Connection {
         wanted: &Settings,
         report: &mut (dyn FnMut(&str, &str) + Send),
     ) -> Result<Result<(), Bytes>, Error> {
+        if std::mem::take(&mut self.outdated) {
+            self.close_statements(report).await?;
+        }
         let sql = match self.unclean {
             true => CLEARING.to_owned() + &difference(&Settings::default(), wanted),
             false => difference(&self.applied, wanted),
@@ -461,20 +496,17 @@ impl CancelTarget {
 }
 
 impl Prepared {
-    fn touch(&mut self, statement: u64) -> bool {
+    fn touch(&mut self, statement: u64) -> Option<u32> {
         self.uses += 1;
-        match self.known.get_mut(&statement) {
-            Some(used) => {
-                *used = self.uses;
-                true
-            }
-            None => false,
-        }
+        let known = self.known.get_mut(&statement)?;
+        known.used = self.uses;
+        Some(known.description)
     }
 
     fn touch_or_insert(&mut self, statement: u64) {
         self.uses += 1;
-        self.known.insert(statement, self.uses);
+        let used = self.uses;
+        self.known.entry(statement).or_insert(Known { used, description: 0 }).used = used;
     }
 }
 
@@ -489,9 +521,12 @@ pub(super) struct OpeningTerms {
 /// 20 digits, at most.
 pub type StatementName = arrayvec::ArrayString<27>;
 
+/// What the names begin with under which servers know prepared statements.
+pub const PREFIX: &str = "pgweir_";
+
 /// The name under which servers know a prepared statement.
 pub fn statement_name(statement: u64) -> StatementName {
-    let mut name = StatementName::from("pgweir_").expect("it is shorter than the longest");
+    let mut name = StatementName::from(PREFIX).expect("it is shorter than the longest");
     // A statement in most units: by hand it costs a tenth of what formatting does.
     let (mut digits, mut start, mut rest) = ([0; 20], 20, statement);
     while rest > 0 || start == digits.len() {

@@ -2,6 +2,7 @@
 //!
 //! Knows one server at a time and the replies it owes; nothing of clients, statements or shards.
 
+mod anew;
 mod connection;
 mod login;
 mod owed;
@@ -12,8 +13,9 @@ mod tls;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use anew::Anew;
 pub use connection::{
-    CancelTarget, Connection, Reported, Settled, StatementName, describe_failure, is_fatal, is_last_word, skip,
+    CancelTarget, Connection, PREFIX, Reported, Settled, StatementName, describe_failure, is_fatal, is_last_word, skip,
     statement_name,
 };
 pub use login::{Address, Learnt, Login, Proof, read_parameter};

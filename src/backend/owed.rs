@@ -20,6 +20,8 @@ pub enum Cause {
     Bind,
     /// Describe of a statement: ParameterDescription, then as of a portal.
     DescribeStatement,
+    /// The second half of that.
+    DescribeColumns,
     DescribePortal,
     Execute,
     Close,
@@ -59,6 +61,8 @@ pub enum Event {
     Parsed(u64),
     /// ReadyForQuery.
     Ready,
+    /// A part of a statement's description: its parameters or its columns.
+    Described,
     /// An ErrorResponse to something the client (`true`) or the proxy asked for.
     Failed(bool),
     /// CopyInResponse: the client speaks now. `true`: within the extended protocol, where a Sync sent before was
@@ -74,6 +78,8 @@ pub struct Owed {
     names: usize,
     /// The client's Parse of the unnamed statement failed.
     lost_unnamed: bool,
+    /// What failed was the use of a statement that the server had been given before.
+    failed_use: bool,
     skipped: Skipped,
 }
 
@@ -104,6 +110,7 @@ impl Owed {
     pub fn start_counting(&mut self) {
         self.names = 0;
         self.lost_unnamed = false;
+        self.failed_use = false;
     }
 
     pub fn names(&self) -> usize {
@@ -112,6 +119,11 @@ impl Owed {
 
     pub fn lost_unnamed(&self) -> bool {
         self.lost_unnamed
+    }
+
+    /// An error since [`Owed::start_counting`] was to the use of a statement.
+    pub fn failed_use(&self) -> bool {
+        self.failed_use
     }
 
     /// Writes the replies whose turn it is and that come from nowhere.
@@ -153,9 +165,10 @@ impl Owed {
                 return Ok((verdict, Event::CopyIn(true)));
             }
             (Cause::DescribeStatement, server::PARAMETER_DESCRIPTION) => {
-                self.debts[0].0 = Cause::DescribePortal;
-                return Ok((verdict, Event::Nothing));
+                self.debts[0].0 = Cause::DescribeColumns;
+                return Ok((verdict, Event::Described));
             }
+            (Cause::DescribeColumns, server::ROW_DESCRIPTION | server::NO_DATA) => Event::Described,
             (Cause::Query | Cause::Sync, server::READY) => Event::Ready,
             (Cause::Parse(statement), server::PARSE_COMPLETE) => statement.map_or(Event::Nothing, Event::Parsed),
             (Cause::Bind, server::BIND_COMPLETE)
@@ -177,6 +190,9 @@ impl Owed {
     /// put in front of the client's is the client's.
     fn fail(&mut self) -> (Verdict, Event) {
         self.lost_unnamed |= matches!(self.debts.front(), Some((Cause::Parse(None), Payee::Client)));
+        let uses =
+            matches!(self.debts.front(), Some((Cause::Bind | Cause::DescribeStatement | Cause::DescribeColumns, _)));
+        self.failed_use |= uses;
         let for_client = match self.debts.front() {
             Some((Cause::Query | Cause::Sync, payee)) => *payee == Payee::Client,
             _ => true,

@@ -23,8 +23,15 @@ pub trait Unit: Send {
     /// A setting has a new value. `true`: the client does not know yet.
     fn parameter(&mut self, name: &str, value: &str) -> bool;
 
-    /// The server speaks of an error; `body` is that of the ErrorResponse, as far as it is there.
-    fn failed(&mut self, body: &[u8]);
+    /// The server speaks of an error; `body` is that of the ErrorResponse, as far as it is there; `used`: to the use of a
+    /// prepared statement. Gives what the client is to be told in its place, if anything.
+    fn failed(&mut self, body: &[u8], used: bool) -> Option<BytesMut>;
+
+    /// What it failed of, another attempt may do better: the client should not see the error yet.
+    fn hopes(&self) -> bool;
+
+    /// A part of a statement's description; `body` as far as it is there.
+    fn described(&mut self, kind: u8, body: &[u8]);
 
     /// Within the extended protocol the client was asked for copy data: one more Sync must come from it.
     fn reopen(&mut self);
@@ -46,12 +53,14 @@ pub enum Broken {
 
 /// Relays until the unit is complete and nothing is owed. What the client has not been sent yet is in its `output`.
 pub async fn relay(client: &mut Channel, connection: &mut Connection, unit: &mut dyn Unit) -> Result<(), Broken> {
-    let mut relay = Relay { complete: false, passing: 0, passing_to_client: false };
+    let mut relay = Relay { complete: false, answered: false, passing: 0, passing_to_client: false };
     std::future::poll_fn(|cx| relay.poll(cx, client, connection, unit)).await
 }
 
 struct Relay {
     complete: bool,
+    /// Something of the server's is for the client, and it should have it.
+    answered: bool,
     /// Bytes still to come of a frame of the server that has been settled already.
     passing: usize,
     passing_to_client: bool,
@@ -79,7 +88,10 @@ impl Relay {
             let mut progress = self.poll_server(cx, client, connection)?;
             progress |= waits_no_more && connection.channel.output.len() < BUFFER_BYTES;
             if !progress {
-                progress = poll_client(cx, client, if hungry { usize::MAX } else { BUFFER_BYTES })?;
+                let most = if hungry { usize::MAX } else { BUFFER_BYTES };
+                // What stands for replies of the server goes with those.
+                let waits = self.complete && !self.answered && client.output.len() < BUFFER_BYTES;
+                progress = if waits { poll_input(cx, client, most)? } else { poll_client(cx, client, most)? };
             }
             if !progress {
                 return Poll::Pending;
@@ -147,6 +159,7 @@ impl Relay {
             }
             let run = self.run_of_rows(connection)?;
             if run > 0 {
+                self.answered = true;
                 move_front(&mut connection.channel.input, run, &mut client.output);
                 continue;
             }
@@ -199,6 +212,7 @@ impl Relay {
         let settled = connection.settle(header.kind, first).map_err(untrusted)?;
         let body = &connection.channel.input[Header::BYTES..header.length.min(there)];
         let mut to_client = settled.verdict == Verdict::ToClient;
+        let mut hopes = false;
         match (settled.verdict, settled.event) {
             (Verdict::Parameter, _) => to_client = told(unit, body),
             (Verdict::Notification, _) => to_client = unit.wants_notification(body),
@@ -206,7 +220,16 @@ impl Relay {
                 let error = fatal_of(connection, body);
                 return Err(Broken::Server { error, midway: false });
             }
-            (_, Event::Failed(_)) => unit.failed(body),
+            (_, Event::Failed(_)) => {
+                let used = connection.owed.failed_use();
+                let instead = unit.failed(body, used).filter(|_| to_client && header.length <= there);
+                if let Some(instead) = instead {
+                    client.output.extend_from_slice(&instead);
+                    to_client = false;
+                }
+                hopes = unit.hopes();
+            }
+            (_, Event::Described) => unit.described(header.kind, body),
             (_, Event::Nothing) if header.kind == server::NOTICE && crate::backend::is_last_word(body) => {
                 let error = fatal_of(connection, body);
                 return Err(Broken::Server { error, midway: false });
@@ -221,8 +244,10 @@ impl Relay {
         self.passing = header.length - now;
         self.passing_to_client = to_client;
         if to_client {
+            self.answered = !hopes;
             move_front(&mut connection.channel.input, now, &mut client.output);
         } else {
+            self.answered &= !hopes;
             connection.channel.input.advance(now);
         }
         connection.owed.give(&mut client.output);
@@ -251,15 +276,20 @@ pub(super) fn poll_client(cx: &mut Context<'_>, client: &mut Channel, most: usiz
             Poll::Pending => progress = full && client.output.len() < BUFFER_BYTES,
         }
     }
-    if client.input.len() < most {
-        match client.poll_fill(cx) {
-            Poll::Pending => {}
-            Poll::Ready(Ok(0)) => return Err(Broken::Client(std::io::ErrorKind::UnexpectedEof.into())),
-            Poll::Ready(Ok(_)) => progress = true,
-            Poll::Ready(Err(cause)) => return Err(Broken::Client(cause)),
-        }
+    Ok(progress | poll_input(cx, client, most)?)
+}
+
+/// The second half of that.
+fn poll_input(cx: &mut Context<'_>, client: &mut Channel, most: usize) -> Result<bool, Broken> {
+    if client.input.len() >= most {
+        return Ok(false);
     }
-    Ok(progress)
+    match client.poll_fill(cx) {
+        Poll::Pending => Ok(false),
+        Poll::Ready(Ok(0)) => Err(Broken::Client(std::io::ErrorKind::UnexpectedEof.into())),
+        Poll::Ready(Ok(_)) => Ok(true),
+        Poll::Ready(Err(cause)) => Err(Broken::Client(cause)),
+    }
 }
 
 /// Moves the first `count` bytes; without copying where all of one buffer goes to an empty one.

@@ -1,4 +1,5 @@
-//! Second attempts: a proven read whose server failed before the client had a byte of its answer.
+//! Second attempts: a proven read whose server failed before the client had a byte of its answer, a statement whose copy
+//! on the server does not hold any more (see [`super::replan`]).
 //!
 //! The unit is put back in front of the client's input, and is served as if it had just come.
 
@@ -7,16 +8,31 @@ use std::sync::{Mutex, PoisonError};
 use bytes::BytesMut;
 
 use super::Session;
+use super::names::Done;
+use super::replan::is_outdated;
 use super::transaction::{Open, Transaction};
+use crate::error::SqlState;
 use crate::plan::Access;
 use crate::topology::{Role, ServerId};
 use crate::wire::Channel;
+use crate::wire::message::error_field;
 
 /// A unit that may be served once more.
 pub(super) struct Kept {
-    unit: Box<[u8]>,
+    pub unit: Box<[u8]>,
     /// Where its answer begins in all that the client was ever sent.
-    answer: u64,
+    pub answer: u64,
+    /// A proven read, outside of blocks.
+    reads: bool,
+}
+
+/// What another attempt may do better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// The server refused to write.
+    ReadOnly,
+    /// The server's copy of a prepared statement does not hold any more.
+    Outdated,
 }
 
 /// What the second attempt must not do as the first did.
@@ -25,6 +41,8 @@ pub(super) enum Again {
     Without(ServerId),
     /// The replica says that it is no read.
     OnPrimary,
+    /// With prepared statements made anew, on the connection that the session has kept for it.
+    Anew,
 }
 
 /// How many second attempts there may be, for all sessions together: when everything fails, none is to double the load.
@@ -59,8 +77,8 @@ impl Budget {
 
 impl Kept {
     /// Of the unit of `length` bytes at the front of the input.
-    pub(super) fn new(client: &Channel, length: usize) -> Self {
-        Self { unit: Box::from(&client.input[..length]), answer: client.put_so_far() }
+    pub(super) fn new(client: &Channel, length: usize, reads: bool) -> Self {
+        Self { unit: Box::from(&client.input[..length]), answer: client.put_so_far(), reads }
     }
 }
 
@@ -75,14 +93,34 @@ impl Session {
     /// Whether the unit is served anew because its server is lost. `taken`: it is off the input, else it must still be
     /// there as it came.
     pub(super) fn try_without(&mut self, client: &mut Channel, kept: Option<Kept>, open: &Open, taken: bool) -> bool {
-        let kept = kept.filter(|kept| open.heard.is_empty() && (taken || client.input.starts_with(&kept.unit)));
+        let kept =
+            kept.filter(|kept| kept.reads && open.heard.is_empty() && (taken || client.input.starts_with(&kept.unit)));
         let kept = kept.map(|kept| Kept { unit: if taken { kept.unit } else { Box::default() }, ..kept });
         self.begin_again(client, kept, Again::Without(open.lent.server))
     }
 
+    /// After the end of a unit that failed. `Err`: the client is to have its error.
+    pub(super) async fn try_again(
+        &mut self,
+        client: &mut Channel,
+        kept: Option<Kept>,
+        open: Box<Open>,
+        trouble: Trouble,
+    ) -> Result<(), Box<Open>> {
+        match trouble {
+            Trouble::Outdated => self.make_anew(client, kept, open).await,
+            Trouble::ReadOnly if self.try_primary(client, kept, open.lent.role) => {
+                self.names.settle(Done::Some(0));
+                self.settle(open, &[], true, false);
+                Ok(())
+            }
+            Trouble::ReadOnly => Err(open),
+        }
+    }
+
     /// Whether the unit is served anew on the primary, because a replica found that it writes.
-    pub(super) fn try_primary(&mut self, client: &mut Channel, kept: Option<Kept>, role: Role) -> bool {
-        role == Role::Replica && self.begin_again(client, kept, Again::OnPrimary)
+    fn try_primary(&mut self, client: &mut Channel, kept: Option<Kept>, role: Role) -> bool {
+        role == Role::Replica && self.begin_again(client, kept.filter(|kept| kept.reads), Again::OnPrimary)
     }
 
     /// Whether a read of several shards is carried out anew; `answer` is where the first one's began.
@@ -108,18 +146,30 @@ impl Session {
         if !client.can_take_back(kept.answer) || !self.station.shared.may_try_again() {
             return false;
         }
+        self.serve_again(client, &kept, again);
+        true
+    }
+
+    pub(super) fn serve_again(&mut self, client: &mut Channel, kept: &Kept, again: Again) {
         client.take_back(kept.answer);
         let mut input = BytesMut::with_capacity(kept.unit.len() + client.input.len());
         input.extend_from_slice(&kept.unit);
         input.extend_from_slice(&client.input);
         client.input = input;
         self.again = Some(again);
-        true
     }
 }
 
+/// By the error that a unit ended with; `used`: to the use of a prepared statement.
+pub(super) fn trouble_of(body: &[u8], used: bool) -> Option<Trouble> {
+    if error_field(body, b'C') == Some(SqlState::READ_ONLY.0) {
+        return Some(Trouble::ReadOnly);
+    }
+    is_outdated(body, used).then_some(Trouble::Outdated)
+}
+
 /// Longer units are not kept.
-const MOST_KEPT: usize = 16 * 1024;
+pub(super) const MOST_KEPT: usize = 16 * 1024;
 /// Of all statements served.
 const SHARE: f64 = 0.1;
 /// As many as are in flight on a server that dies, and some more.

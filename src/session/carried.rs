@@ -1,19 +1,33 @@
 //! A unit of work on its way to a server connection: the client's messages, under names that the server knows.
 
+use std::collections::VecDeque;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::Session;
-use super::digest::{Step, Steps};
+use super::again::{Trouble, trouble_of};
+use super::digest::{Step, Steps, only_prepares};
 use super::effects::Effect;
 use super::prepared::Prepared;
+use super::replan::columns_changed;
 use super::unit::STATEMENT_BYTES;
 use crate::backend::{Cause, Connection, Payee, StatementName, statement_name};
 use crate::error::{Error, SqlState};
 use crate::executor::{BUFFER_BYTES, Unit, move_front};
 use crate::topology::ShardId;
-use crate::wire::frame::{Header, client, malformed, put, put_text, server};
-use crate::wire::message::{error_field, put_bare, put_error, put_parse};
+use crate::wire::frame::{Header, client, malformed, put, put_text, server, take_str};
+use crate::wire::message::{mix_description, put_bare, put_error, put_named, put_parse};
 use crate::wire::{Bind, Severity, Status};
+
+/// Descriptions of statements that are on their way.
+#[derive(Default)]
+struct Describing {
+    /// The statements' numbers, and the names under which the client is told.
+    statements: VecDeque<(u64, Box<str>)>,
+    /// Of the first one's parameters, once they were there (see [`mix_description`]).
+    parameters: Option<u32>,
+    done: Vec<(u64, u32)>,
+}
 
 /// What one relay carries.
 pub(super) struct Carried<'s> {
@@ -29,7 +43,7 @@ pub(super) struct Carried<'s> {
     /// After an error or a refusal: everything up to the Sync is dropped.
     skipping: bool,
     /// The unit ends with its Flush: see [`super::digest::only_prepares`].
-    pub prepares: bool,
+    prepares: bool,
     /// Something of the unit was taken: what it was decided by is behind.
     begun: bool,
     /// What comes next depends on how what was sent before it ends.
@@ -41,8 +55,10 @@ pub(super) struct Carried<'s> {
     /// The client said Terminate, and the server was told.
     pub leaves: bool,
     pub failed: bool,
-    /// The server refused to write.
-    pub needs_primary: bool,
+    /// What the unit failed of, where another attempt may do better.
+    pub trouble: Option<Trouble>,
+    /// Statements whose descriptions are to come.
+    describing: Option<Box<Describing>>,
     /// ParameterStatus messages: name and value.
     pub heard: Vec<(String, String)>,
     /// Notifications are for this client.
@@ -57,20 +73,21 @@ impl<'s> Carried<'s> {
             session,
             heard: Vec::new(),
             listens,
+            prepares: only_prepares(&steps),
             steps: steps.into_iter(),
             shard,
             passing: 0,
             passing_to_server: false,
             complete: false,
             skipping: false,
-            prepares: false,
             begun: false,
             waiting: false,
             asked: false,
             forgets: false,
             leaves: false,
             failed: false,
-            needs_primary: false,
+            trouble: None,
+            describing: None,
             effects: Vec::new(),
         }
     }
@@ -80,7 +97,11 @@ impl<'s> Carried<'s> {
         (self.complete, self.passing)
     }
 
-    pub(super) fn take_effects(&mut self) -> Vec<Effect> {
+    /// Gives the effects that were not known while deciding; the connection keeps in mind what was described.
+    pub(super) fn end(&mut self, connection: &mut Connection) -> Vec<Effect> {
+        if let Some(describing) = self.describing.take() {
+            describing.done.iter().for_each(|&(statement, looks)| connection.note_description(statement, looks));
+        }
         std::mem::take(&mut self.effects)
     }
 
@@ -245,13 +266,16 @@ impl<'s> Carried<'s> {
         let body = &frame[Header::BYTES..];
         match step {
             Step::Parse { prepared, named } => self.send_parse(&prepared, named, frame, connection),
-            Step::Bind { prepared, named } => {
+            Step::Bind { prepared, named, told } => {
                 if prepared.forgets_all() {
                     connection.forget_statements();
                     self.session.names.mark();
                     self.forgets = true;
                 }
-                self.ensure(&prepared, named, connection);
+                let looks = self.ensure(&prepared, named, connection);
+                if told != 0 && looks != Some(told) && !self.may_bind(&prepared, (told, looks), connection) {
+                    return self.refuse_changed(connection);
+                }
                 let out = &mut connection.channel.output;
                 if named {
                     put_bind(out, body, &statement_name(self.number(&prepared)));
@@ -267,6 +291,8 @@ impl<'s> Carried<'s> {
             }
             Step::DescribeStatement { prepared, named } => {
                 self.ensure(&prepared, named, connection);
+                let name = body.get(1..).map(|mut name| take_str(&mut name).unwrap_or_default());
+                self.describes(self.number(&prepared), name.unwrap_or_default());
                 put(&mut connection.channel.output, client::DESCRIBE, |out| {
                     out.put_u8(b'S');
                     put_text(out, &self.name_of(&prepared, named));
@@ -321,13 +347,54 @@ impl<'s> Carried<'s> {
         }
     }
 
-    /// Sends a Parse in front of what needs it, unless the server knows the statement.
-    fn ensure(&self, prepared: &Prepared, named: bool, connection: &mut Connection) {
+    /// The client was told what the statement looks like; the server's copy may look otherwise.
+    #[cold]
+    fn may_bind(
+        &mut self,
+        prepared: &Prepared,
+        (told, looks): (u32, Option<u32>),
+        connection: &mut Connection,
+    ) -> bool {
+        if looks.is_none_or(|looks| looks == 0) {
+            self.describe(prepared, connection);
+            // Once is enough.
+            connection.note_description(self.number(prepared), told);
+            return true;
+        }
+        // It may ask again.
+        let asks = |step: &Step| matches!(step, Step::DescribePortal | Step::DescribeStatement { .. });
+        self.steps.as_slice().iter().any(asks)
+    }
+
+    /// As PostgreSQL refuses a statement whose columns are not any more what they were. If it is the copy that is old,
+    /// another attempt does better.
+    fn refuse_changed(&mut self, connection: &mut Connection) {
+        self.trouble = Some(Trouble::Outdated);
+        self.refuse_with(columns_changed(), connection);
+    }
+
+    /// Asks what the server's copy of a statement looks like, that others who believe to know find out.
+    fn describe(&mut self, prepared: &Prepared, connection: &mut Connection) {
         let number = self.number(prepared);
-        let known = if named { connection.knows(number) } else { connection.unnamed == Some(number) };
-        if !known {
+        put_named(&mut connection.channel.output, client::DESCRIBE, b'S', &statement_name(number));
+        connection.owed.push(Cause::DescribeStatement, Payee::Nobody);
+        self.describes(number, "");
+    }
+
+    fn describes(&mut self, number: u64, name: &str) {
+        self.describing.get_or_insert_default().statements.push_back((number, Box::from(name)));
+    }
+
+    /// Sends a Parse in front of what needs it, unless the server knows the statement: then gives what is known of its
+    /// looks.
+    fn ensure(&self, prepared: &Prepared, named: bool, connection: &mut Connection) -> Option<u32> {
+        let number = self.number(prepared);
+        let known =
+            if named { connection.description(number) } else { (connection.unnamed == Some(number)).then_some(0) };
+        if known.is_none() {
             self.parse(prepared, named, Payee::Nobody, connection);
         }
+        known
     }
 
     fn parse(&self, prepared: &Prepared, named: bool, payee: Payee, connection: &mut Connection) {
@@ -359,12 +426,16 @@ impl<'s> Carried<'s> {
     fn refuse(&mut self, error: &Error, connection: &mut Connection) {
         let mut reply = BytesMut::new();
         put_error(&mut reply, Severity::Error, error);
+        self.refuse_with(reply.freeze(), connection);
+    }
+
+    fn refuse_with(&mut self, reply: Bytes, connection: &mut Connection) {
         put(&mut connection.channel.output, client::BIND, |out| {
             put_text(out, "");
             put_text(out, "pgweir refuses");
             out.put_bytes(0, 6);
         });
-        connection.owed.push(Cause::Refusal(reply.freeze()), Payee::Client);
+        connection.owed.push(Cause::Refusal(reply), Payee::Client);
         self.skipping = true;
         self.failed = true;
     }
@@ -438,12 +509,33 @@ impl Unit for Carried<'_> {
         self.session.hear(name, value)
     }
 
-    fn failed(&mut self, body: &[u8]) {
+    fn described(&mut self, kind: u8, body: &[u8]) {
+        let Some(describing) = &mut self.describing else { return };
+        match describing.parameters.take() {
+            None => describing.parameters = Some(mix_description(0, kind, body)),
+            Some(parameters) => {
+                if let Some((number, name)) = describing.statements.pop_front() {
+                    let description = mix_description(parameters, kind, body);
+                    self.session.names.tell(&name, description);
+                    describing.done.push((number, description));
+                }
+            }
+        }
+    }
+
+    fn failed(&mut self, body: &[u8], used: bool) -> Option<BytesMut> {
+        if !self.failed {
+            self.trouble = trouble_of(body, used);
+        }
         self.failed = true;
         // What comes before the Sync, the server would skip without an answer.
         self.skipping |= !self.complete;
         self.session.meter.failed(body);
-        self.needs_primary |= error_field(body, b'C') == Some(SqlState::READ_ONLY.0);
+        self.session.in_own_words(body)
+    }
+
+    fn hopes(&self) -> bool {
+        self.trouble.is_some()
     }
 
     fn reopen(&mut self) {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::again::{Again, Kept};
 use super::carried::Carried;
 use super::decide::{Decided, Way};
-use super::digest::{Steps, only_prepares};
+use super::digest::Steps;
 use super::effects::Effect;
 use super::lent::Lent;
 use super::names::Done;
@@ -91,19 +91,18 @@ impl Session {
         self.put_news(&mut client.output);
         let before = open.lent.connection.status;
         let was_in_block = before != Status::Idle;
-        let kept = may_repeat.then(|| Kept::new(client, length));
+        let may_retry = may_repeat || (!was_in_block && self.may_make_anew(&steps, length));
+        let kept = may_retry.then(|| Kept::new(client, length, may_repeat));
         open.wrote |= access == Access::Write;
         self.foretell(client, &mut open, &decided);
         open.lent.connection.owed.start_counting();
         let listens = decided.effects.contains(&Effect::Pin(ties::LISTEN));
-        let prepares = only_prepares(&steps);
         let mut carried = Carried::new(self, steps, open.lent.shard, listens);
-        carried.prepares = prepares;
         let outcome = relay(client, &mut open.lent.connection, &mut carried).await;
         let (failed, (taken, left), leaves) = (carried.failed, carried.taken(), carried.leaves);
-        let needs_primary = carried.needs_primary;
+        let trouble = carried.trouble;
         let mut effects = decided.effects;
-        effects.extend(carried.take_effects());
+        effects.extend(carried.end(&mut open.lent.connection));
         if before == Status::Failed {
             commit_nothing(&mut effects);
         }
@@ -111,10 +110,11 @@ impl Session {
         open.forgot = carried.forgets;
         match outcome {
             Ok(()) => {
-                if failed && needs_primary && self.try_primary(client, kept, open.lent.role) {
-                    self.names.settle(Done::Some(0));
-                    self.settle(open, &[], true, was_in_block);
-                    return Ok(Ok(Carriage::Done));
+                if let Some(trouble) = trouble {
+                    open = match Box::pin(self.try_again(client, kept, open, trouble)).await {
+                        Ok(()) => return Ok(Ok(Carriage::Done)),
+                        Err(open) => open,
+                    };
                 }
                 self.settle_answered(open, &effects, failed, was_in_block).await;
                 if leaves {

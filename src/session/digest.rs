@@ -21,6 +21,8 @@ pub(super) enum Step {
     Bind {
         prepared: Arc<Prepared>,
         named: bool,
+        /// What the client was told that the statement looks like; 0: nothing.
+        told: u32,
     },
     DescribeStatement {
         prepared: Arc<Prepared>,
@@ -53,7 +55,8 @@ impl Session {
             client::PARSE => self.digest_parse(body),
             client::BIND => {
                 let (_, name) = Bind::names(body)?;
-                Ok(Step::Bind { prepared: self.statement(name)?, named: !name.is_empty() })
+                let (prepared, told) = self.names.find_told(name).ok_or_else(|| unknown(name))?;
+                Ok(Step::Bind { prepared: Arc::clone(prepared), named: !name.is_empty(), told })
             }
             client::DESCRIBE | client::CLOSE => self.digest_named(kind, body),
             client::EXECUTE => Ok(Step::Execute),
@@ -97,14 +100,16 @@ impl Session {
     }
 
     fn statement(&self, name: &str) -> Result<Arc<Prepared>, Error> {
-        self.names.find(name).cloned().ok_or_else(|| {
-            let message = match name {
-                "" => "unnamed prepared statement does not exist".to_owned(),
-                name => format!("prepared statement \"{name}\" does not exist"),
-            };
-            Error::new(SqlState::UNKNOWN_STATEMENT, message)
-        })
+        self.names.find(name).cloned().ok_or_else(|| unknown(name))
     }
+}
+
+fn unknown(name: &str) -> Error {
+    let message = match name {
+        "" => "unnamed prepared statement does not exist".to_owned(),
+        name => format!("prepared statement \"{name}\" does not exist"),
+    };
+    Error::new(SqlState::UNKNOWN_STATEMENT, message)
 }
 
 /// Statements are made known, described and forgotten, none is bound: that leaves no trace in a transaction, and the

@@ -24,6 +24,7 @@ mod portals;
 mod position;
 mod prepared;
 mod registry;
+mod replan;
 mod run;
 pub mod settings;
 mod snapshot;

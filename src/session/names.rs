@@ -8,7 +8,7 @@ use super::prepared::Prepared;
 
 #[derive(Default)]
 pub(super) struct Names {
-    named: HashMap<Box<str>, Arc<Prepared>>,
+    named: HashMap<Box<str>, Named>,
     unnamed: Option<Arc<Prepared>>,
     /// Of the unit that is being carried, in the order of its messages.
     changes: Vec<Change>,
@@ -16,10 +16,18 @@ pub(super) struct Names {
     forgotten: usize,
 }
 
+/// What a name stands for.
+pub(super) struct Named {
+    pub prepared: Arc<Prepared>,
+    /// The description of parameters and columns that the client was given (see
+    /// [`crate::wire::message::mix_description`]); 0: none.
+    pub told: u32,
+}
+
 /// One Parse or Close, and what the name meant before it.
 struct Change {
     name: Box<str>,
-    before: Option<Arc<Prepared>>,
+    before: Option<Named>,
 }
 
 /// How far a unit got.
@@ -35,23 +43,50 @@ pub(super) enum Done {
 impl Names {
     /// The empty name is that of the unnamed statement.
     pub(super) fn find(&self, name: &str) -> Option<&Arc<Prepared>> {
-        if name.is_empty() { self.unnamed.as_ref() } else { self.named.get(name) }
+        if name.is_empty() { self.unnamed.as_ref() } else { self.named.get(name).map(|named| &named.prepared) }
+    }
+
+    /// As [`Names::find`], with what the client was told of it.
+    pub(super) fn find_told(&self, name: &str) -> Option<(&Arc<Prepared>, u32)> {
+        if name.is_empty() {
+            return self.unnamed.as_ref().map(|prepared| (prepared, 0));
+        }
+        self.named.get(name).map(|named| (&named.prepared, named.told))
     }
 
     pub(super) fn give(&mut self, name: &str, prepared: Arc<Prepared>) {
         let before = match name {
-            "" => self.unnamed.replace(prepared),
-            name => self.named.insert(Box::from(name), prepared),
+            "" => self.unnamed.replace(prepared).map(Named::new),
+            name => self.named.insert(Box::from(name), Named::new(prepared)),
         };
         self.changes.push(Change { name: Box::from(name), before });
     }
 
     pub(super) fn take(&mut self, name: &str) {
         let before = match name {
-            "" => self.unnamed.take(),
+            "" => self.unnamed.take().map(Named::new),
             name => self.named.remove(name),
         };
         self.changes.push(Change { name: Box::from(name), before });
+    }
+
+    /// What a name stood for before the unit that is being carried.
+    pub(super) fn before(&self, name: &str) -> Option<&Named> {
+        let changed = self.changes.iter().find(|change| *change.name == *name);
+        changed.map_or_else(|| self.named.get(name), |change| change.before.as_ref())
+    }
+
+    /// The client was given this description of a statement, or is to take it as it comes (0).
+    pub(super) fn tell(&mut self, name: &str, description: u32) {
+        self.named.get_mut(name).into_iter().for_each(|named| named.told = description);
+    }
+
+    /// A name of the statement that these hold for.
+    pub(super) fn name_of(&self, holds: impl Fn(&Prepared) -> bool) -> Option<&str> {
+        let now = self.named.iter();
+        let before = self.changes.iter().filter_map(|change| Some((&change.name, change.before.as_ref()?)));
+        let names = now.chain(before).filter(|(name, named)| !name.is_empty() && holds(&named.prepared));
+        names.map(|(name, _)| &**name).min()
     }
 
     /// At the end of a unit.
@@ -64,7 +99,7 @@ impl Names {
         while self.changes.len() > kept {
             let Some(Change { name, before }) = self.changes.pop() else { break };
             match before {
-                before if name.is_empty() => self.unnamed = before,
+                before if name.is_empty() => self.unnamed = before.map(|named| named.prepared),
                 Some(before) => _ = self.named.insert(name, before),
                 None => _ = self.named.remove(&name),
             }
@@ -100,6 +135,12 @@ impl Names {
     /// As a Query does.
     pub(super) fn forget_unnamed(&mut self) {
         self.unnamed = None;
+    }
+}
+
+impl Named {
+    fn new(prepared: Arc<Prepared>) -> Self {
+        Self { prepared, told: 0 }
     }
 }
 

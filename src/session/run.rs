@@ -112,6 +112,9 @@ impl Session {
     fn end(&mut self, span: &Span) {
         // What was to be kept and was not answered after all, the next one asks again.
         self.filling = None;
+        if self.retrying.is_some() {
+            self.let_go();
+        }
         let is_idle = matches!(self.transaction, Transaction::Idle);
         self.client.become_(if is_idle { State::Idle } else { State::InTransaction });
         let took = self.meter.end(is_idle);

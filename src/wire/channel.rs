@@ -163,6 +163,12 @@ impl Channel {
         self.traffic.1 <= place
     }
 
+    /// What was put since that place, unless some of it was written.
+    pub fn put_since(&self, place: u64) -> Option<&[u8]> {
+        let written = usize::try_from(place.checked_sub(self.traffic.1)?).ok()?;
+        self.output.get(written..)
+    }
+
     /// Forgets what was put since that place, as far as it was not written.
     pub fn take_back(&mut self, place: u64) {
         let left = usize::try_from(place.saturating_sub(self.traffic.1)).unwrap_or(usize::MAX);

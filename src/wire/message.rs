@@ -1,6 +1,8 @@
 //! Messages of our own making, appended to a buffer. `pgwire` knows their layouts; the few that are sent for every
 //! statement are put by hand, and those whose length the other side has a say in: `pgwire` has limits of its own.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use bytes::{BufMut, Bytes, BytesMut};
 use pgwire::error::ErrorInfo;
 use pgwire::messages::Message;
@@ -252,6 +254,25 @@ pub fn error_field(mut body: &[u8], field: u8) -> Option<&str> {
         }
     }
     None
+}
+
+/// What a part of a statement's description, ParameterDescription or RowDescription, says about values, mixed with what
+/// came before it: types and names, not the tables that columns are of. Never 0.
+pub fn mix_description(before: u32, kind: u8, body: &[u8]) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    (before, kind).hash(&mut hasher);
+    if kind == frame::server::ROW_DESCRIPTION {
+        let mut rest = body.get(2..).unwrap_or_default();
+        // A column is its name, table (4 bytes), number in it (2), type (4), size (2), modifier (4), format (2).
+        while let Ok(name) = frame::take_text(&mut rest) {
+            let Some((column, tail)) = rest.split_first_chunk::<18>() else { break };
+            (name, &column[6..16]).hash(&mut hasher);
+            rest = tail;
+        }
+    } else {
+        body.hash(&mut hasher);
+    }
+    (hasher.finish() as u32).max(1)
 }
 
 fn encode(message: &impl Message, out: &mut BytesMut) {

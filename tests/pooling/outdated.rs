@@ -1,0 +1,185 @@
+//! Prepared statements of which the servers' copies do not hold any more.
+
+use super::{Bench, direct};
+use crate::raw::{Raw, bind, close, describe, describe_portal, execute, flush, parse, sync};
+
+const CHANGED: (&str, &str) = ("0A000", "cached plan must not change result type");
+
+fn changed() -> Option<(String, String)> {
+    Some((CHANGED.0.to_owned(), CHANGED.1.to_owned()))
+}
+
+/// A table of the bench's own.
+fn table(name: &str) {
+    direct(&format!("create table {name} (a int, b text); grant all on {name} to public"));
+    direct(&format!("insert into {name} values (1, 'one'), (2, 'two')"));
+}
+
+/// Each of them has met both connections of a pool of two.
+fn meet_both(bench: &Bench, clients: &mut [Raw], messages: &[Vec<u8>]) {
+    for held in 0..2 {
+        let mut others = [bench.client(), bench.client()];
+        let holds = &mut others[held];
+        holds.rows("begin; select 1");
+        clients.iter_mut().for_each(|client| assert_eq!(client.extended(messages).error, None));
+        others.iter_mut().for_each(|other| _ = other.query("rollback"));
+    }
+}
+
+#[test]
+fn who_looks_at_its_rows_hears_nothing_of_a_table_that_has_changed() {
+    let bench = Bench::start("looks", "default_pool_size = 2");
+    table("looked");
+    let mut clients: Vec<Raw> = (0..6).map(|_| bench.client()).collect();
+    let sql = "select * from looked where a = $1";
+    clients.iter_mut().for_each(|client| assert_eq!(client.extended(&[parse("s", sql)]).error, None));
+    let all = [bind("s", &["1"]), describe_portal(""), execute()];
+    let blind = [bind("s", &["1"]), execute()];
+    meet_both(&bench, &mut clients, &all);
+    for (change, row) in [
+        ("alter table looked add c int default 7", "1|one|7"),
+        ("alter table looked drop b", "1|7"),
+        ("alter table looked alter c type text using 'c' || c", "1|c7"),
+    ] {
+        direct(change);
+        for (index, client) in clients.iter_mut().enumerate() {
+            let reply = client.extended(if index % 2 == 0 { &all } else { &blind });
+            assert_eq!((reply.error, reply.rows), (None, vec![row.to_owned()]), "{change}");
+        }
+    }
+}
+
+#[test]
+fn what_writes_is_done_once() {
+    let bench = Bench::start("writes_once", "default_pool_size = 1");
+    table("written");
+    let mut client = bench.client();
+    let insert = [bind("s", &["3"]), execute()];
+    assert_eq!(client.extended(&[parse("s", "insert into written values ($1) returning *")]).error, None);
+    assert_eq!(client.extended(&insert).rows, ["3|"]);
+    direct("alter table written add c int default 7");
+    let twice = client.extended(&[&insert[..], &insert[..]].concat());
+    assert_eq!((twice.error, twice.rows), (None, vec!["3||7".to_owned(); 2]));
+    assert_eq!(direct("select count(*) from written where a = 3"), "3");
+    direct("alter table written add d int default 8");
+    // What came before it in the unit was undone with it: the client decides.
+    let behind = [parse("", "insert into written values (4)"), bind("", &[]), execute()];
+    let reply = client.extended(&[&behind[..], &insert[..]].concat());
+    assert_eq!(reply.error, changed());
+    assert_eq!(client.extended(&insert).rows, ["3||7|8"]);
+    assert_eq!(direct("select count(*) from written where a = 4"), "0");
+}
+
+#[test]
+fn who_was_told_its_columns_hears_that_they_have_changed() {
+    let bench = Bench::start("told", "default_pool_size = 2");
+    table("told_of");
+    let sql = "select * from told_of where a = $1";
+    let run = [bind("s", &["2"]), execute()];
+    let mut clients: Vec<Raw> = (0..3).map(|_| bench.client()).collect();
+    for client in &mut clients {
+        assert_eq!(client.extended(&[parse("s", sql), describe("s")]).kinds, "1tTZ");
+    }
+    meet_both(&bench, &mut clients, &run);
+    direct("alter table told_of add c int default 7");
+    for client in &mut clients {
+        // As on a connection of its own. Prepared again, it works wherever it goes.
+        let first = client.extended(&run);
+        assert_eq!(first.error, changed());
+        assert_eq!(client.extended(&[close("s"), parse("s", sql), describe("s")]).kinds, "31tTZ");
+        assert_eq!(client.extended(&run).rows, ["2|two|7"]);
+    }
+    meet_both(&bench, &mut clients, &run);
+    // Who asks anew in the unit itself is told what holds.
+    direct("alter table told_of drop c");
+    let asks = [bind("s", &["2"]), describe_portal(""), execute()];
+    clients.iter_mut().for_each(|client| assert_eq!(client.extended(&asks).rows, ["2|two"]));
+}
+
+#[test]
+fn who_came_after_the_change_hears_nothing_of_it() {
+    let bench = Bench::start("late_comer", "default_pool_size = 1");
+    table("changed_before");
+    let sql = "select * from changed_before where a = $1";
+    let run = [bind("s", &["2"]), execute()];
+    let mut old = bench.client();
+    assert_eq!(old.extended(&[parse("s", sql)]).error, None);
+    assert_eq!(old.extended(&run).rows, ["2|two"]);
+    direct("alter table changed_before alter a type text");
+    let mut new = bench.client();
+    // The server has a copy of before; so it has when only a Flush follows.
+    let reply = new.extended(&[parse("s", sql), describe("s")]);
+    assert_eq!((reply.error, &reply.kinds[..]), (None, "1tTZ"));
+    assert_eq!(new.extended(&run).rows, ["2|two"]);
+    direct("alter table changed_before add c int default 7");
+    let mut newer = bench.client();
+    newer.send(&[parse("s", sql), describe("s"), flush()].concat());
+    let kinds: Vec<u8> = (0..3).map(|_| newer.frame().unwrap().0).collect();
+    assert_eq!(kinds, b"1tT");
+    newer.send(&sync());
+    assert_eq!(newer.reply().kinds, "Z");
+    assert_eq!(newer.extended(&run).rows, ["2|two|7"]);
+    // Of the type that it was prepared with, the parameter does not do any more.
+    assert_eq!(old.extended(&run).rows, ["2|two|7"]);
+}
+
+#[test]
+fn a_transaction_is_told_once_that_its_table_has_changed() {
+    let bench = Bench::start("in_block", "default_pool_size = 1");
+    table("changed_under");
+    let mut client = bench.client();
+    let run = [bind("s", &["1"]), execute()];
+    assert_eq!(client.extended(&[parse("s", "select * from changed_under where a = $1")]).error, None);
+    assert_eq!(client.extended(&run).rows, ["1|one"]);
+    direct("alter table changed_under add c int");
+    client.rows("begin");
+    let reply = client.extended(&run);
+    assert_eq!((reply.error, reply.status), (changed(), 'E'));
+    client.rows("rollback");
+    client.rows("begin");
+    assert_eq!(client.extended(&run).rows, ["1|one|"]);
+    client.rows("commit");
+    assert_eq!(client.extended(&run).rows, ["1|one|"]);
+}
+
+#[test]
+fn statements_that_others_have_deallocated_are_there() {
+    let bench = Bench::start("deallocates", "default_pool_size = 1");
+    let (mut client, mut other) = (bench.client(), bench.client());
+    let run = [bind("s", &["7"]), execute()];
+    assert_eq!(client.extended(&[parse("s", "select $1::int + 1"), describe("s")]).error, None);
+    assert_eq!(client.extended(&run).rows, ["8"]);
+    for out_of_sight in ["deallocate all", "discard all", "prepare pgweir_0 as select 1; prepare pgweir_1 as select 1"]
+    {
+        other.query(&format!("do $$ begin execute '{out_of_sight}'; end $$"));
+        assert_eq!(client.extended(&run).rows, ["8"], "{out_of_sight}");
+        assert_eq!(client.extended(&[parse("t", &format!("select 1 -- {out_of_sight}"))]).error, None);
+        assert_eq!(client.extended(&[bind("t", &[]), execute(), close("t")]).rows, ["1"], "{out_of_sight}");
+    }
+    // In a block nothing can be done again; the next one goes well.
+    other.query("do $$ begin execute 'deallocate all'; end $$");
+    client.rows("begin");
+    let reply = client.extended(&run).error;
+    assert_eq!(reply, Some(("26000".to_owned(), "prepared statement \"s\" does not exist".to_owned())));
+    client.rows("rollback");
+    assert_eq!(client.extended(&run).rows, ["8"]);
+}
+
+#[test]
+fn errors_name_statements_as_their_client_does() {
+    let bench = Bench::start("own_names", "default_pool_size = 1");
+    let mut client = bench.client();
+    let mut straight = super::straight();
+    for client in [&mut client, &mut straight] {
+        assert_eq!(client.extended(&[parse("my own", "select $1::int")]).error, None);
+    }
+    for messages in [
+        &[bind("my own", &["1", "2"])][..],
+        &[bind("my own", &[]), close("my own")],
+        &[parse("new", "select 2"), bind("new", &["1"])],
+        &[parse("my own", "select 2")],
+        &[bind("pgweir_0", &[])],
+    ] {
+        assert_eq!(client.extended(messages).error, straight.extended(messages).error);
+    }
+}
