@@ -46,9 +46,11 @@ enum Step {
     },
     /// Copy data that nobody waits for.
     Stray,
+    /// A function by its number (`int4div`), of these two; it divides by zero, or is none.
+    Call(u32, i32, i32),
 }
 
-const TEXTS: [&str; 36] = [
+const TEXTS: [&str; 62] = [
     "select 1",
     "select id, v from d order by id",
     "select v from d where id = $1",
@@ -85,6 +87,32 @@ const TEXTS: [&str; 36] = [
     "set local timezone to 'Asia/Tokyo'",
     "reset timezone",
     "set timezone to 'nowhere'",
+    "select 1; begin; insert into d values (13, 'begun'); select 2",
+    "begin; select 1/0; commit",
+    "begin; rollback; select 4",
+    "select 5; commit; select 1/0",
+    "insert into d values (14, 'kept'); commit; insert into d values (15, 'undone'); select 1/0",
+    "rollback; begin; select 6",
+    "begin; savepoint a; select 1/0",
+    "rollback to a; select 7; release a",
+    "set transaction isolation level repeatable read",
+    "begin isolation level serializable read only deferrable",
+    "commit and chain",
+    "rollback and chain",
+    "select 8;;select 9;",
+    "copy d from stdin; select 10",
+    "copy d to stdout; select 11; copy d to stdout",
+    "copy nowhere from stdin",
+    "create temp table t (a int)",
+    "insert into t values (1) returning a + 1",
+    "drop table t",
+    "select pg_try_advisory_lock(3)",
+    "select pg_advisory_unlock(3)",
+    "declare h cursor with hold for select id from d order by id",
+    "fetch 1 from h",
+    "close h",
+    "discard all",
+    "do $$ begin perform 1/0; end $$",
 ];
 const STATEMENTS: [&str; 3] = ["", "a", "b"];
 const PORTALS: [&str; 2] = ["", "p"];
@@ -111,14 +139,20 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (any::<bool>(), any::<bool>(), of(&["20\tx\n", "1\tx\n", "x", ""]), any::<bool>())
             .prop_map(|(extended, sync_before, data, fails)| Step::Copy { extended, sync_before, data, fails }),
         1 => Just(Step::Stray),
+        1 => of_calls(),
     ]
+}
+
+fn of_calls() -> impl Strategy<Value = Step> {
+    proptest::sample::select(vec![Step::Call(154, 7, 2), Step::Call(154, 1, 0), Step::Call(1, 1, 1)])
 }
 
 impl Step {
     fn put(&self, out: &mut Vec<u8>) {
         match *self {
             Self::Query(sql) => out.extend(raw::query(sql)),
-            Self::Parse { name, sql } => out.extend(raw::parse(name, sql)),
+            // No two names of a client's have one text: an error that names the statement could mean either.
+            Self::Parse { name, sql } => out.extend(raw::parse(name, &format!("{sql} /* {name} */"))),
             Self::Bind { portal, name, values } => out.extend(raw::bind_portal(portal, name, values)),
             Self::DescribeStatement(name) => out.extend(raw::describe(name)),
             Self::DescribePortal(portal) => out.extend(raw::describe_portal(portal)),
@@ -147,6 +181,7 @@ impl Step {
                 out.extend(if fails { raw::copy_fail("enough") } else { raw::copy_done() });
                 out.extend(raw::sync());
             }
+            Self::Call(function, one, other) => out.extend(raw::call(function, &[one, other])),
             Self::Stray => out.extend([raw::copy_data("nobody's"), raw::copy_done()].concat()),
         }
     }
@@ -237,8 +272,7 @@ fn answers(client: &mut Raw, steps: &[Step]) -> String {
     seen + CLOSED
 }
 
-/// Errors and notices without the place in PostgreSQL's own source, and without the name of a prepared statement: the
-/// server knows it by one of the proxy's.
+/// Errors and notices without the place in PostgreSQL's own source.
 fn tell(out: &mut String, kind: u8, body: &[u8]) {
     let mut body = body.to_vec();
     if matches!(kind, b'E' | b'N') {
@@ -248,14 +282,9 @@ fn tell(out: &mut String, kind: u8, body: &[u8]) {
     let text = body.escape_ascii().to_string();
     // The portal of a BEGIN that was answered by the proxy is gone with its unit, in PostgreSQL it is of no use any more.
     let text = text.replace("C55000", "C34000").replace("\\\" cannot be run", "\\\" does not exist");
-    let text = match text.split_once(NAMED) {
-        Some((before, behind)) => format!("{before}{NAMED}{}", behind.split_once('"').map_or("", |(_, behind)| behind)),
-        None => text,
-    };
     writeln!(out, "  {} {text}", char::from(kind)).unwrap();
 }
 
-const NAMED: &str = "prepared statement \\\"";
 const CLOSED: &str = "  closed";
 const LAST: &str = "select 'the last word'";
 const LAST_VALUE: &str = "the last word";

@@ -261,6 +261,17 @@ pub(crate) fn copy_fail(why: &str) -> Vec<u8> {
     message(b'f', &[&text(why)])
 }
 
+/// A FunctionCall: numbers in, a number out, as texts.
+pub(crate) fn call(function: u32, arguments: &[i32]) -> Vec<u8> {
+    let mut body = [&function.to_be_bytes()[..], &[0, 0]].concat();
+    body.extend_from_slice(&u16::try_from(arguments.len()).unwrap().to_be_bytes());
+    for argument in arguments.iter().map(ToString::to_string) {
+        body.extend_from_slice(&u32::try_from(argument.len()).unwrap().to_be_bytes());
+        body.extend_from_slice(argument.as_bytes());
+    }
+    message(b'F', &[&body, &[0, 0]])
+}
+
 pub(crate) fn terminate() -> Vec<u8> {
     message(b'X', &[])
 }
