@@ -4,6 +4,8 @@
 
 mod support;
 
+#[path = "pooling/by_name.rs"]
+mod by_name;
 #[path = "pooling/outdated.rs"]
 mod outdated;
 #[path = "support/raw.rs"]
@@ -729,7 +731,8 @@ const TIES: &[(&str, &str, &str)] = &[
         "advisory lock",
         "select 7 from pg_locks where locktype = 'advisory' and objid = 77",
     ),
-    ("prepare tied as select 7", "PREPARE", "execute tied"),
+    // By itself, it follows its client.
+    ("prepare tied as select 7; select 1", "PREPARE", "execute tied"),
     ("begin; declare tied cursor with hold for select 7; commit", "cursor WITH HOLD", "fetch tied"),
     ("select set_config(name, '7', false) from (values ('my.tied')) known(name)", "set_config", "show my.tied"),
 ];
@@ -770,8 +773,8 @@ const FREED: &[(&str, &str)] = &[
     ("begin; declare tied cursor with hold for select 7; commit", "close tied"),
     ("begin; declare tied cursor with hold for select 7; commit", "close all"),
     ("begin; declare tied cursor with hold for select 7", "rollback"),
-    ("prepare tied as select 7", "deallocate tied"),
-    ("prepare tied as select 7", "deallocate all"),
+    ("prepare tied as select 7; select 1", "deallocate tied"),
+    ("prepare tied as select 7; select 1", "deallocate all"),
     (
         "create temp table tied as select 7; select pg_advisory_lock(77)",
         "select pg_advisory_unlock(77); drop table tied",

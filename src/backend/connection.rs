@@ -206,6 +206,11 @@ impl Connection {
         }
     }
 
+    /// The server has no such statement any more.
+    pub fn forget(&mut self, statement: u64) {
+        self.prepared.known.remove(&statement);
+    }
+
     /// All prepared statements of the server session are gone (DISCARD ALL, DEALLOCATE ALL).
     pub fn forget_statements(&mut self) {
         self.prepared.known.clear();

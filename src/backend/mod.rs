@@ -19,7 +19,7 @@ pub use connection::{
     statement_name,
 };
 pub use login::{Address, Learnt, Login, Proof, read_parameter};
-pub use owed::{Cause, Event, Owed, Payee, Verdict};
+pub use owed::{Cause, Event, Fault, Owed, Payee, Verdict};
 pub use pool::{Limits, Pool, Seen, Usage};
 pub use tls::check_authorities;
 pub(crate) use tls::tls_to_server;

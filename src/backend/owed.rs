@@ -25,6 +25,8 @@ pub enum Cause {
     DescribePortal,
     Execute,
     Close,
+    /// Execute of a PREPARE: CommandComplete; then the connection knows the statement of this number.
+    Prepare(u64),
     Sync,
     /// Nothing: these bytes stand for the reply that the server was not asked for. `names`: to a message that gave or
     /// took the name of a statement.
@@ -70,6 +72,17 @@ pub enum Event {
     CopyIn(bool),
 }
 
+/// What an error was the reply to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fault {
+    /// Bind or Describe of a prepared statement.
+    Use,
+    /// A statement was to have a name of ours.
+    Naming,
+    #[default]
+    Other,
+}
+
 #[derive(Debug, Default)]
 pub struct Owed {
     debts: VecDeque<(Cause, Payee)>,
@@ -78,8 +91,7 @@ pub struct Owed {
     names: usize,
     /// The client's Parse of the unnamed statement failed.
     lost_unnamed: bool,
-    /// What failed was the use of a statement that the server had been given before.
-    failed_use: bool,
+    fault: Fault,
     skipped: Skipped,
 }
 
@@ -110,7 +122,7 @@ impl Owed {
     pub fn start_counting(&mut self) {
         self.names = 0;
         self.lost_unnamed = false;
-        self.failed_use = false;
+        self.fault = Fault::Other;
     }
 
     pub fn names(&self) -> usize {
@@ -121,9 +133,9 @@ impl Owed {
         self.lost_unnamed
     }
 
-    /// An error since [`Owed::start_counting`] was to the use of a statement.
-    pub fn failed_use(&self) -> bool {
-        self.failed_use
+    /// Of the last error since [`Owed::start_counting`].
+    pub fn fault(&self) -> Fault {
+        self.fault
     }
 
     /// Writes the replies whose turn it is and that come from nowhere.
@@ -171,6 +183,7 @@ impl Owed {
             (Cause::DescribeColumns, server::ROW_DESCRIPTION | server::NO_DATA) => Event::Described,
             (Cause::Query | Cause::Sync, server::READY) => Event::Ready,
             (Cause::Parse(statement), server::PARSE_COMPLETE) => statement.map_or(Event::Nothing, Event::Parsed),
+            (Cause::Prepare(statement), server::COMMAND_COMPLETE) => Event::Parsed(*statement),
             (Cause::Bind, server::BIND_COMPLETE)
             | (Cause::Close, server::CLOSE_COMPLETE)
             | (Cause::DescribePortal, server::ROW_DESCRIPTION | server::NO_DATA)
@@ -190,9 +203,11 @@ impl Owed {
     /// put in front of the client's is the client's.
     fn fail(&mut self) -> (Verdict, Event) {
         self.lost_unnamed |= matches!(self.debts.front(), Some((Cause::Parse(None), Payee::Client)));
-        let uses =
-            matches!(self.debts.front(), Some((Cause::Bind | Cause::DescribeStatement | Cause::DescribeColumns, _)));
-        self.failed_use |= uses;
+        self.fault = match self.debts.front() {
+            Some((Cause::Bind | Cause::DescribeStatement | Cause::DescribeColumns, _)) => Fault::Use,
+            Some((Cause::Parse(Some(_)) | Cause::Prepare(_), _)) => Fault::Naming,
+            _ => Fault::Other,
+        };
         let for_client = match self.debts.front() {
             Some((Cause::Query | Cause::Sync, payee)) => *payee == Payee::Client,
             _ => true,
@@ -210,7 +225,9 @@ impl Owed {
     fn skip_to_sync(&mut self) {
         while self.debts.front().is_some_and(|(cause, _)| !matches!(cause, Cause::Query | Cause::Sync)) {
             match self.debts.pop_front() {
-                Some((Cause::Parse(Some(statement)), _)) => self.skipped.parses.push(statement),
+                Some((Cause::Parse(Some(statement)) | Cause::Prepare(statement), _)) => {
+                    self.skipped.parses.push(statement)
+                }
                 Some((Cause::Close, Payee::Nobody)) => self.skipped.close = true,
                 Some((Cause::Parse(None), _)) => self.skipped.unnamed = true,
                 _ => {}

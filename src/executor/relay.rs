@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
 
-use crate::backend::{Connection, Event, Verdict};
+use crate::backend::{Connection, Event, Fault, Verdict};
 use crate::error::Error;
 use crate::wire::Channel;
 use crate::wire::frame::{Header, server};
@@ -23,9 +23,8 @@ pub trait Unit: Send {
     /// A setting has a new value. `true`: the client does not know yet.
     fn parameter(&mut self, name: &str, value: &str) -> bool;
 
-    /// The server speaks of an error; `body` is that of the ErrorResponse, as far as it is there; `used`: to the use of a
-    /// prepared statement. Gives what the client is to be told in its place, if anything.
-    fn failed(&mut self, body: &[u8], used: bool) -> Option<BytesMut>;
+    /// The server speaks of an error; `body` is that of the ErrorResponse, as far as it is there. Gives what the client is to be told in its place, if anything.
+    fn failed(&mut self, body: &[u8], fault: Fault) -> Option<BytesMut>;
 
     /// What it failed of, another attempt may do better: the client should not see the error yet.
     fn hopes(&self) -> bool;
@@ -221,8 +220,8 @@ impl Relay {
                 return Err(Broken::Server { error, midway: false });
             }
             (_, Event::Failed(_)) => {
-                let used = connection.owed.failed_use();
-                let instead = unit.failed(body, used).filter(|_| to_client && header.length <= there);
+                let fault = connection.owed.fault();
+                let instead = unit.failed(body, fault).filter(|_| to_client && header.length <= there);
                 if let Some(instead) = instead {
                     client.output.extend_from_slice(&instead);
                     to_client = false;

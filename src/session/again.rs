@@ -11,6 +11,7 @@ use super::Session;
 use super::names::Done;
 use super::replan::is_outdated;
 use super::transaction::{Open, Transaction};
+use crate::backend::Fault;
 use crate::error::SqlState;
 use crate::plan::Access;
 use crate::topology::{Role, ServerId};
@@ -160,12 +161,12 @@ impl Session {
     }
 }
 
-/// By the error that a unit ended with; `used`: to the use of a prepared statement.
-pub(super) fn trouble_of(body: &[u8], used: bool) -> Option<Trouble> {
+/// By the error that a unit ended with.
+pub(super) fn trouble_of(body: &[u8], fault: Fault) -> Option<Trouble> {
     if error_field(body, b'C') == Some(SqlState::READ_ONLY.0) {
         return Some(Trouble::ReadOnly);
     }
-    is_outdated(body, used).then_some(Trouble::Outdated)
+    is_outdated(body, fault).then_some(Trouble::Outdated)
 }
 
 /// Longer units are not kept.

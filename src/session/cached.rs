@@ -448,7 +448,7 @@ fn only_read<'s, 'i>(
     let body = |step: usize| frames.get(first + step).map(|frame| frame.body(input));
     // The unnamed portal, and all its rows.
     let (bind, execute) = (body(0)?, body(execute)?);
-    (bind.first() == Some(&0) && execute == [0; 5]).then_some((bound, bind, described))
+    (bind.first() == Some(&0) && execute == [0; 5] && bound.kin.is_none()).then_some((bound, bind, described))
 }
 
 /// Writes the answer of an entry as the server would.

@@ -6,17 +6,18 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::Session;
 use super::again::{Trouble, trouble_of};
+use super::by_name::ByName;
 use super::digest::{Step, Steps, only_prepares};
 use super::effects::Effect;
 use super::prepared::Prepared;
 use super::replan::columns_changed;
 use super::unit::STATEMENT_BYTES;
-use crate::backend::{Cause, Connection, Payee, StatementName, statement_name};
+use crate::backend::{Cause, Connection, Fault, Payee, StatementName, statement_name};
 use crate::error::{Error, SqlState};
 use crate::executor::{BUFFER_BYTES, Unit, move_front};
 use crate::topology::ShardId;
 use crate::wire::frame::{Header, client, malformed, put, put_text, server, take_str};
-use crate::wire::message::{mix_description, put_bare, put_error, put_named, put_parse};
+use crate::wire::message::{mix_description, put_bare, put_error, put_execute, put_named, put_parse};
 use crate::wire::{Bind, Severity, Status};
 
 /// Descriptions of statements that are on their way.
@@ -194,7 +195,9 @@ impl<'s> Carried<'s> {
 
     fn relay_query(&mut self, input: &mut BytesMut, connection: &mut Connection, header: Header) {
         connection.owed.push(Cause::Query, Payee::Client);
-        connection.unnamed = None;
+        if header.kind == client::QUERY {
+            connection.unnamed = None;
+        }
         self.complete = true;
         self.relay(input, connection, header, true);
     }
@@ -211,7 +214,9 @@ impl<'s> Carried<'s> {
             self.relay(input, connection, header, false);
             return Ok(true);
         }
-        self.session.names.forget_unnamed();
+        if header.kind == client::QUERY {
+            self.session.names.forget_unnamed();
+        }
         if header.kind == client::QUERY && header.length <= STATEMENT_BYTES {
             if header.length > input.len() {
                 return Ok(false);
@@ -219,7 +224,12 @@ impl<'s> Carried<'s> {
             let text = input[Header::BYTES..header.length].strip_suffix(&[0]).unwrap_or_default();
             let text = std::str::from_utf8(text).map_err(|_| malformed("a text that is not UTF-8"))?;
             match self.session.check_query(text, self.shard) {
-                Ok(effects) => self.effects.extend(effects),
+                Ok(effects) => {
+                    if effects.iter().any(|effect| matches!(effect, Effect::Discard | Effect::ForgetStatements)) {
+                        self.forget_all(connection);
+                    }
+                    self.effects.extend(effects);
+                }
                 Err(error) => {
                     input.advance(header.length);
                     self.refuse(&error, connection);
@@ -234,6 +244,13 @@ impl<'s> Carried<'s> {
         }
         self.relay_query(input, connection, header);
         Ok(true)
+    }
+
+    /// DEALLOCATE ALL or DISCARD ALL comes here.
+    fn forget_all(&mut self, connection: &mut Connection) {
+        connection.forget_statements();
+        self.session.names.mark();
+        self.forgets = true;
     }
 
     /// The server answers what it was sent, so that the next message can be understood.
@@ -268,9 +285,11 @@ impl<'s> Carried<'s> {
             Step::Parse { prepared, named } => self.send_parse(&prepared, named, frame, connection),
             Step::Bind { prepared, named, told } => {
                 if prepared.forgets_all() {
-                    connection.forget_statements();
-                    self.session.names.mark();
-                    self.forgets = true;
+                    self.forget_all(connection);
+                }
+                if let Some(by_name) = prepared.names() {
+                    self.ensure_named(by_name, connection);
+                    by_name.given().for_each(|number| connection.expect(number));
                 }
                 let looks = self.ensure(&prepared, named, connection);
                 if told != 0 && looks != Some(told) && !self.may_bind(&prepared, (told, looks), connection) {
@@ -341,6 +360,8 @@ impl<'s> Carried<'s> {
                 connection.close_statement(self.number(prepared));
             }
             self.parse(prepared, named, Payee::Client, connection);
+        } else if prepared.kin.is_some() {
+            self.parse(prepared, named, Payee::Client, connection);
         } else {
             connection.unnamed = Some(self.number(prepared));
             forward(connection, frame, Cause::Parse(None));
@@ -398,7 +419,13 @@ impl<'s> Carried<'s> {
     }
 
     fn parse(&self, prepared: &Prepared, named: bool, payee: Payee, connection: &mut Connection) {
+        if let Some(by_name) = prepared.names() {
+            self.ensure_named(by_name, connection);
+        }
         let number = self.number(prepared);
+        if let Some(sql) = prepared.sql(number) {
+            return self.prepare(&sql, number, connection);
+        }
         if named {
             connection.make_room(self.session.snapshot.topology.process.prepared_statements_limit);
         } else {
@@ -411,6 +438,38 @@ impl<'s> Carried<'s> {
             // The server executes in order: what follows may count on it, and an error skips what follows.
             connection.expect(number);
         }
+    }
+
+    /// What a text names is there before it.
+    fn ensure_named(&self, by_name: &ByName, connection: &mut Connection) {
+        let limit = self.session.snapshot.topology.process.prepared_statements_limit;
+        for (number, prepared) in &by_name.needs {
+            if connection.knows(*number) {
+                continue;
+            }
+            if let Some(sql) = prepared.sql(*number) {
+                self.prepare(&sql, *number, connection);
+                continue;
+            }
+            connection.make_room(limit);
+            put_parse(&mut connection.channel.output, &statement_name(*number), &prepared.text, &prepared.types);
+            connection.owed.push(Cause::Parse(Some(*number)), Payee::Nobody);
+            connection.expect(*number);
+        }
+    }
+
+    /// A PREPARE among messages of the extended protocol.
+    fn prepare(&self, sql: &str, number: u64, connection: &mut Connection) {
+        connection.make_room(self.session.snapshot.topology.process.prepared_statements_limit);
+        connection.unnamed = None;
+        let out = &mut connection.channel.output;
+        put_parse(out, "", sql.as_bytes(), &[]);
+        put(out, client::BIND, |out| out.put_bytes(0, 8));
+        put_execute(out, "", 0);
+        for cause in [Cause::Parse(None), Cause::Bind, Cause::Prepare(number)] {
+            connection.owed.push(cause, Payee::Nobody);
+        }
+        connection.expect(number);
     }
 
     /// Of the statement under the session's settings.
@@ -523,9 +582,9 @@ impl Unit for Carried<'_> {
         }
     }
 
-    fn failed(&mut self, body: &[u8], used: bool) -> Option<BytesMut> {
+    fn failed(&mut self, body: &[u8], fault: Fault) -> Option<BytesMut> {
         if !self.failed {
-            self.trouble = trouble_of(body, used);
+            self.trouble = trouble_of(body, fault);
         }
         self.failed = true;
         // What comes before the Sync, the server would skip without an answer.

@@ -210,6 +210,9 @@ impl Session {
             Some(open) => open,
             None => Box::pin(self.take_connection(shard, access)).await?,
         };
+        if self.by_name.is_some() {
+            open = Box::pin(self.make_named_known(open)).await?;
+        }
         if open.lent.connection.status != Status::Idle
             && let Err(error) = open.lent.connection.overhear()
         {
@@ -434,6 +437,9 @@ impl Session {
             // Whether the server came so far is not known.
             open.lent.connection.taint();
         }
+        if failed && self.by_name.as_ref().is_some_and(|by_name| by_name.leaves_doubt()) {
+            open.lent.connection.outdate_statements();
+        }
         // What failed may have taken a lock before, or called what did: an error does not release it.
         self.doubt_ties(effects);
         if failed && (may_have_set(effects, &open, was_in_block) || effects.contains(&Effect::Unseen)) {
@@ -584,6 +590,7 @@ impl Session {
                     open.lent.connection.forget_statements();
                 }
             }
+            Effect::Named => self.take_named(&mut open.lent.connection),
             Effect::Unseen => open.lent.connection.distrust(),
             Effect::Local => self.local_variant = rand::random(),
             // The former is waited for when the unit has been settled.
@@ -785,7 +792,10 @@ impl Session {
                     let error = Error::new(SqlState::CONNECTION_LOST, crate::backend::describe_failure(body));
                     put_error(out, Severity::Error, &error);
                 } else {
-                    crate::wire::frame::put(out, server::ERROR, |out| out.put_slice(body));
+                    match self.in_own_words(body) {
+                        Some(told) => out.extend_from_slice(&told),
+                        None => crate::wire::frame::put(out, server::ERROR, |out| out.put_slice(body)),
+                    }
                 }
             }
         }

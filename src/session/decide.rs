@@ -57,6 +57,9 @@ impl Session {
         let values = Values { text, literals, parameters: None };
         let (mut wanted, mut effects) = (Wanted::default(), Vec::new());
         self.want_all(analysis, planned, &values, (&mut wanted, &mut effects))?;
+        if let Some(by_name) = &self.by_name {
+            self.add_effects_of_named(by_name, &mut effects);
+        }
         self.conclude(wanted, effects)
     }
 
@@ -133,6 +136,9 @@ impl Session {
         let text = prepared.readable().unwrap_or_default();
         let planned = prepared.plans.get(&prepared.analysis, &self.snapshot, &self.search_path);
         let parameters = Parameters::parse(Bind::after_names(body)?, &prepared.types)?;
+        if let Some(by_name) = prepared.names() {
+            self.add_effects_of_named(by_name, effects);
+        }
         let values = Values { text, literals: &prepared.literals, parameters: Some(&parameters) };
         self.want_all(&prepared.analysis, &planned, &values, (wanted, effects))
     }

@@ -56,7 +56,11 @@ impl Session {
             client::BIND => {
                 let (_, name) = Bind::names(body)?;
                 let (prepared, told) = self.names.find_told(name).ok_or_else(|| unknown(name))?;
-                Ok(Step::Bind { prepared: Arc::clone(prepared), named: !name.is_empty(), told })
+                let step = Step::Bind { prepared: Arc::clone(prepared), named: !name.is_empty(), told };
+                if let (Some(_), Step::Bind { prepared, .. }) = (&prepared.kin, &step) {
+                    self.note_bound(prepared);
+                }
+                Ok(step)
             }
             client::DESCRIBE | client::CLOSE => self.digest_named(kind, body),
             client::EXECUTE => Ok(Step::Execute),
@@ -77,7 +81,10 @@ impl Session {
             let message = format!("prepared statement \"{name}\" already exists");
             return Ok(Step::Taken(Box::new(Error::new(SqlState::DUPLICATE_STATEMENT, message))));
         }
-        let prepared = if named { self.prepare_named(text, types) } else { self.prepare_unnamed(text, types) };
+        let mut prepared = if named { self.prepare_named(text, types) } else { self.prepare_unnamed(text, types) };
+        if prepared.analysis.names_prepared {
+            prepared = self.renamed(&prepared).unwrap_or(prepared);
+        }
         self.names.give(name, Arc::clone(&prepared));
         Ok(Step::Parse { prepared, named })
     }

@@ -3,6 +3,7 @@
 use super::settings::{Change, as_set_takes, check_readable, is_silent};
 use super::ties;
 use super::transaction::Begun;
+use crate::backend::PREFIX;
 use crate::backend::settings::local;
 use crate::error::Error;
 use crate::statement::{Call, Given, Isolation, Kind, SettingControl, Statement, TransactionControl, Value, Values};
@@ -28,6 +29,8 @@ pub(super) enum Effect {
     Notify,
     /// DISCARD ALL: session state is as after log-in.
     Discard,
+    /// PREPARE or DEALLOCATE of a statement under a name of ours.
+    Named,
     /// The server forgets all prepared statements.
     ForgetStatements,
     /// The server's session may have changed out of sight: it is cleared before another client has it.
@@ -59,6 +62,9 @@ pub(super) fn of(statement: &Statement, values: Option<&Values<'_>>, effects: &m
             }
         }
         Kind::ModifyingQuery { into: true } => effects.extend([Effect::Ddl, Effect::Pin(ties::TEMPORARY)]),
+        Kind::Prepare { name } | Kind::Deallocate { name: Some(name) } if name.starts_with(PREFIX) => {
+            effects.push(Effect::Named);
+        }
         Kind::Prepare { .. } => effects.push(Effect::Pin(ties::PREPARE)),
         Kind::Deallocate { name: None } => effects.push(Effect::ForgetStatements),
         Kind::DeclareCursor { hold: true, .. } => effects.push(Effect::Pin(ties::HELD_CURSOR)),

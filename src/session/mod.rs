@@ -5,6 +5,7 @@
 
 mod again;
 mod block;
+mod by_name;
 mod cached;
 mod carried;
 mod carry;
@@ -96,6 +97,8 @@ pub struct Session {
     known_pools: KnownPools,
     /// Of keys in the result cache.
     prefix: Prefix,
+    /// What the text that is served names of prepared statements.
+    by_name: Option<Box<by_name::ByName>>,
     /// What the unit that is served may give to the result cache.
     filling: Option<Box<Filling>>,
     /// Of transactions that say nothing of it: as the session has set it, else the server's default.
@@ -153,6 +156,7 @@ impl Session {
             position: Position::default(),
             known_pools: KnownPools::default(),
             prefix: Prefix::default(),
+            by_name: None,
             filling: None,
             isolation: welcome.isolation,
             default_isolation: welcome.isolation,

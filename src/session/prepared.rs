@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::by_name::ByName;
 use super::planned::Plans;
+use crate::backend::statement_name;
 use crate::statement::{Analysis, LiteralSpan};
 
-/// A statement as Parse gave it.
+/// A statement as Parse gave it, or PREPARE.
 pub(super) struct Prepared {
     /// Names it on servers (see [`crate::backend::statement_name`]).
     pub number: u64,
@@ -17,6 +19,15 @@ pub(super) struct Prepared {
     pub analysis: Arc<Analysis>,
     pub literals: Box<[LiteralSpan]>,
     pub plans: Plans,
+    pub kin: Option<Box<Kin>>,
+}
+
+/// What SQL's own PREPARE and EXECUTE make of statements.
+pub(super) enum Kin {
+    /// PREPARE made it: its text, with a zero for the name.
+    BySql(Box<str>),
+    /// The text names others.
+    Names(ByName),
 }
 
 /// Finds a statement that some session has prepared already.
@@ -38,19 +49,42 @@ impl Interner {
         analyse: impl FnOnce() -> (Arc<Analysis>, Box<[LiteralSpan]>),
     ) -> Arc<Prepared> {
         let key = (Box::from(text), Arc::clone(&types));
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(prepared) = known.get(&key).and_then(Weak::upgrade) {
             return prepared;
         }
         drop(known);
         let prepared = self.make(text, types, analyse);
-        known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        self.remember(key, &prepared);
+        prepared
+    }
+
+    /// The statement that a PREPARE of this text makes, which has a zero for the name; `analyse` gives the statement's own
+    /// text with what is known of it.
+    pub(super) fn intern_by_sql<'t>(
+        &self,
+        sql: &str,
+        analyse: impl FnOnce() -> (&'t [u8], (Arc<Analysis>, Box<[LiteralSpan]>)),
+    ) -> Arc<Prepared> {
+        let key = (Box::from(sql.as_bytes()), Arc::default());
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(prepared) = known.get(&key).and_then(Weak::upgrade) {
+            return prepared;
+        }
+        drop(known);
+        let (text, analysed) = analyse();
+        let prepared = self.make_kin(text, Arc::default(), analysed, Kin::BySql(Box::from(sql)));
+        self.remember(key, &prepared);
+        prepared
+    }
+
+    fn remember(&self, key: (Box<[u8]>, Arc<[u32]>), prepared: &Arc<Prepared>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         // Statements that no session holds any more cost their key until the table doubles.
         if known.len() == known.capacity() {
             known.retain(|_, prepared| prepared.strong_count() > 0);
         }
-        known.insert(key, Arc::downgrade(&prepared));
-        prepared
+        known.insert(key, Arc::downgrade(prepared));
     }
 
     /// A statement of its own, shared with nobody: the unnamed one.
@@ -60,13 +94,49 @@ impl Interner {
         types: Arc<[u32]>,
         analyse: impl FnOnce() -> (Arc<Analysis>, Box<[LiteralSpan]>),
     ) -> Arc<Prepared> {
-        let (analysis, literals) = analyse();
+        self.put_together(text, types, analyse(), None)
+    }
+
+    /// The same, of a statement of such a kind.
+    pub(super) fn make_kin(
+        &self,
+        text: &[u8],
+        types: Arc<[u32]>,
+        analysed: (Arc<Analysis>, Box<[LiteralSpan]>),
+        kin: Kin,
+    ) -> Arc<Prepared> {
+        self.put_together(text, types, analysed, Some(Box::new(kin)))
+    }
+
+    fn put_together(
+        &self,
+        text: &[u8],
+        types: Arc<[u32]>,
+        (analysis, literals): (Arc<Analysis>, Box<[LiteralSpan]>),
+        kin: Option<Box<Kin>>,
+    ) -> Arc<Prepared> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Prepared { number, text: Box::from(text), types, analysis, literals, plans: Plans::default() })
+        Arc::new(Prepared { number, text: Box::from(text), types, analysis, literals, plans: Plans::default(), kin })
     }
 }
 
 impl Prepared {
+    /// The PREPARE that makes it under the name of this number, if one did.
+    pub(super) fn sql(&self, number: u64) -> Option<String> {
+        match self.kin.as_deref() {
+            Some(Kin::BySql(sql)) => Some(sql.replace('\0', &statement_name(number))),
+            _ => None,
+        }
+    }
+
+    /// What its text names.
+    pub(super) fn names(&self) -> Option<&ByName> {
+        match self.kin.as_deref() {
+            Some(Kin::Names(by_name)) => Some(by_name),
+            _ => None,
+        }
+    }
+
     /// The text, where it can be routed by its meaning.
     pub(super) fn readable(&self) -> Option<&str> {
         std::str::from_utf8(&self.text).ok()

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 use super::again::{Again, Kept, MOST_KEPT};
 use super::digest::{Step, Steps, only_prepares};
@@ -14,7 +14,7 @@ use super::names::Done;
 use super::prepared::Prepared;
 use super::transaction::Open;
 use super::{Pin, Session};
-use crate::backend::{Anew, PREFIX};
+use crate::backend::{Anew, Fault};
 use crate::wire::frame::{Header, client, put, put_text, server, take_str};
 use crate::wire::message::error_field;
 use crate::wire::{Bind, Channel};
@@ -35,15 +35,16 @@ struct Use {
 }
 
 /// A server's objection to the use of a statement that it knows, if it knows it: made anew, it may do.
-pub(super) fn is_outdated(body: &[u8], used: bool) -> bool {
+pub(super) fn is_outdated(body: &[u8], fault: Fault) -> bool {
+    let used = fault == Fault::Use;
     match error_field(body, b'C') {
-        Some("0A000") => used && error_field(body, b'R') == Some("RevalidateCachedQuery"),
+        Some("0A000") => error_field(body, b'R') == Some("RevalidateCachedQuery"),
         // The types of its parameters were found when tables and functions were others.
         Some("42883" | "42804" | "42725" | "42P08" | "42846") => used,
         // There is no such statement,
         Some("26000") => used,
         // or one that should not be there.
-        Some("42P05") => true,
+        Some("42P05") => fault == Fault::Naming,
         _ => false,
     }
 }
@@ -104,7 +105,11 @@ impl Session {
 
     /// Has the statements closed, and looks at those of which the client believes to know what they look like.
     async fn holds_as_told(&mut self, open: &mut Open, uses: &Uses) -> bool {
-        let told: Vec<&Use> = uses.statements.iter().filter(|used| used.told != 0 && !uses.looks).collect();
+        let told: Vec<&Use> = uses
+            .statements
+            .iter()
+            .filter(|used| used.told != 0 && !uses.looks && used.prepared.kin.is_none())
+            .collect();
         let variant = self.variant();
         let number = |used: &Use| used.prepared.number ^ variant;
         let made = told.iter().map(|used| Anew {
@@ -152,23 +157,6 @@ impl Session {
                 uses.push(Use { name: name.to_owned(), prepared: Arc::clone(prepared), told });
             }
         }
-    }
-
-    /// An ErrorResponse that speaks of a statement by the server's name for it, with the client's own. `None`: it does
-    /// not.
-    pub(super) fn in_own_words(&self, body: &[u8]) -> Option<BytesMut> {
-        let start = memchr::memmem::find(body, PREFIX.as_bytes())?;
-        let digits = start + PREFIX.len();
-        let end = digits + body[digits..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let number: u64 = std::str::from_utf8(&body[digits..end]).ok()?.parse().ok()?;
-        let name = self.names.name_of(|prepared| prepared.number ^ self.variant() == number)?;
-        let mut frame = BytesMut::new();
-        put(&mut frame, server::ERROR, |out| {
-            out.put_slice(&body[..start]);
-            out.put_slice(name.as_bytes());
-            out.put_slice(&body[end..]);
-        });
-        Some(frame)
     }
 }
 

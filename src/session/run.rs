@@ -112,6 +112,7 @@ impl Session {
     fn end(&mut self, span: &Span) {
         // What was to be kept and was not answered after all, the next one asks again.
         self.filling = None;
+        self.by_name = None;
         if self.retrying.is_some() {
             self.let_go();
         }
@@ -169,6 +170,9 @@ impl Session {
                     client.input.advance(header.length);
                     client.output.extend_from_slice(&answered);
                     return Ok(());
+                }
+                if entry.analysis.names_prepared && !self.snapshot.database.is_sharded() {
+                    return Box::pin(self.serve_by_name(client, header)).await;
                 }
                 let planned = entry.extra.get(&entry.analysis, &self.snapshot, &self.search_path);
                 let checked = self.check_block(&entry.analysis).and_then(|()| self.check_neighbours(&entry.analysis));
@@ -319,7 +323,12 @@ impl Session {
     }
 
     /// Relays the Query or FunctionCall at the front of the input.
-    async fn relay_or_tell(&mut self, client: &mut Channel, decided: Decided, header: Header) -> Result<(), End> {
+    pub(super) async fn relay_or_tell(
+        &mut self,
+        client: &mut Channel,
+        decided: Decided,
+        header: Header,
+    ) -> Result<(), End> {
         let Err(halted) = self.carry_one(client, decided, Steps::new(), header.length).await? else {
             return Ok(());
         };
@@ -352,7 +361,7 @@ impl Session {
     }
 
     /// Of a Query or what stands for one.
-    fn tell(&mut self, client: &mut Channel, stopped: &Stopped) {
+    pub(super) fn tell(&mut self, client: &mut Channel, stopped: &Stopped) {
         self.put_stopped(&mut client.output, stopped);
         put_ready(&mut client.output, self.transaction.status());
     }

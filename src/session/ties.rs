@@ -95,5 +95,6 @@ const QUESTION: &str = "SELECT 'advisory lock' WHERE EXISTS (SELECT FROM pg_cata
      SELECT FROM pg_catalog.pg_depend WHERE refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass \
      AND refobjid = pg_catalog.pg_my_temp_schema()) \
      UNION ALL SELECT 'cursor WITH HOLD' WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
-     UNION ALL SELECT 'PREPARE' WHERE EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql) \
+     UNION ALL SELECT 'PREPARE' WHERE EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql \
+     AND name !~ '^pgweir_[0-9]+$') \
      UNION ALL SELECT '=' || channel FROM pg_catalog.pg_listening_channels() AS listening(channel)";

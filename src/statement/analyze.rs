@@ -12,6 +12,7 @@ use super::blocks::{self, Walker};
 use super::clauses;
 use super::commands::{Cursor, command, explained};
 use super::hints;
+use super::naming::names_prepared;
 use super::scan::{Lexer, Token, TokenKind};
 use super::types::{Analysis, Copy, Hints, Insert, InsertSource, Kind, Row, SourceQuery, Statement, Tokens, Update};
 use super::uses;
@@ -38,7 +39,8 @@ pub fn analyze(text: &str) -> Analysis {
     }
     let parameters = tokens.iter().filter(|token| token.kind == TokenKind::Parameter);
     let numbers = parameters.filter_map(|token| text[token.start as usize + 1..token.end as usize].parse().ok());
-    Analysis { statements, parameters: numbers.max().unwrap_or(0), literal_sensitive: sensitive }
+    let names_prepared = statements.iter().any(|statement| names_prepared(&statement.kind));
+    Analysis { statements, parameters: numbers.max().unwrap_or(0), literal_sensitive: sensitive, names_prepared }
 }
 
 /// A text with its tokens, numbered from 0.

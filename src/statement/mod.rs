@@ -10,6 +10,7 @@ mod clauses;
 mod commands;
 mod hints;
 mod moments;
+mod naming;
 mod pieces;
 mod predicates;
 mod scan;
@@ -21,6 +22,7 @@ mod values;
 
 pub use analyze::analyze;
 pub use cache::{Entry, ShapeCache};
+pub use naming::{NameOfPrepared, Naming, prepared_names};
 pub use scan::{LiteralKind, LiteralSpan, bytes_of, token_ranges};
 pub use types::*;
 pub use values::{Given, Parameters, Values};

@@ -17,13 +17,15 @@ pub struct Analysis {
     pub parameters: usize,
     /// Another text of the same shape may mean something else (`ORDER BY 1`, `SET x = 'a'`).
     pub literal_sensitive: bool,
+    /// Some statement names a prepared one: see [`super::prepared_names`].
+    pub names_prepared: bool,
 }
 
 impl Analysis {
     /// Of a text that cannot be read at all.
     pub fn unreadable() -> Self {
         let statement = Statement::of(Kind::Unknown { keyword: String::new() }, Tokens::default());
-        Self { statements: vec![Arc::new(statement)], parameters: 0, literal_sensitive: true }
+        Self { statements: vec![Arc::new(statement)], parameters: 0, literal_sensitive: true, names_prepared: false }
     }
 }
 

@@ -40,6 +40,8 @@ enum Step {
     /// A COPY FROM STDIN by either protocol, its data, and its end.
     Copy {
         extended: bool,
+        /// Other statements of its text.
+        among: [&'static str; 2],
         sync_before: bool,
         data: &'static str,
         fails: bool,
@@ -50,7 +52,7 @@ enum Step {
     Call(u32, i32, i32),
 }
 
-const TEXTS: [&str; 62] = [
+const TEXTS: [&str; 72] = [
     "select 1",
     "select id, v from d order by id",
     "select v from d where id = $1",
@@ -100,8 +102,7 @@ const TEXTS: [&str; 62] = [
     "commit and chain",
     "rollback and chain",
     "select 8;;select 9;",
-    "copy d from stdin; select 10",
-    "copy d to stdout; select 11; copy d to stdout",
+    "copy (select id from d order by id) to stdout; select 11; copy (select 12) to stdout",
     "copy nowhere from stdin",
     "create temp table t (a int)",
     "insert into t values (1) returning a + 1",
@@ -113,6 +114,17 @@ const TEXTS: [&str; 62] = [
     "close h",
     "discard all",
     "do $$ begin perform 1/0; end $$",
+    "prepare q (int) as select $1 + 1",
+    "prepare a as select v from d where id = 1",
+    "prepare q as select nothing from d",
+    "execute q(2)",
+    "execute q(1/0)",
+    "execute q",
+    "execute a",
+    "execute b(2)",
+    "deallocate q",
+    "execute q(3); execute q(4)",
+    "explain (costs off) execute a",
 ];
 const STATEMENTS: [&str; 3] = ["", "a", "b"];
 const PORTALS: [&str; 2] = ["", "p"];
@@ -136,11 +148,21 @@ fn step() -> impl Strategy<Value = Step> {
         1 => portal().prop_map(Step::ClosePortal),
         1 => Just(Step::Flush),
         4 => Just(Step::Sync),
-        1 => (any::<bool>(), any::<bool>(), of(&["20\tx\n", "1\tx\n", "x", ""]), any::<bool>())
-            .prop_map(|(extended, sync_before, data, fails)| Step::Copy { extended, sync_before, data, fails }),
+        1 => copy(),
         1 => Just(Step::Stray),
         1 => of_calls(),
     ]
+}
+
+fn copy() -> impl Strategy<Value = Step> {
+    let of = |names: &'static [&'static str]| proptest::sample::select(names);
+    let among = proptest::sample::select(vec![["", ""], ["", "; select 10"], ["select 12; ", "; select 1/0"]]);
+    (any::<bool>(), among, any::<bool>(), of(&["20\tx\n", "1\tx\n", "x", ""]), any::<bool>()).prop_map(
+        |(extended, among, sync_before, data, fails)| {
+            let among = if extended { ["", ""] } else { among };
+            Step::Copy { extended, among, sync_before, data, fails }
+        },
+    )
 }
 
 fn of_calls() -> impl Strategy<Value = Step> {
@@ -166,8 +188,8 @@ impl Step {
             Self::Flush => out.extend(raw::flush()),
             Self::Sync => out.extend(raw::sync()),
             Self::Deallocate(sql) => out.extend([raw::sync(), raw::query(sql)].concat()),
-            Self::Copy { extended, sync_before, data, fails } => {
-                let sql = "copy d from stdin";
+            Self::Copy { extended, among: [before, behind], sync_before, data, fails } => {
+                let sql = &format!("{before}copy d from stdin{behind}");
                 if extended {
                     out.extend([raw::parse("", sql), raw::bind("", &[]), raw::execute()].concat());
                 } else {
