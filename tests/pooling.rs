@@ -10,6 +10,8 @@ mod by_name;
 mod outdated;
 #[path = "support/raw.rs"]
 mod raw;
+#[path = "pooling/trial.rs"]
+mod trial;
 
 use std::collections::HashSet;
 use std::io::Read;

@@ -155,13 +155,16 @@ impl Connection {
 
     /// Everything asked was answered, no transaction is open, nothing unaccounted is there.
     pub fn is_clean(&self) -> bool {
+        self.is_at_rest() && !self.tainted && !self.target.announced.load(Ordering::Acquire)
+    }
+
+    /// The same, but perhaps never to be used for another client.
+    pub fn is_at_rest(&self) -> bool {
         self.owed.is_empty()
             && self.status == Status::Idle
             && self.channel.input.is_empty()
             && self.channel.output.is_empty()
             && !self.copying_in
-            && !self.tainted
-            && !self.target.announced.load(Ordering::Acquire)
     }
 
     pub(super) fn is_older_than(&self, lifetime: Duration, now: Instant) -> bool {

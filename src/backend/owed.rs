@@ -24,6 +24,8 @@ pub enum Cause {
     DescribeColumns,
     DescribePortal,
     Execute,
+    /// Of a PREPARE of the client's: it gives a name.
+    ExecuteNaming,
     Close,
     /// Execute of a PREPARE: CommandComplete; then the connection knows the statement of this number.
     Prepare(u64),
@@ -184,6 +186,10 @@ impl Owed {
             (Cause::Query | Cause::Sync, server::READY) => Event::Ready,
             (Cause::Parse(statement), server::PARSE_COMPLETE) => statement.map_or(Event::Nothing, Event::Parsed),
             (Cause::Prepare(statement), server::COMMAND_COMPLETE) => Event::Parsed(*statement),
+            (Cause::ExecuteNaming, server::COMMAND_COMPLETE) => {
+                self.names += 1;
+                Event::Nothing
+            }
             (Cause::Bind, server::BIND_COMPLETE)
             | (Cause::Close, server::CLOSE_COMPLETE)
             | (Cause::DescribePortal, server::ROW_DESCRIPTION | server::NO_DATA)

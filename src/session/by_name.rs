@@ -15,6 +15,7 @@ use crate::backend::{Anew, Connection, PREFIX, statement_name};
 use crate::error::Error;
 use crate::statement::{Naming, Values, prepared_names};
 use crate::wire::frame::{Header, client, put, server};
+use crate::wire::message::put_query;
 use crate::wire::{Channel, Status};
 
 /// What a text names of the client's statements.
@@ -28,7 +29,7 @@ pub(super) struct ByName {
     ends: Vec<(Box<str>, u64)>,
     /// Names of the server's that are longer than the client's: where they end, in characters from 1, and by how much.
     shifts: Vec<(usize, isize)>,
-    /// PREPARE is one message among others.
+    /// PREPARE or DEALLOCATE is one message among others.
     among: bool,
 }
 
@@ -38,9 +39,9 @@ impl ByName {
         self.gives.iter().map(|(_, number, _)| *number)
     }
 
-    /// Whether the server has what was to be made is not known, if the unit failed.
+    /// Which statements the server has is not known, if the unit failed.
     pub(super) fn leaves_doubt(&self) -> bool {
-        self.among && !self.gives.is_empty()
+        self.among
     }
 }
 
@@ -63,10 +64,7 @@ impl Session {
         match decided {
             Ok(decided) => {
                 let mut input = BytesMut::with_capacity(sent.len() + Header::BYTES + 1 + client.input.len());
-                put(&mut input, client::QUERY, |out| {
-                    out.put_slice(sent.as_bytes());
-                    out.put_u8(0);
-                });
+                put_query(&mut input, &sent);
                 let length = input.len();
                 input.extend_from_slice(&client.input);
                 client.input = input;
@@ -77,6 +75,18 @@ impl Session {
                 Ok(())
             }
         }
+    }
+
+    /// A Query behind messages of the extended protocol, with the server's names.
+    pub(super) fn renamed_query(&mut self, text: &str) -> Option<BytesMut> {
+        if self.snapshot.database.is_sharded() || !self.station.resolve(text).0.analysis.names_prepared {
+            return None;
+        }
+        let (sent, by_name) = self.rename(text)?;
+        self.by_name = Some(Box::new(by_name));
+        let mut frame = BytesMut::new();
+        put_query(&mut frame, &sent);
+        Some(frame)
     }
 
     /// A text with the server's names of prepared statements; `None`: it names none that is known.
@@ -139,14 +149,29 @@ impl Session {
         Some(renamed)
     }
 
-    /// A Bind of what [`Session::renamed`] gave: what follows may name what it makes.
+    /// A Bind of what [`Session::renamed`] gave.
     pub(super) fn note_bound(&mut self, prepared: &Prepared) {
         self.expect_errors(prepared);
         if let (Some(by_name), Some(noted)) = (prepared.names(), &mut self.by_name) {
-            noted.among = true;
+            noted.among |= !by_name.gives.is_empty() || !by_name.ends.is_empty();
             noted.gives.extend(by_name.gives.iter().cloned());
             noted.ends.extend(by_name.ends.iter().cloned());
         }
+    }
+
+    /// An Execute: what follows may name what it makes.
+    pub(super) fn note_executed(&mut self) {
+        let given = self.by_name.iter_mut().flat_map(|by_name| by_name.gives.drain(..));
+        given.for_each(|(name, _, prepared)| self.names.give(&name, prepared));
+    }
+
+    /// The client's name of a statement, by itself or by the server's.
+    pub(super) fn own_name(&self, name: &str) -> Option<String> {
+        if !name.is_empty() && self.names.find(name).is_some() {
+            return Some(name.to_owned());
+        }
+        let number: u64 = name.strip_prefix(PREFIX)?.parse().ok()?;
+        self.names.name_of(|prepared| prepared.number ^ self.variant() == number).map(str::to_owned)
     }
 
     fn expect_errors(&mut self, prepared: &Prepared) {

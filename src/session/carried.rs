@@ -51,6 +51,10 @@ pub(super) struct Carried<'s> {
     waiting: bool,
     /// The server was sent a Flush for that.
     asked: bool,
+    /// It waits for statements that it names.
+    names_first: bool,
+    /// The next Execute is that of a PREPARE.
+    gives_name: bool,
     /// The server forgets its prepared statements, and the connection has already.
     pub forgets: bool,
     /// The client said Terminate, and the server was told.
@@ -84,6 +88,8 @@ impl<'s> Carried<'s> {
             begun: false,
             waiting: false,
             asked: false,
+            names_first: false,
+            gives_name: false,
             forgets: false,
             leaves: false,
             failed: false,
@@ -212,6 +218,11 @@ impl<'s> Carried<'s> {
         // After an error the server would skip it.
         if self.skipping {
             self.relay(input, connection, header, false);
+            if std::mem::take(&mut self.names_first) {
+                // Its own error it was, and it ends what came before.
+                forward(connection, &bare(client::SYNC), Cause::Sync);
+                self.complete = true;
+            }
             return Ok(true);
         }
         if header.kind == client::QUERY {
@@ -223,6 +234,9 @@ impl<'s> Carried<'s> {
             }
             let text = input[Header::BYTES..header.length].strip_suffix(&[0]).unwrap_or_default();
             let text = std::str::from_utf8(text).map_err(|_| malformed("a text that is not UTF-8"))?;
+            if let Some(frame) = self.session.renamed_query(text) {
+                return Ok(self.feed_by_name(input, connection, (header, &frame)));
+            }
             match self.session.check_query(text, self.shard) {
                 Ok(effects) => {
                     if effects.iter().any(|effect| matches!(effect, Effect::Discard | Effect::ForgetStatements)) {
@@ -244,6 +258,32 @@ impl<'s> Carried<'s> {
         }
         self.relay_query(input, connection, header);
         Ok(true)
+    }
+
+    /// What a later Query names, the server must know before it comes.
+    fn feed_by_name(
+        &mut self,
+        input: &mut BytesMut,
+        connection: &mut Connection,
+        (header, frame): (Header, &[u8]),
+    ) -> bool {
+        let Some(by_name) = self.session.by_name.take() else { return false };
+        self.ensure_named(&by_name, connection);
+        self.session.by_name = Some(by_name);
+        self.names_first = !connection.owed.is_empty();
+        if self.names_first {
+            self.waiting = true;
+            return self.wait(connection);
+        }
+        let rest = input.split_off(header.length);
+        input.clear();
+        input.extend_from_slice(frame);
+        input.extend_from_slice(&rest);
+        let text = std::str::from_utf8(&frame[Header::BYTES..frame.len() - 1]).unwrap_or_default();
+        // There is one server only.
+        self.effects.extend(self.session.check_query(text, self.shard).unwrap_or_default());
+        self.relay_query(input, connection, Header { kind: client::QUERY, length: frame.len() });
+        true
     }
 
     /// DEALLOCATE ALL or DISCARD ALL comes here.
@@ -290,6 +330,7 @@ impl<'s> Carried<'s> {
                 if let Some(by_name) = prepared.names() {
                     self.ensure_named(by_name, connection);
                     by_name.given().for_each(|number| connection.expect(number));
+                    self.gives_name = by_name.given().next().is_some();
                 }
                 let looks = self.ensure(&prepared, named, connection);
                 if told != 0 && looks != Some(told) && !self.may_bind(&prepared, (told, looks), connection) {
@@ -321,6 +362,7 @@ impl<'s> Carried<'s> {
             Step::CloseStatement => give(connection, &bare(server::CLOSE_COMPLETE), true),
             Step::DescribePortal => forward(connection, frame, Cause::DescribePortal),
             Step::ClosePortal => forward(connection, frame, Cause::Close),
+            Step::Execute if std::mem::take(&mut self.gives_name) => forward(connection, frame, Cause::ExecuteNaming),
             Step::Execute => forward(connection, frame, Cause::Execute),
             Step::Flush if self.prepares => {
                 // The server is done: what is bound to its transaction comes with the next unit, if at all.
@@ -443,6 +485,11 @@ impl<'s> Carried<'s> {
     /// What a text names is there before it.
     fn ensure_named(&self, by_name: &ByName, connection: &mut Connection) {
         let limit = self.session.snapshot.topology.process.prepared_statements_limit;
+        for number in by_name.given() {
+            if connection.knows(number) {
+                connection.close_statement(number);
+            }
+        }
         for (number, prepared) in &by_name.needs {
             if connection.knows(*number) {
                 continue;

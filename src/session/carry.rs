@@ -438,7 +438,7 @@ impl Session {
             open.lent.connection.taint();
         }
         if failed && self.by_name.as_ref().is_some_and(|by_name| by_name.leaves_doubt()) {
-            open.lent.connection.outdate_statements();
+            open.lent.connection.taint();
         }
         // What failed may have taken a lock before, or called what did: an error does not release it.
         self.doubt_ties(effects);

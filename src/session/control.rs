@@ -42,7 +42,11 @@ impl Session {
             kind if self.has_failed() && !matches!(kind, Kind::Transaction(_)) => None,
             Kind::Transaction(control) => self.answer_transaction(control, text).map(Ok),
             Kind::Setting(control) => self.answer_setting(control, text),
-            Kind::Deallocate { name: Some(name) } if self.names.deallocate(name) => Some(Ok(Answer::tag("DEALLOCATE"))),
+            Kind::Deallocate { name: Some(name) } => {
+                let name = self.own_name(name)?;
+                self.names.deallocate(&name);
+                Some(Ok(Answer::tag("DEALLOCATE")))
+            }
             Kind::Deallocate { name: None } if self.pin.is_none() => {
                 self.names.deallocate_all();
                 Some(Ok(Answer::tag("DEALLOCATE ALL")))
@@ -67,7 +71,7 @@ impl Session {
                 }
             }
             _ if self.has_failed() => false,
-            (Kind::Deallocate { name: Some(name) }, _) => self.names.find(name).is_some(),
+            (Kind::Deallocate { name: Some(name) }, _) => self.own_name(name).is_some(),
             (Kind::Deallocate { name: None }, _) => self.pin.is_none(),
             _ => true,
         }

@@ -120,6 +120,9 @@ impl Session {
         let values = Values { text, literals: &literals, parameters: None };
         let (mut wanted, mut effects) = (Wanted::default(), Vec::new());
         self.want_all(&entry.analysis, &planned, &values, (&mut wanted, &mut effects))?;
+        if let Some(by_name) = &self.by_name {
+            self.add_effects_of_named(by_name, &mut effects);
+        }
         if wanted.several.is_some() || wanted.fixed.is_some_and(|wanted| wanted != shard) {
             return Err(second_shard(shard));
         }

@@ -63,7 +63,12 @@ impl Session {
                 Ok(step)
             }
             client::DESCRIBE | client::CLOSE => self.digest_named(kind, body),
-            client::EXECUTE => Ok(Step::Execute),
+            client::EXECUTE => {
+                if self.by_name.is_some() {
+                    self.note_executed();
+                }
+                Ok(Step::Execute)
+            }
             client::SYNC => Ok(Step::Sync),
             client::FLUSH => Ok(Step::Flush),
             _ => Err(malformed("a message that has no place among those of the extended protocol")),

@@ -75,7 +75,7 @@ impl Session {
         kept: Option<Kept>,
         mut open: Box<Open>,
     ) -> Result<(), Box<Open>> {
-        let is_idle = open.lent.connection.is_clean() && open.heard.is_empty();
+        let is_idle = open.lent.connection.is_at_rest() && open.heard.is_empty();
         let Some(kept) = kept.filter(|kept| is_idle && nothing_ran(client, kept)) else {
             open.lent.connection.outdate_statements();
             return Err(open);
