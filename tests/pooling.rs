@@ -8,6 +8,8 @@ mod support;
 mod by_name;
 #[path = "pooling/outdated.rs"]
 mod outdated;
+#[path = "pooling/peers.rs"]
+mod peers;
 #[path = "support/raw.rs"]
 mod raw;
 #[path = "pooling/trial.rs"]

@@ -158,7 +158,6 @@ const LATER: &[&str] = &[
     "circuit_breaker",
     "limits",
     "mirroring",
-    "cluster",
     "functions",
     "general.consistent_reads",
     "databases.zone",

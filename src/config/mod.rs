@@ -28,8 +28,8 @@ pub use error::{ConfigError, Problem};
 pub use file::FileEntry;
 pub use secret::{Secret, SecretEntry};
 pub use sections::{
-    Cache, CacheRuleEntry, Control, DatabaseEntry, General, GeneralTls, KeyLiteral, MappingEntry, OneOrMany,
-    ReferenceTables, ShardedTable, UserEntry,
+    Cache, CacheRuleEntry, ClusterEntry, Control, DatabaseEntry, General, GeneralTls, KeyLiteral, MappingEntry,
+    OneOrMany, ReferenceTables, ShardedTable, UserEntry,
 };
 pub use source::Source;
 pub use units::parse_duration;
@@ -57,6 +57,8 @@ pub struct Config {
     pub reference_tables: Vec<ReferenceTables>,
     #[serde(default)]
     pub cache: Cache,
+    #[serde(default)]
+    pub cluster: ClusterEntry,
     /// The text, for errors that are found later.
     #[serde(skip)]
     pub source: Arc<Source>,

@@ -182,6 +182,14 @@ pub struct ReferenceTables {
     pub tables: Vec<String>,
 }
 
+/// `[cluster]`: other instances behind the same address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClusterEntry {
+    /// `host:port` of each.
+    pub peers: Vec<String>,
+}
+
 /// `[cache]`; what each key means stands in `config/pgweir.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]

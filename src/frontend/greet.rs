@@ -10,7 +10,11 @@ use crate::wire::frame::malformed;
 use crate::wire::{ALPN, CancelKey, Channel, Parameter, Startup, Stream, frame_length};
 
 pub(super) enum Greeted {
-    Cancel(CancelKey),
+    Cancel {
+        key: CancelKey,
+        /// By another instance, which does not know the key.
+        passed_on: bool,
+    },
     Session(Channel, Opening),
     Refused(Channel, Error),
     Gone,
@@ -55,7 +59,8 @@ pub(super) async fn greet(mut channel: Channel, tls: Option<&Acceptor>) -> std::
             Startup::Gssapi | Startup::Tls => {
                 return Ok(Greeted::Refused(channel, malformed("too many requests for encryption")));
             }
-            Startup::Cancel(key) => return Ok(CancelKey::read(&key).map_or(Greeted::Gone, Greeted::Cancel)),
+            Startup::Cancel(key) => return Ok(cancel(&key, false)),
+            Startup::PassedCancel(key) => return Ok(cancel(&key, true)),
             Startup::Session { .. } if tls.is_some_and(|tls| tls.required) && is_in_the_clear(&channel) => {
                 let error = Error::new(SqlState::INVALID_AUTHORIZATION, "connections must be encrypted");
                 return Ok(Greeted::Refused(channel, error.with_hint("Connect with sslmode=require.")));
@@ -69,6 +74,10 @@ pub(super) async fn greet(mut channel: Channel, tls: Option<&Acceptor>) -> std::
             }
         };
     }
+}
+
+fn cancel(key: &[u8], passed_on: bool) -> Greeted {
+    CancelKey::read(key).map_or(Greeted::Gone, |key| Greeted::Cancel { key, passed_on })
 }
 
 /// Whether others could listen in. PostgreSQL, too, offers no encryption on UNIX sockets.

@@ -5,6 +5,7 @@
 mod demand;
 mod greet;
 mod login;
+mod peers;
 mod proof;
 mod tls;
 mod unix;
@@ -25,6 +26,7 @@ use crate::wire::message::put_error;
 use crate::wire::{Channel, Severity, Stream};
 use greet::Greeted;
 use login::Logins;
+use peers::Peers;
 pub use tls::{Acceptor, Encryption};
 pub use unix::LocalListener;
 use workers::{Accepted, Handed, Moved, Workers};
@@ -35,6 +37,7 @@ pub struct Frontend {
     console: Arc<Console>,
     tls: Arc<Encryption>,
     logins: Logins,
+    peers: Peers,
     clients: AtomicUsize,
     /// Log-ins under way.
     entering: AtomicUsize,
@@ -44,7 +47,8 @@ impl Frontend {
     pub fn new(shared: Arc<Shared>, console: Arc<Console>, tls: Arc<Encryption>) -> Arc<Self> {
         let logins = Logins::default();
         logins.proofs.follow(&shared.control.topology());
-        Arc::new(Self { shared, console, tls, logins, clients: AtomicUsize::new(0), entering: AtomicUsize::new(0) })
+        let (peers, clients, entering) = (Peers::default(), AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { shared, console, tls, logins, peers, clients, entering })
     }
 
     /// Clients being served.
@@ -181,8 +185,11 @@ impl Frontend {
         let limit = if entering.is_crowded() { limit.min(HURRIED_LOGIN) } else { limit };
         let welcoming = async {
             match greet::greet(channel, self.tls.current().as_deref()).await? {
-                Greeted::Cancel(key) => {
-                    self.shared.registry.cancel(key).await;
+                Greeted::Cancel { key, passed_on } => {
+                    let found = self.shared.registry.cancel(key).await;
+                    if !found && !passed_on {
+                        self.peers.pass_on(&self.shared.control.topology().process.peers, key).await;
+                    }
                     Ok(None)
                 }
                 Greeted::Refused(mut channel, error) => {

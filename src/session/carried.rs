@@ -53,8 +53,10 @@ pub(super) struct Carried<'s> {
     asked: bool,
     /// It waits for statements that it names.
     names_first: bool,
-    /// The next Execute is that of a PREPARE.
+    /// The next Execute is that of a PREPARE,
     gives_name: bool,
+    /// or of DEALLOCATE ALL or DISCARD ALL.
+    forgets_next: bool,
     /// The server forgets its prepared statements, and the connection has already.
     pub forgets: bool,
     /// The client said Terminate, and the server was told.
@@ -90,6 +92,7 @@ impl<'s> Carried<'s> {
             asked: false,
             names_first: false,
             gives_name: false,
+            forgets_next: false,
             forgets: false,
             leaves: false,
             failed: false,
@@ -324,9 +327,7 @@ impl<'s> Carried<'s> {
         match step {
             Step::Parse { prepared, named } => self.send_parse(&prepared, named, frame, connection),
             Step::Bind { prepared, named, told } => {
-                if prepared.forgets_all() {
-                    self.forget_all(connection);
-                }
+                self.forgets_next = prepared.forgets_all();
                 if let Some(by_name) = prepared.names() {
                     self.ensure_named(by_name, connection);
                     by_name.given().for_each(|number| connection.expect(number));
@@ -362,8 +363,13 @@ impl<'s> Carried<'s> {
             Step::CloseStatement => give(connection, &bare(server::CLOSE_COMPLETE), true),
             Step::DescribePortal => forward(connection, frame, Cause::DescribePortal),
             Step::ClosePortal => forward(connection, frame, Cause::Close),
-            Step::Execute if std::mem::take(&mut self.gives_name) => forward(connection, frame, Cause::ExecuteNaming),
-            Step::Execute => forward(connection, frame, Cause::Execute),
+            Step::Execute => {
+                if std::mem::take(&mut self.forgets_next) {
+                    self.forget_all(connection);
+                }
+                let gives_name = std::mem::take(&mut self.gives_name);
+                forward(connection, frame, if gives_name { Cause::ExecuteNaming } else { Cause::Execute });
+            }
             Step::Flush if self.prepares => {
                 // The server is done: what is bound to its transaction comes with the next unit, if at all.
                 put_bare(&mut connection.channel.output, client::SYNC);

@@ -81,14 +81,16 @@ impl Registry {
         }
     }
 
-    /// Ends what the client of this key runs or waits for; an unknown key is ignored, as PostgreSQL does.
-    pub async fn cancel(&self, key: CancelKey) {
+    /// Ends what the client of this key runs or waits for. `false`: it is not here; nobody else is told, as PostgreSQL
+    /// does.
+    pub async fn cancel(&self, key: CancelKey) -> bool {
         let client = self.lock().get(&key.process).cloned();
-        let Some(client) = client else { return };
+        let Some(client) = client else { return false };
         if !client.key.is(&key) {
-            return;
+            return false;
         }
         client.cancel().await;
+        true
     }
 
     /// Who has this process number.

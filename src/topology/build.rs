@@ -10,7 +10,8 @@ use super::{
     ShardedBy, ShardedTables, TablePattern, Topology, UnixSocket, User,
 };
 use crate::config::{
-    ClientTlsMode, Config, ConfigError, ConfiguredRole, DataType, DatabaseEntry, General, KeyLiteral, MappingEntry,
+    ClientTlsMode, Config, ConfigError, ConfiguredRole, DataType, DatabaseEntry, General, Invalidation, KeyLiteral,
+    MappingEntry,
     Problem, ServerTls, ShardedTable, TlsNegotiation,
 };
 
@@ -427,6 +428,7 @@ impl Builder<'_> {
             prepared_statements_limit: general.prepared_statements_limit.max(1),
             log_format: general.log_format,
             cache: CacheLimits::new(&self.config.cache),
+            peers: self.peers(),
             log_level: general.log_level,
             log_connections: general.log_connections,
             log_disconnections: general.log_disconnections,
@@ -443,6 +445,26 @@ impl Builder<'_> {
             self.problem(message, "general.unix_socket_mode", "Give them as chmod takes them: \"0770\".");
         }
         Some(UnixSocket { folder: general.unix_socket_dir.clone()?, mode: mode? })
+    }
+
+    fn peers(&mut self) -> Vec<String> {
+        let peers = &self.config.cluster.peers;
+        for (index, peer) in peers.iter().enumerate() {
+            let port = peer.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+            if !matches!(port, Some(Ok(1..))) {
+                let place = format!("cluster.peers.{index}");
+                self.problem(format!("\"{peer}\" is no host and port"), place, "Write \"10.0.0.2:6432\".");
+            }
+        }
+        if peers.len() > MOST_PEERS {
+            let message = format!("{} peers, of at most {MOST_PEERS}", peers.len());
+            self.problem(message, "cluster.peers", "A cancel request may go to each of them.");
+        }
+        if !peers.is_empty() && self.config.cache.enabled && self.config.cache.invalidation == Invalidation::Writes {
+            let help = "Say enabled = false in [cache]: what is written by way of a peer would not be seen.";
+            self.problem("invalidation = \"writes\" sees this instance's writes only", "cluster.peers", help);
+        }
+        peers.clone()
     }
 
     fn check_general(&mut self) {
@@ -536,6 +558,7 @@ pub(super) fn pattern(name: &str) -> TablePattern {
 /// The database that clients connect to for the admin console.
 pub const ADMIN: &str = "pgweir";
 pub(super) const EMPTY_POOL: &str = "a pool needs at least one connection";
+const MOST_PEERS: usize = 16;
 const MAX_SHARDS: u16 = 1024;
 /// Keys of `[general]` that are read once, at the start.
 const FIXED: [&str; 8] =

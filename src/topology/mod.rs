@@ -97,6 +97,8 @@ pub struct Process {
     pub log_format: LogFormat,
     /// `None`: no answer is cached.
     pub cache: Option<CacheLimits>,
+    /// `host:port` of other instances: cancel requests for their clients may come here.
+    pub peers: Vec<String>,
     pub log_level: LogLevel,
     pub log_connections: bool,
     pub log_disconnections: bool,

@@ -11,6 +11,8 @@ pub enum Startup {
     Gssapi,
     /// The key that a server gave in BackendKeyData: process id and secret.
     Cancel(Vec<u8>),
+    /// The same, passed on by an instance of pgweir which does not serve the client.
+    PassedCancel(Vec<u8>),
     Session {
         version: u32,
         parameters: Vec<Parameter>,
@@ -36,6 +38,7 @@ impl Startup {
             SSL_REQUEST if rest.is_empty() => Ok(Self::Tls),
             GSSENC_REQUEST if rest.is_empty() => Ok(Self::Gssapi),
             CANCEL_REQUEST if rest.len() >= 8 => Ok(Self::Cancel(rest.to_vec())),
+            PASSED_CANCEL if rest.len() >= 8 => Ok(Self::PassedCancel(rest.to_vec())),
             version if version >> 16 == 3 => Ok(Self::Session { version, parameters: parameters(rest)? }),
             version => Err(protocol(format!("unsupported protocol {}.{}", version >> 16, version & 0xffff))),
         }
@@ -49,6 +52,10 @@ impl Startup {
             Self::Gssapi => body.extend_from_slice(&GSSENC_REQUEST.to_be_bytes()),
             Self::Cancel(key) => {
                 body.extend_from_slice(&CANCEL_REQUEST.to_be_bytes());
+                body.extend_from_slice(key);
+            }
+            Self::PassedCancel(key) => {
+                body.extend_from_slice(&PASSED_CANCEL.to_be_bytes());
                 body.extend_from_slice(key);
             }
             Self::Session { version, parameters } => {
@@ -92,6 +99,8 @@ fn protocol(message: impl Into<String>) -> Error {
 /// PostgreSQL's own MAX_STARTUP_PACKET_LENGTH.
 const MAX_STARTUP_BYTES: usize = 10_000;
 const CANCEL_REQUEST: u32 = 80_877_102;
+/// Of no server's: 1234 and pgweir's port, as PostgreSQL makes its own.
+const PASSED_CANCEL: u32 = (1234 << 16) | 6432;
 const SSL_REQUEST: u32 = 80_877_103;
 const GSSENC_REQUEST: u32 = 80_877_104;
 
@@ -103,7 +112,8 @@ mod tests {
     fn what_is_encoded_is_read_again() {
         let pair = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
         let session = Startup::Session { version: 3 << 16, parameters: vec![pair("user", "app"), pair("options", "")] };
-        for startup in [Startup::Tls, Startup::Gssapi, Startup::Cancel(vec![7; 8]), session] {
+        let cancels = [Startup::Cancel(vec![7; 8]), Startup::PassedCancel(vec![8; 8])];
+        for startup in [Startup::Tls, Startup::Gssapi, session].into_iter().chain(cancels) {
             let bytes = startup.encode();
             let (prefix, body) = bytes.split_first_chunk::<4>().unwrap();
             assert_eq!(frame_length(*prefix), Ok(bytes.len()));
