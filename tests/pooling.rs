@@ -12,6 +12,8 @@ mod outdated;
 mod peers;
 #[path = "support/raw.rs"]
 mod raw;
+#[path = "pooling/replay.rs"]
+mod replay;
 #[path = "pooling/trial.rs"]
 mod trial;
 

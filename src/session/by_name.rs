@@ -29,14 +29,15 @@ pub(super) struct ByName {
     ends: Vec<(Box<str>, u64)>,
     /// Names of the server's that are longer than the client's: where they end, in characters from 1, and by how much.
     shifts: Vec<(usize, isize)>,
+    /// What PREPARE has made so far, in this unit.
+    made: Vec<u64>,
     /// PREPARE or DEALLOCATE is one message among others.
     among: bool,
 }
 
 impl ByName {
-    /// The numbers of what PREPARE makes.
-    pub(super) fn given(&self) -> impl Iterator<Item = u64> {
-        self.gives.iter().map(|(_, number, _)| *number)
+    pub(super) fn gives_some(&self) -> bool {
+        !self.gives.is_empty()
     }
 
     /// Which statements the server has is not known, if the unit failed.
@@ -83,7 +84,8 @@ impl Session {
             return None;
         }
         let (sent, by_name) = self.rename(text)?;
-        self.by_name = Some(Box::new(by_name));
+        let among = !by_name.gives.is_empty() || !by_name.ends.is_empty();
+        self.by_name = Some(Box::new(ByName { among, ..by_name }));
         let mut frame = BytesMut::new();
         put_query(&mut frame, &sent);
         Some(frame)
@@ -156,6 +158,21 @@ impl Session {
             noted.among |= !by_name.gives.is_empty() || !by_name.ends.is_empty();
             noted.gives.extend(by_name.gives.iter().cloned());
             noted.ends.extend(by_name.ends.iter().cloned());
+        }
+    }
+
+    /// A PREPARE is about to be executed: the server's copy for other clients is no reason to refuse it.
+    pub(super) fn make_way(&mut self, by_name: &ByName, connection: &mut Connection) {
+        for (name, number, _) in &by_name.gives {
+            let is_new = self.names.before(name).is_none();
+            let made = &mut self.by_name.get_or_insert_default().made;
+            if is_new && !made.contains(number) {
+                if connection.knows(*number) {
+                    connection.close_statement(*number);
+                }
+                connection.expect(*number);
+                made.push(*number);
+            }
         }
     }
 

@@ -272,6 +272,8 @@ impl<'s> Carried<'s> {
     ) -> bool {
         let Some(by_name) = self.session.by_name.take() else { return false };
         self.ensure_named(&by_name, connection);
+        self.session.by_name = Some(Box::default());
+        self.session.make_way(&by_name, connection);
         self.session.by_name = Some(by_name);
         self.names_first = !connection.owed.is_empty();
         if self.names_first {
@@ -330,8 +332,8 @@ impl<'s> Carried<'s> {
                 self.forgets_next = prepared.forgets_all();
                 if let Some(by_name) = prepared.names() {
                     self.ensure_named(by_name, connection);
-                    by_name.given().for_each(|number| connection.expect(number));
-                    self.gives_name = by_name.given().next().is_some();
+                    self.session.make_way(by_name, connection);
+                    self.gives_name = by_name.gives_some();
                 }
                 let looks = self.ensure(&prepared, named, connection);
                 if told != 0 && looks != Some(told) && !self.may_bind(&prepared, (told, looks), connection) {
@@ -491,11 +493,6 @@ impl<'s> Carried<'s> {
     /// What a text names is there before it.
     fn ensure_named(&self, by_name: &ByName, connection: &mut Connection) {
         let limit = self.session.snapshot.topology.process.prepared_statements_limit;
-        for number in by_name.given() {
-            if connection.knows(number) {
-                connection.close_statement(number);
-            }
-        }
         for (number, prepared) in &by_name.needs {
             if connection.knows(*number) {
                 continue;

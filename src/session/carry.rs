@@ -456,6 +456,9 @@ impl Session {
         let pin = lasting.or(pin).or(pinned).or_else(|| self.is_session_pooled().then_some(super::SESSION_MODE));
         if pin != pinned {
             self.client.pin(pin);
+            if pin == Some(ties::SET_CONFIG) {
+                self.tell_of_tie(pin);
+            }
         }
         if status == Status::Idle && pin != Some(ties::SET_CONFIG) {
             self.note_heard(&mut open);

@@ -14,6 +14,7 @@ use super::planned::Plans;
 use super::prepared::Interner;
 use super::registry::Registry;
 use super::snapshot::Snapshot;
+use super::ties::Told;
 use crate::backend::settings::Settings;
 use crate::backend::{Connection, Pool, Pools, Reported};
 use crate::balance::{Access, Choice, Fleet, InFlight, Need, Unfit};
@@ -54,6 +55,8 @@ pub struct Shared {
     /// Of answers; nothing where none is kept.
     cache: ArcSwapOption<Cache>,
     retries: Budget,
+    /// Of sessions that are tied to a server connection.
+    pub(super) told: Told,
 }
 
 /// See [`Shared::learn`].
@@ -157,6 +160,7 @@ impl Shared {
             closing,
             interner: Interner::default(),
             retries: Budget::default(),
+            told: Told::default(),
         }
     }
 

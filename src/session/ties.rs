@@ -1,5 +1,9 @@
 //! What ties a session to one server connection, and whether it still does: the server is asked, nothing is counted.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::effects::Effect;
@@ -47,10 +51,31 @@ impl Session {
         if tie != self.client.pinned() {
             self.client.pin(tie);
         }
+        self.tell_of_tie(tie);
         if tie.is_none()
             && let Some(Pin { lent }) = self.pin.take()
         {
             lent.give_back(Instant::now());
+        }
+    }
+
+    /// The log names what ties sessions, each cause once in a while.
+    pub(super) fn tell_of_tie(&self, cause: Option<&'static str>) {
+        let Some(cause) = cause else { return };
+        let (user, database) = (&*self.user.name, &*self.snapshot.name);
+        match self.station.shared.told.due(cause, Instant::now()) {
+            Some(untold) => {
+                tracing::info!(
+                    user,
+                    database,
+                    cause,
+                    untold,
+                    "a session keeps its server connection between transactions"
+                );
+            }
+            None => {
+                tracing::debug!(user, database, cause, "a session keeps its server connection between transactions")
+            }
         }
     }
 
@@ -68,6 +93,31 @@ impl Session {
     }
 }
 
+/// What the log was told of ties: for each cause, when, and how often since it was not.
+#[derive(Default)]
+pub(super) struct Told(Mutex<HashMap<&'static str, (Instant, u64)>>);
+
+impl Told {
+    /// It is time to tell of such a tie; gives how many were not told of since the last time.
+    fn due(&self, cause: &'static str, now: Instant) -> Option<u64> {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match told.get_mut(cause) {
+            Some((last, untold)) if now.saturating_duration_since(*last) < QUIET => {
+                *untold += 1;
+                None
+            }
+            Some((last, untold)) => {
+                *last = now;
+                Some(std::mem::take(untold))
+            }
+            None => {
+                told.insert(cause, (now, 0));
+                Some(0)
+            }
+        }
+    }
+}
+
 /// Not to be seen beforehand whether it does: a try for a lock may fail, a function do anything.
 fn makes(effect: &Effect) -> bool {
     matches!(effect, Effect::Pin(_) | Effect::Unseen)
@@ -77,6 +127,8 @@ fn ends(effect: &Effect) -> bool {
     matches!(effect, Effect::Untie | Effect::Ddl | Effect::ForgetStatements | Effect::Discard)
 }
 
+/// Between two lines of the log of one cause.
+const QUIET: Duration = Duration::from_secs(60);
 pub(super) const ADVISORY_LOCK: &str = "advisory lock";
 pub(super) const TEMPORARY: &str = "temporary table";
 pub(super) const HELD_CURSOR: &str = "cursor WITH HOLD";
@@ -98,3 +150,18 @@ const QUESTION: &str = "SELECT 'advisory lock' WHERE EXISTS (SELECT FROM pg_cata
      UNION ALL SELECT 'PREPARE' WHERE EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql \
      AND name !~ '^pgweir_[0-9]+$') \
      UNION ALL SELECT '=' || channel FROM pg_catalog.pg_listening_channels() AS listening(channel)";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_told_of_each_cause_once_in_a_while() {
+        let (told, start) = (Told::default(), Instant::now());
+        assert_eq!(told.due(PREPARE, start), Some(0));
+        assert_eq!(told.due(PREPARE, start + QUIET / 2), None);
+        assert_eq!(told.due(TEMPORARY, start + QUIET / 2), Some(0));
+        assert_eq!(told.due(PREPARE, start + QUIET), Some(1));
+        assert_eq!(told.due(PREPARE, start + QUIET * 3), Some(0));
+    }
+}
