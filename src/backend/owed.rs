@@ -24,7 +24,7 @@ pub enum Cause {
     DescribeColumns,
     DescribePortal,
     Execute,
-    /// Of a PREPARE of the client's: it gives a name.
+    /// Of a PREPARE of the client's, or of what ends all: names change.
     ExecuteNaming,
     Close,
     /// Execute of a PREPARE: CommandComplete; then the connection knows the statement of this number.

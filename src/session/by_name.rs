@@ -31,6 +31,8 @@ pub(super) struct ByName {
     shifts: Vec<(usize, isize)>,
     /// What PREPARE has made so far, in this unit.
     made: Vec<u64>,
+    /// DEALLOCATE ALL or DISCARD ALL was bound.
+    pub forgets: bool,
     /// PREPARE or DEALLOCATE is one message among others.
     among: bool,
 }
@@ -178,6 +180,9 @@ impl Session {
 
     /// An Execute: what follows may name what it makes.
     pub(super) fn note_executed(&mut self) {
+        if self.by_name.as_mut().is_some_and(|by_name| std::mem::take(&mut by_name.forgets)) {
+            self.names.take_all();
+        }
         let given = self.by_name.iter_mut().flat_map(|by_name| by_name.gives.drain(..));
         given.for_each(|(name, _, prepared)| self.names.give(&name, prepared));
     }

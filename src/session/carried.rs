@@ -243,7 +243,9 @@ impl<'s> Carried<'s> {
             match self.session.check_query(text, self.shard) {
                 Ok(effects) => {
                     if effects.iter().any(|effect| matches!(effect, Effect::Discard | Effect::ForgetStatements)) {
-                        self.forget_all(connection);
+                        connection.forget_statements();
+                        self.session.names.mark();
+                        self.forgets = true;
                     }
                     self.effects.extend(effects);
                 }
@@ -291,13 +293,6 @@ impl<'s> Carried<'s> {
         true
     }
 
-    /// DEALLOCATE ALL or DISCARD ALL comes here.
-    fn forget_all(&mut self, connection: &mut Connection) {
-        connection.forget_statements();
-        self.session.names.mark();
-        self.forgets = true;
-    }
-
     /// The server answers what it was sent, so that the next message can be understood.
     fn wait(&mut self, connection: &mut Connection) -> bool {
         if !self.asked {
@@ -329,7 +324,7 @@ impl<'s> Carried<'s> {
         match step {
             Step::Parse { prepared, named } => self.send_parse(&prepared, named, frame, connection),
             Step::Bind { prepared, named, told } => {
-                self.forgets_next = prepared.forgets_all();
+                self.forgets_next = self.session.by_name.is_some() && prepared.forgets_all();
                 if let Some(by_name) = prepared.names() {
                     self.ensure_named(by_name, connection);
                     self.session.make_way(by_name, connection);
@@ -366,11 +361,13 @@ impl<'s> Carried<'s> {
             Step::DescribePortal => forward(connection, frame, Cause::DescribePortal),
             Step::ClosePortal => forward(connection, frame, Cause::Close),
             Step::Execute => {
-                if std::mem::take(&mut self.forgets_next) {
-                    self.forget_all(connection);
+                let forgets = std::mem::take(&mut self.forgets_next);
+                if forgets {
+                    connection.forget_statements();
+                    self.forgets = true;
                 }
-                let gives_name = std::mem::take(&mut self.gives_name);
-                forward(connection, frame, if gives_name { Cause::ExecuteNaming } else { Cause::Execute });
+                let names = forgets || std::mem::take(&mut self.gives_name);
+                forward(connection, frame, if names { Cause::ExecuteNaming } else { Cause::Execute });
             }
             Step::Flush if self.prepares => {
                 // The server is done: what is bound to its transaction comes with the next unit, if at all.

@@ -59,6 +59,8 @@ impl Session {
                 let step = Step::Bind { prepared: Arc::clone(prepared), named: !name.is_empty(), told };
                 if let (Some(_), Step::Bind { prepared, .. }) = (&prepared.kin, &step) {
                     self.note_bound(prepared);
+                } else if prepared.forgets_all() {
+                    self.by_name.get_or_insert_default().forgets = true;
                 }
                 Ok(step)
             }

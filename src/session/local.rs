@@ -51,7 +51,11 @@ impl Session {
                 Step::Sync => put_ready(out, self.transaction.status()),
                 _ if failed => {}
                 step => {
-                    named += usize::from(matches!(step, Step::Parse { .. } | Step::CloseStatement));
+                    named += usize::from(match step {
+                        Step::Parse { .. } | Step::CloseStatement => true,
+                        Step::Execute => bound.as_ref().is_some_and(|bound| bound.prepared.forgets_all()),
+                        _ => false,
+                    });
                     if let Err(error) = self.answer_step(step, frame.body(input), &mut bound, out) {
                         self.put_failure(out, &error);
                         failed = true;

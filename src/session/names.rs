@@ -24,10 +24,12 @@ pub(super) struct Named {
     pub told: u32,
 }
 
-/// One Parse or Close, and what the name meant before it.
-struct Change {
-    name: Box<str>,
-    before: Option<Named>,
+/// What one message changed, and what was before it.
+enum Change {
+    /// Parse, Close or PREPARE.
+    One { name: Box<str>, before: Option<Named> },
+    /// DEALLOCATE ALL.
+    All(HashMap<Box<str>, Named>),
 }
 
 /// How far a unit got.
@@ -59,7 +61,7 @@ impl Names {
             "" => self.unnamed.replace(prepared).map(Named::new),
             name => self.named.insert(Box::from(name), Named::new(prepared)),
         };
-        self.changes.push(Change { name: Box::from(name), before });
+        self.changes.push(Change::One { name: Box::from(name), before });
     }
 
     pub(super) fn take(&mut self, name: &str) {
@@ -67,13 +69,19 @@ impl Names {
             "" => self.unnamed.take().map(Named::new),
             name => self.named.remove(name),
         };
-        self.changes.push(Change { name: Box::from(name), before });
+        self.changes.push(Change::One { name: Box::from(name), before });
     }
 
     /// What a name stood for before the unit that is being carried.
     pub(super) fn before(&self, name: &str) -> Option<&Named> {
-        let changed = self.changes.iter().find(|change| *change.name == *name);
-        changed.map_or_else(|| self.named.get(name), |change| change.before.as_ref())
+        for change in &self.changes {
+            match change {
+                Change::One { name: changed, before } if **changed == *name => return before.as_ref(),
+                Change::One { .. } => {}
+                Change::All(before) => return before.get(name),
+            }
+        }
+        self.named.get(name)
     }
 
     /// The client was given this description of a statement, or is to take it as it comes (0).
@@ -84,8 +92,16 @@ impl Names {
     /// A name of the statement that these hold for.
     pub(super) fn name_of(&self, holds: impl Fn(&Prepared) -> bool) -> Option<&str> {
         let now = self.named.iter();
-        let before = self.changes.iter().filter_map(|change| Some((&change.name, change.before.as_ref()?)));
-        let names = now.chain(before).filter(|(name, named)| !name.is_empty() && holds(&named.prepared));
+        let one = self.changes.iter().filter_map(|change| match change {
+            Change::One { name, before } => Some((name, before.as_ref()?)),
+            Change::All(_) => None,
+        });
+        let all = self.changes.iter().flat_map(|change| match change {
+            Change::One { .. } => None,
+            Change::All(before) => Some(before),
+        });
+        let names =
+            now.chain(one).chain(all.flatten()).filter(|(name, named)| !name.is_empty() && holds(&named.prepared));
         names.map(|(name, _)| &**name).min()
     }
 
@@ -97,11 +113,14 @@ impl Names {
             Done::SomeAndLost(kept) => (kept, true),
         };
         while self.changes.len() > kept {
-            let Some(Change { name, before }) = self.changes.pop() else { break };
-            match before {
-                before if name.is_empty() => self.unnamed = before.map(|named| named.prepared),
-                Some(before) => _ = self.named.insert(name, before),
-                None => _ = self.named.remove(&name),
+            match self.changes.pop() {
+                None => break,
+                Some(Change::All(before)) => self.named = before,
+                Some(Change::One { name, before }) if name.is_empty() => {
+                    self.unnamed = before.map(|named| named.prepared);
+                }
+                Some(Change::One { name, before: Some(before) }) => _ = self.named.insert(name, before),
+                Some(Change::One { name, before: None }) => _ = self.named.remove(&name),
             }
         }
         self.changes.clear();
@@ -121,6 +140,12 @@ impl Names {
         self.named.clear();
     }
 
+    /// The same, as one of a unit's messages.
+    pub(super) fn take_all(&mut self) {
+        self.changes.push(Change::All(std::mem::take(&mut self.named)));
+        self.mark();
+    }
+
     /// A DEALLOCATE ALL comes here among the unit's messages.
     pub(super) fn mark(&mut self) {
         self.forgotten = self.changes.len();
@@ -129,7 +154,9 @@ impl Names {
     /// The same, once the unit has succeeded and before it is settled: names that were given after it stay.
     pub(super) fn deallocate_marked(&mut self) {
         let later = &self.changes[self.forgotten..];
-        self.named.retain(|name, _| later.iter().any(|change| change.name == *name));
+        self.named.retain(|name, _| {
+            later.iter().any(|change| matches!(change, Change::One { name: given, .. } if given == name))
+        });
     }
 
     /// As a Query does.
@@ -179,6 +206,23 @@ mod tests {
         names.deallocate_marked();
         names.settle(Done::All);
         assert!(names.find("a").is_none() && names.find("b").is_some());
+    }
+
+    #[test]
+    fn all_come_back_where_they_were_not_deallocated() {
+        for (done, left) in [(Done::All, "b"), (Done::Some(2), ""), (Done::Some(1), "a"), (Done::Some(0), "ac")] {
+            let mut names = Names::default();
+            names.give("a", prepared("one"));
+            names.give("c", prepared("two"));
+            names.settle(Done::All);
+            names.take("c");
+            names.take_all();
+            names.give("b", prepared("three"));
+            assert!(names.find("a").is_none() && names.before("a").is_some() && names.before("b").is_none());
+            names.settle(done);
+            let found: String = ["a", "b", "c"].into_iter().filter(|name| names.find(name).is_some()).collect();
+            assert_eq!(found, left, "{done:?}");
+        }
     }
 
     #[test]

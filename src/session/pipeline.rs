@@ -172,6 +172,8 @@ impl Session {
             }
             Step::DescribePortal => return Ok(pipeline.describe(&body, out).map_err(Stopped::from)),
             Step::Execute => {
+                let portal = pipeline.portals.get(portal_of(&body).unwrap_or_default());
+                pipeline.named += usize::from(portal.is_some_and(|portal| portal.prepared.forgets_all()));
                 let came = self.execute_step(client, pipeline, &body).await?;
                 pipeline.prove(&came);
                 return Ok(came);
