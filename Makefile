@@ -1,4 +1,4 @@
-.PHONY: dev test compat suites consistency soak bench compose-test fmt lint postgresql poolers drivers
+.PHONY: dev test compat suites consistency soak bench compose-test fmt lint postgresql poolers drivers trial
 
 # A sharded, replicated PostgreSQL with the shop in it, behind the proxy: make dev ARGS="--rows 1000 --fresh"
 dev: postgresql
@@ -42,6 +42,10 @@ consistency: postgresql
 
 soak: postgresql
 	PGWEIR_SOAK_SECONDS=300 cargo test --test faults soak -- --nocapture
+
+# 500 clients on 5 connections, with state of every kind.
+trial: postgresql
+	PGWEIR_TRIAL_SECONDS=600 cargo test --test pooling no_state_is_ever -- --nocapture
 
 fmt:
 	cargo fmt

@@ -44,7 +44,7 @@ struct Client<'w> {
 const SETTINGS: [(&str, [&str; 3]); 5] = [
     ("timezone", ["UTC", "Asia/Tokyo", "Europe/Berlin"]),
     ("work_mem", ["4MB", "5MB", "6MB"]),
-    ("search_path", ["\"$user\", public", "one, public", "two, public"]),
+    ("search_path", ["\"$user\", public", "first, public", "second, public"]),
     ("datestyle", ["ISO, MDY", "SQL, DMY", "German, DMY"]),
     ("lock_timeout", ["0", "55s", "56s"]),
 ];
@@ -390,7 +390,7 @@ fn no_state_is_ever_seen_by_a_stranger() {
     eprintln!("seed {seed}");
     let bench = Bench::start("trial", "default_pool_size = 5\nquery_wait_timeout = \"120s\"");
     direct("create table changing (id int, v text); insert into changing values (1, 'one'); create table dead (a int)");
-    direct("grant all on changing, dead to public; create schema one; create schema two");
+    direct("grant all on changing, dead to public; create schema if not exists first; create schema if not exists second");
     let world = World { stop: AtomicBool::new(false), locks: Default::default(), asked: AtomicU64::new(0) };
     let memories: Vec<usize> = thread::scope(|scope| {
         let (bench, world) = (&bench, &world);

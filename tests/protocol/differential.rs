@@ -97,7 +97,7 @@ const TEXTS: [&str; 72] = [
     "rollback; begin; select 6",
     "begin; savepoint a; select 1/0",
     "rollback to a; select 7; release a",
-    "set transaction isolation level repeatable read",
+    "set transaction read only",
     "begin isolation level serializable read only deferrable",
     "commit and chain",
     "rollback and chain",
