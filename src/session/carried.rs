@@ -1,6 +1,7 @@
 //! A unit of work on its way to a server connection: the client's messages, under names that the server knows.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -49,6 +50,10 @@ pub(super) struct Carried<'s> {
     begun: bool,
     /// What comes next depends on how what was sent before it ends.
     waiting: bool,
+    /// The Bind at the front of the input, which waits for what its statement looks like;
+    held: Option<Step>,
+    /// and it does not wait any more.
+    has_looked: bool,
     /// The server was sent a Flush for that.
     asked: bool,
     /// It waits for statements that it names.
@@ -89,6 +94,8 @@ impl<'s> Carried<'s> {
             skipping: false,
             begun: false,
             waiting: false,
+            held: None,
+            has_looked: false,
             asked: false,
             names_first: false,
             gives_name: false,
@@ -102,6 +109,12 @@ impl<'s> Carried<'s> {
         }
     }
 
+    fn note_descriptions(&mut self, connection: &mut Connection) {
+        if let Some(describing) = self.describing.take() {
+            describing.done.iter().for_each(|&(statement, looks)| connection.note_description(statement, looks));
+        }
+    }
+
     /// Whether the last message of the unit was taken off the input, and how much of a begun one is still to come.
     pub(super) fn taken(&self) -> (bool, usize) {
         (self.complete, self.passing)
@@ -109,9 +122,7 @@ impl<'s> Carried<'s> {
 
     /// Gives the effects that were not known while deciding; the connection keeps in mind what was described.
     pub(super) fn end(&mut self, connection: &mut Connection) -> Vec<Effect> {
-        if let Some(describing) = self.describing.take() {
-            describing.done.iter().for_each(|&(statement, looks)| connection.note_description(statement, looks));
-        }
+        self.note_descriptions(connection);
         std::mem::take(&mut self.effects)
     }
 
@@ -180,7 +191,7 @@ impl<'s> Carried<'s> {
     fn feed_one(&mut self, input: &mut BytesMut, connection: &mut Connection, header: Header) -> Result<bool, Error> {
         let whole = header.length <= input.len();
         let begun = std::mem::replace(&mut self.begun, true);
-        self.waiting = begun && is_ahead(header.kind) && !connection.owed.is_empty();
+        self.waiting = begun && (is_ahead(header.kind) || self.held.is_some()) && !connection.owed.is_empty();
         self.asked &= self.waiting;
         match header.kind {
             _ if self.waiting => return Ok(self.wait(connection)),
@@ -311,37 +322,26 @@ impl<'s> Carried<'s> {
 
     fn feed_step(&mut self, input: &mut BytesMut, connection: &mut Connection, header: Header) {
         let frame = &input[..header.length];
-        let step = self.steps.next();
+        let held = self.held.take();
+        self.has_looked = held.is_some();
+        if self.has_looked {
+            self.note_descriptions(connection);
+        }
+        let step = held.or_else(|| self.steps.next());
         if !self.skipping || header.kind == client::SYNC {
             let step = step.unwrap_or_else(|| self.digest(header.kind, &frame[Header::BYTES..]));
             self.send(step, frame, connection);
         }
-        input.advance(header.length);
+        if self.held.is_none() {
+            input.advance(header.length);
+        }
     }
 
     fn send(&mut self, step: Step, frame: &[u8], connection: &mut Connection) {
         let body = &frame[Header::BYTES..];
         match step {
             Step::Parse { prepared, named } => self.send_parse(&prepared, named, frame, connection),
-            Step::Bind { prepared, named, told } => {
-                self.forgets_next = self.session.by_name.is_some() && prepared.forgets_all();
-                if let Some(by_name) = prepared.names() {
-                    self.ensure_named(by_name, connection);
-                    self.session.make_way(by_name, connection);
-                    self.gives_name = by_name.gives_some();
-                }
-                let looks = self.ensure(&prepared, named, connection);
-                if told != 0 && looks != Some(told) && !self.may_bind(&prepared, (told, looks), connection) {
-                    return self.refuse_changed(connection);
-                }
-                let out = &mut connection.channel.output;
-                if named {
-                    put_bind(out, body, &statement_name(self.number(&prepared)));
-                } else {
-                    out.extend_from_slice(frame);
-                }
-                connection.owed.push(Cause::Bind, Payee::Client);
-            }
+            Step::Bind { prepared, named, told } => self.send_bind(prepared, (named, told), frame, connection),
             Step::DescribeStatement { prepared, .. } if prepared.is_control() => {
                 let mut reply = vec![server::PARAMETER_DESCRIPTION, 0, 0, 0, 6, 0, 0];
                 reply.extend_from_slice(&bare(server::NO_DATA));
@@ -393,6 +393,39 @@ impl<'s> Carried<'s> {
         }
     }
 
+    fn send_bind(
+        &mut self,
+        prepared: Arc<Prepared>,
+        (named, told): (bool, u32),
+        frame: &[u8],
+        connection: &mut Connection,
+    ) {
+        self.forgets_next = self.session.by_name.is_some() && prepared.forgets_all();
+        if let Some(by_name) = prepared.names() {
+            self.ensure_named(by_name, connection);
+            self.session.make_way(by_name, connection);
+            self.gives_name = by_name.gives_some();
+        }
+        let looks = self.ensure(&prepared, named, connection);
+        if told != 0 && looks != Some(told) {
+            match self.may_bind(&prepared, looks, connection) {
+                Some(true) => {}
+                Some(false) => return self.refuse_changed(connection),
+                None => {
+                    self.held = Some(Step::Bind { prepared, named, told });
+                    return;
+                }
+            }
+        }
+        let out = &mut connection.channel.output;
+        if named {
+            put_bind(out, &frame[Header::BYTES..], &statement_name(self.number(&prepared)));
+        } else {
+            out.extend_from_slice(frame);
+        }
+        connection.owed.push(Cause::Bind, Payee::Client);
+    }
+
     fn send_parse(&self, prepared: &Prepared, named: bool, frame: &[u8], connection: &mut Connection) {
         let known = named && connection.knows(self.number(prepared));
         let given = match connection.status {
@@ -416,22 +449,20 @@ impl<'s> Carried<'s> {
     }
 
     /// The client was told what the statement looks like; the server's copy may look otherwise.
+    /// `None`: the server is being asked.
     #[cold]
-    fn may_bind(
-        &mut self,
-        prepared: &Prepared,
-        (told, looks): (u32, Option<u32>),
-        connection: &mut Connection,
-    ) -> bool {
-        if looks.is_none_or(|looks| looks == 0) {
-            self.describe(prepared, connection);
-            // Once is enough.
-            connection.note_description(self.number(prepared), told);
-            return true;
-        }
+    fn may_bind(&mut self, prepared: &Prepared, looks: Option<u32>, connection: &mut Connection) -> Option<bool> {
         // It may ask again.
         let asks = |step: &Step| matches!(step, Step::DescribePortal | Step::DescribeStatement { .. });
-        self.steps.as_slice().iter().any(asks)
+        match looks.filter(|looks| *looks != 0) {
+            _ if self.steps.as_slice().iter().any(asks) => Some(true),
+            Some(_) => Some(false),
+            None if self.has_looked => Some(true),
+            None => {
+                self.describe(prepared, connection);
+                None
+            }
+        }
     }
 
     /// As PostgreSQL refuses a statement whose columns are not any more what they were. If it is the copy that is old,

@@ -183,3 +183,29 @@ fn errors_name_statements_as_their_client_does() {
         assert_eq!(client.extended(messages).error, straight.extended(messages).error);
     }
 }
+
+#[test]
+fn who_was_told_its_columns_hears_of_a_change_on_connections_that_are_new() {
+    let bench = Bench::start("told_before", "default_pool_size = 1");
+    table("told_of_then");
+    let (mut client, mut other) = (bench.client(), bench.client());
+    let sql = "select * from told_of_then where a = $1";
+    let run = [bind("s", &["2"]), execute()];
+    let prepare = [parse("s", sql), describe("s")];
+    assert_eq!(client.extended(&prepare).kinds, "1tTZ");
+    assert_eq!(client.extended(&run).rows, ["2|two"]);
+    // No server has a copy of before.
+    other.rows("do $$ begin execute 'deallocate all'; end $$");
+    direct("alter table told_of_then add c int default 7");
+    assert_eq!(other.extended(&prepare).kinds, "1tTZ");
+    assert_eq!(other.extended(&run).rows, ["2|two|7"]);
+    assert_eq!(client.extended(&run).error, changed());
+    direct("alter table told_of_then drop c");
+    direct("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'told_before'");
+    assert_eq!(other.extended(&run).error, changed());
+    assert_eq!(other.extended(&[close("s"), parse("s", sql), describe("s")]).kinds, "31tTZ");
+    // Many at once wait for no more than one look.
+    let many: Vec<Vec<u8>> = (0..50).flat_map(|_| run.clone()).collect();
+    direct("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'told_before'");
+    assert_eq!(other.extended(&many).rows, vec!["2|two"; 50]);
+}

@@ -390,7 +390,9 @@ fn no_state_is_ever_seen_by_a_stranger() {
     eprintln!("seed {seed}");
     let bench = Bench::start("trial", "default_pool_size = 5\nquery_wait_timeout = \"120s\"");
     direct("create table changing (id int, v text); insert into changing values (1, 'one'); create table dead (a int)");
-    direct("grant all on changing, dead to public; create schema if not exists first; create schema if not exists second");
+    direct(
+        "grant all on changing, dead to public; create schema if not exists first; create schema if not exists second",
+    );
     let world = World { stop: AtomicBool::new(false), locks: Default::default(), asked: AtomicU64::new(0) };
     let memories: Vec<usize> = thread::scope(|scope| {
         let (bench, world) = (&bench, &world);
