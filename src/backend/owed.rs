@@ -167,14 +167,14 @@ impl Owed {
         let fits = match (cause, kind) {
             (_, server::ERROR) => return Ok(self.fail()),
             (
-                Cause::Query | Cause::Execute,
+                Cause::Query | Cause::Execute | Cause::ExecuteNaming,
                 server::DATA_ROW | server::COPY_DATA | server::COPY_DONE | server::COPY_OUT | server::ROW_DESCRIPTION,
             ) => return Ok((verdict, Event::Nothing)),
             (Cause::Query, server::COMMAND_COMPLETE | server::EMPTY_QUERY | server::FUNCTION_RESULT) => {
                 return Ok((verdict, Event::Nothing));
             }
             (Cause::Query, server::COPY_IN) => return Ok((verdict, Event::CopyIn(false))),
-            (Cause::Execute, server::COPY_IN) => {
+            (Cause::Execute | Cause::ExecuteNaming, server::COPY_IN) => {
                 self.forget_ignored_syncs();
                 return Ok((verdict, Event::CopyIn(true)));
             }

@@ -32,7 +32,9 @@ pub(super) struct ByName {
     /// What PREPARE has made so far, in this unit.
     made: Vec<u64>,
     /// DEALLOCATE ALL or DISCARD ALL was bound.
-    pub forgets: bool,
+    forgets: bool,
+    /// Where that, or the last PREPARE, was bound to.
+    portal: Box<str>,
     /// PREPARE or DEALLOCATE is one message among others.
     among: bool,
 }
@@ -154,9 +156,15 @@ impl Session {
     }
 
     /// A Bind of what [`Session::renamed`] gave.
-    pub(super) fn note_bound(&mut self, prepared: &Prepared) {
+    pub(super) fn note_bound(&mut self, prepared: &Prepared, portal: &str) {
         self.expect_errors(prepared);
+        if prepared.forgets_all() {
+            let noted = self.by_name.get_or_insert_default();
+            noted.portal = Box::from(portal);
+            noted.forgets = true;
+        }
         if let (Some(by_name), Some(noted)) = (prepared.names(), &mut self.by_name) {
+            noted.portal = Box::from(portal);
             noted.among |= !by_name.gives.is_empty() || !by_name.ends.is_empty();
             noted.gives.extend(by_name.gives.iter().cloned());
             noted.ends.extend(by_name.ends.iter().cloned());
@@ -178,8 +186,19 @@ impl Session {
         }
     }
 
+    /// Another statement is bound to a portal: what was bound to it before is not executed any more.
+    pub(super) fn note_rebound(&mut self, portal: &str) {
+        if let Some(by_name) = self.by_name.as_mut().filter(|by_name| *by_name.portal == *portal) {
+            by_name.gives.clear();
+            by_name.forgets = false;
+        }
+    }
+
     /// An Execute: what follows may name what it makes.
-    pub(super) fn note_executed(&mut self) {
+    pub(super) fn note_executed(&mut self, portal: &str) {
+        if self.by_name.as_ref().is_none_or(|by_name| *by_name.portal != *portal) {
+            return;
+        }
         if self.by_name.as_mut().is_some_and(|by_name| std::mem::take(&mut by_name.forgets)) {
             self.names.take_all();
         }

@@ -58,10 +58,8 @@ pub(super) struct Carried<'s> {
     asked: bool,
     /// It waits for statements that it names.
     names_first: bool,
-    /// The next Execute is that of a PREPARE,
-    gives_name: bool,
-    /// or of DEALLOCATE ALL or DISCARD ALL.
-    forgets_next: bool,
+    /// The portal of a PREPARE, or of what ends all prepared statements (`true`).
+    naming: Option<(Box<str>, bool)>,
     /// The server forgets its prepared statements, and the connection has already.
     pub forgets: bool,
     /// The client said Terminate, and the server was told.
@@ -98,8 +96,7 @@ impl<'s> Carried<'s> {
             has_looked: false,
             asked: false,
             names_first: false,
-            gives_name: false,
-            forgets_next: false,
+            naming: None,
             forgets: false,
             leaves: false,
             failed: false,
@@ -361,13 +358,13 @@ impl<'s> Carried<'s> {
             Step::DescribePortal => forward(connection, frame, Cause::DescribePortal),
             Step::ClosePortal => forward(connection, frame, Cause::Close),
             Step::Execute => {
-                let forgets = std::mem::take(&mut self.forgets_next);
-                if forgets {
+                let portal = |naming: &str| body.starts_with(naming.as_bytes()) && body.get(naming.len()) == Some(&0);
+                let naming = self.naming.take_if(|(naming, _)| portal(naming));
+                if let Some((_, true)) = naming {
                     connection.forget_statements();
                     self.forgets = true;
                 }
-                let names = forgets || std::mem::take(&mut self.gives_name);
-                forward(connection, frame, if names { Cause::ExecuteNaming } else { Cause::Execute });
+                forward(connection, frame, if naming.is_some() { Cause::ExecuteNaming } else { Cause::Execute });
             }
             Step::Flush if self.prepares => {
                 // The server is done: what is bound to its transaction comes with the next unit, if at all.
@@ -393,6 +390,20 @@ impl<'s> Carried<'s> {
         }
     }
 
+    /// Of a unit in which SQL names prepared statements.
+    fn note_naming(&mut self, prepared: &Prepared, body: &[u8], connection: &mut Connection) {
+        let portal = Bind::names(body).map_or("", |(portal, _)| portal);
+        self.naming.take_if(|(naming, _)| **naming == *portal);
+        if let Some(by_name) = prepared.names() {
+            self.ensure_named(by_name, connection);
+            self.session.make_way(by_name, connection);
+        }
+        let forgets = prepared.forgets_all();
+        if forgets || prepared.names().is_some_and(ByName::gives_some) {
+            self.naming = Some((Box::from(portal), forgets));
+        }
+    }
+
     fn send_bind(
         &mut self,
         prepared: Arc<Prepared>,
@@ -400,11 +411,8 @@ impl<'s> Carried<'s> {
         frame: &[u8],
         connection: &mut Connection,
     ) {
-        self.forgets_next = self.session.by_name.is_some() && prepared.forgets_all();
-        if let Some(by_name) = prepared.names() {
-            self.ensure_named(by_name, connection);
-            self.session.make_way(by_name, connection);
-            self.gives_name = by_name.gives_some();
+        if self.session.by_name.is_some() {
+            self.note_naming(&prepared, &frame[Header::BYTES..], connection);
         }
         let looks = self.ensure(&prepared, named, connection);
         if told != 0 && looks != Some(told) {

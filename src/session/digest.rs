@@ -54,20 +54,23 @@ impl Session {
         match kind {
             client::PARSE => self.digest_parse(body),
             client::BIND => {
-                let (_, name) = Bind::names(body)?;
+                let (portal, name) = Bind::names(body)?;
+                if self.by_name.is_some() {
+                    self.note_rebound(portal);
+                }
                 let (prepared, told) = self.names.find_told(name).ok_or_else(|| unknown(name))?;
                 let step = Step::Bind { prepared: Arc::clone(prepared), named: !name.is_empty(), told };
-                if let (Some(_), Step::Bind { prepared, .. }) = (&prepared.kin, &step) {
-                    self.note_bound(prepared);
-                } else if prepared.forgets_all() {
-                    self.by_name.get_or_insert_default().forgets = true;
+                if let Step::Bind { prepared, .. } = &step
+                    && (prepared.kin.is_some() || prepared.forgets_all())
+                {
+                    self.note_bound(prepared, portal);
                 }
                 Ok(step)
             }
             client::DESCRIBE | client::CLOSE => self.digest_named(kind, body),
             client::EXECUTE => {
                 if self.by_name.is_some() {
-                    self.note_executed();
+                    self.note_executed(take_str(&mut &*body).unwrap_or_default());
                 }
                 Ok(Step::Execute)
             }

@@ -210,7 +210,11 @@ impl<'w> Client<'w> {
         if self.prepared.remove(&name).is_some() {
             match self.random.random_bool(0.5) {
                 false => _ = self.ask(&format!("deallocate {name}")),
-                true => assert_eq!(self.raw.extended(&[close(&name)]).kinds, "3Z"),
+                true => {
+                    let reply = self.raw.extended(&[close(&name)]);
+                    self.hears(&reply);
+                    assert_eq!(reply.error, None);
+                }
             }
         }
         let number = self.random.random_range(0..1000);
