@@ -348,6 +348,26 @@ fn changed(direct: &[String], proxied: &[String]) -> Vec<String> {
 }
 
 #[test]
+fn tables_change_under_prepared_statements() {
+    let cluster = bench().cluster;
+    cluster.sql(0, Role::Primary, &format!("create database changes owner {APP}"));
+    cluster.settle();
+    let server = |role: Role| {
+        let port = cluster.server(0, role).port();
+        let role = if role == Role::Primary { "primary" } else { "replica" };
+        format!("[[databases]]\nname = \"changes\"\nrole = \"{role}\"\nhost = \"127.0.0.1\"\nport = {port}\n")
+    };
+    let user = format!("[[users]]\nname = \"{APP}\"\npassword = \"{PASSWORD}\"\n");
+    let servers = [server(Role::Primary), server(Role::Replica(1)), user].concat();
+    let proxy = Proxy::start(&format!("default_pool_size = 3\n{servers}"));
+    let (port, straight) = (proxy.port.to_string(), cluster.primary(0).port().to_string());
+    let mut command = Command::new(installed("venv/bin/python"));
+    command.arg(programs().join("changes.py")).args(["127.0.0.1", &port, "changes", APP, PASSWORD, &straight]);
+    let output = command.output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "no error\n", "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn psql_scripts() {
     let script = programs().join("psql_trial.sql");
     let run = |database: &str, port| psql(&["-a", "-f", script.to_str().unwrap()], database, port);

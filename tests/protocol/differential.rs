@@ -174,7 +174,11 @@ impl Step {
         match *self {
             Self::Query(sql) => out.extend(raw::query(sql)),
             // No two names of a client's have one text: an error that names the statement could mean either.
-            Self::Parse { name, sql } => out.extend(raw::parse(name, &format!("{sql} /* {name} */"))),
+            Self::Parse { name, sql } => {
+                // Nor is one that executes another, which may be itself.
+                let sql = if sql.contains("execute") && !name.is_empty() { "select 8" } else { sql };
+                out.extend(raw::parse(name, &format!("{sql} /* {name} */")));
+            }
             Self::Bind { portal, name, values } => out.extend(raw::bind_portal(portal, name, values)),
             Self::DescribeStatement(name) => out.extend(raw::describe(name)),
             Self::DescribePortal(portal) => out.extend(raw::describe_portal(portal)),
