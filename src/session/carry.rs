@@ -191,7 +191,12 @@ impl Session {
         };
         let ddl = open.wrote && effects.contains(&Effect::Ddl);
         self.settle(open, effects, failed, was_in_block);
-        self.names.settle(done);
+        let ended_all = self.names.settle(done);
+        if failed && ended_all && effects.contains(&Effect::Discard) {
+            // It commits by itself, whatever comes behind it.
+            self.reset();
+            self.settings.commit();
+        }
         if ddl {
             Box::pin(self.station.shared.catalog_changed(&self.snapshot.name)).await;
             self.meter.answered();
@@ -571,7 +576,6 @@ impl Session {
             }
             Effect::Pin(reason) => *pin = Some(reason),
             Effect::Discard => {
-                self.wishes = Wishes::default();
                 self.names.deallocate_marked();
                 if !open.forgot {
                     self.names.forget_unnamed();
@@ -579,11 +583,8 @@ impl Session {
                 }
                 open.lent.connection.applied = Arc::default();
                 open.changes.clear();
-                self.settings.apply(&super::settings::Change::ResetAll);
-                self.settings.apply(&super::settings::Change::Reset("role".to_owned()));
-                self.settings.apply(&super::settings::Change::Reset("session_authorization".to_owned()));
                 self.client.pin(None);
-                self.ears = None;
+                self.reset();
             }
             Effect::Unlisten(channel) => self.ears.iter_mut().for_each(|ears| ears.unlisten(channel.as_deref())),
             Effect::Notify => self.ears.iter_mut().for_each(|ears| ears.notifies()),
@@ -599,6 +600,15 @@ impl Session {
             // The former is waited for when the unit has been settled.
             Effect::Ddl | Effect::Untie | Effect::Signal { .. } => {}
         }
+    }
+
+    /// DISCARD ALL: the session's state is as after its log-in.
+    fn reset(&mut self) {
+        self.wishes = Wishes::default();
+        self.settings.apply(&super::settings::Change::ResetAll);
+        self.settings.apply(&super::settings::Change::Reset("role".to_owned()));
+        self.settings.apply(&super::settings::Change::Reset("session_authorization".to_owned()));
+        self.ears = None;
     }
 
     /// The server is gone: a block cannot go on, and is over where the unit was to end it.

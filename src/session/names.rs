@@ -105,8 +105,8 @@ impl Names {
         names.map(|(name, _)| &**name).min()
     }
 
-    /// At the end of a unit.
-    pub(super) fn settle(&mut self, done: Done) {
+    /// At the end of a unit. `true`: a DEALLOCATE ALL was among what it did.
+    pub(super) fn settle(&mut self, done: Done) -> bool {
         let (kept, lost) = match done {
             Done::All => (usize::MAX, false),
             Done::Some(kept) => (kept, false),
@@ -123,11 +123,13 @@ impl Names {
                 Some(Change::One { name, before: None }) => _ = self.named.remove(&name),
             }
         }
+        let ended_all = self.changes.iter().any(|change| matches!(change, Change::All(_)));
         self.changes.clear();
         self.forgotten = 0;
         if lost {
             self.unnamed = None;
         }
+        ended_all
     }
 
     /// DEALLOCATE. `false`: there is no such statement.
