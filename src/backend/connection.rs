@@ -147,6 +147,11 @@ impl Connection {
         self.unsure = true;
     }
 
+    /// What it reports is not what its client has set out of sight.
+    pub fn is_trusted(&self) -> bool {
+        !self.unsure && !self.tainted
+    }
+
     /// Its client is done with it.
     pub(super) fn change_hands(&mut self) {
         self.unclean |= std::mem::take(&mut self.unsure);

@@ -502,7 +502,12 @@ impl Session {
 
     /// What was reported and not set by this session, the server's configuration has changed.
     fn note_heard(&self, open: &mut Open) {
-        for (name, value) in std::mem::take(&mut open.heard) {
+        let heard = std::mem::take(&mut open.heard);
+        if !open.lent.connection.is_trusted() {
+            // The session may have set it after all.
+            return;
+        }
+        for (name, value) in heard {
             let is_own = self.settings.value(&name.to_ascii_lowercase()).is_some();
             if !is_own && !super::WHO_ONE_IS.contains(&name.as_str()) {
                 open.lent.hear(&name, &value);

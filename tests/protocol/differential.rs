@@ -226,10 +226,14 @@ impl Pair {
     fn start() -> Self {
         let cluster = Cluster::start(1, 0);
         cluster.sql(0, Role::Primary, "create table d (id int primary key, v text); grant all on d to public");
-        let user = format!("[[users]]\nname = \"app\"\nauth = \"trust\"\nserver_password = \"{PASSWORD}\"\n");
-        let proxy = Proxy::start(&format!("default_pool_size = 2\n{}{user}", cluster.databases_toml()));
+        let proxy = Self::proxy(&cluster);
         let (direct, superuser) = log_in(&cluster);
         Self { proxy, direct, superuser, cluster }
+    }
+
+    fn proxy(cluster: &Cluster) -> Proxy {
+        let user = format!("[[users]]\nname = \"app\"\nauth = \"trust\"\nserver_password = \"{PASSWORD}\"\n");
+        Proxy::start(&format!("default_pool_size = 2\n{}{user}", cluster.databases_toml()))
     }
 
     fn check(&mut self, steps: &[Step]) -> Result<(), TestCaseError> {
@@ -246,7 +250,15 @@ impl Pair {
         self.direct.rows("discard all");
         self.reset();
         let proxied = answers(&mut Raw::connect(self.proxy.port, &WHO), steps);
-        let left = Raw::connect(self.proxy.port, &WHO).value("show timezone");
+        let mut next = Raw::connect(self.proxy.port, &WHO);
+        if next.parameters.get("TimeZone").is_none_or(|told| told != "UTC") {
+            self.proxy = Self::proxy(&self.cluster);
+            return Err(TestCaseError::fail(format!(
+                "the next client is told of this one's settings: {:?}",
+                next.parameters
+            )));
+        }
+        let left = next.value("show timezone");
         if left != "UTC" {
             // Not to be found again by the next trial.
             let others = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'app'";
