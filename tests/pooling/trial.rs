@@ -11,7 +11,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::{Bench, direct, soon};
+use super::{Bench, direct};
 use crate::raw::{self, Raw, Reply, bind, close, describe_portal, execute, parse};
 use crate::support::until;
 
@@ -436,7 +436,7 @@ fn no_state_is_ever_seen_by_a_stranger() {
     let grown = memories[memories.len() - 1].saturating_sub(memories[memories.len() / 3]);
     assert!(grown < 16 << 20, "memory grows: {memories:?}");
     let left = "select count(*) from pg_locks join pg_stat_activity using (pid) where usename = 'trial'";
-    soon(|| direct(&format!("{left} and locktype = 'advisory'")) == "0");
+    until(|| direct(&format!("{left} and locktype = 'advisory'")) == "0");
     until(|| bench.server_connections("active") == 0);
     assert!(bench.server_connections("") <= 5 + 1, "the pool's and the one that listens");
     assert_eq!(bench.pinned_by(), [""; 0]);
