@@ -11,8 +11,7 @@ use super::{
 };
 use crate::config::{
     ClientTlsMode, Config, ConfigError, ConfiguredRole, DataType, DatabaseEntry, General, Invalidation, KeyLiteral,
-    MappingEntry,
-    Problem, ServerTls, ShardedTable, TlsNegotiation,
+    MappingEntry, Problem, ServerTls, ShardedTable, TlsNegotiation,
 };
 
 impl Topology {
