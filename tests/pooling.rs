@@ -964,12 +964,12 @@ fn payload(client: &mut Raw) -> String {
 fn notifications_reach_who_listens() {
     let bench = Bench::start("listening", "default_pool_size = 2");
     let (mut listener, mut speaker) = (bench.client(), bench.client());
-    listener.rows("listen news");
-    speaker.rows("begin; notify news, 'first'; commit");
+    listener.rows("listen tidings");
+    speaker.rows("begin; notify tidings, 'first'; commit");
     // It comes by itself.
-    assert_eq!(hear(&mut listener), (number(&speaker), "news".to_owned(), "first".to_owned()));
+    assert_eq!(hear(&mut listener), (number(&speaker), "tidings".to_owned(), "first".to_owned()));
     listener.rows("unlisten *");
-    speaker.rows("notify news, 'second'");
+    speaker.rows("notify tidings, 'second'");
     assert_eq!(listener.query("select 1").notified, [""; 0]);
 }
 
@@ -983,14 +983,14 @@ fn a_notification_names_its_client_whoever_shares_the_connection() {
     let bench = Bench::start("naming", "default_pool_size = 1");
     let mut listener = bench.client();
     let mut speakers: Vec<_> = (0..5).map(|_| bench.client()).collect();
-    listener.rows("listen news");
+    listener.rows("listen gossip");
     for round in 0..20 {
         for speaker in &mut speakers {
             match round % 4 {
-                0 => drop(speaker.rows("notify news")),
-                1 => drop(speaker.rows("select pg_notify('news', '')")),
-                2 => ["begin", "notify news", "select 1", "commit"].iter().for_each(|sql| drop(speaker.rows(sql))),
-                _ => drop(speaker.extended(&[parse("", "notify news"), bind("", &[]), execute()])),
+                0 => drop(speaker.rows("notify gossip")),
+                1 => drop(speaker.rows("select pg_notify('gossip', '')")),
+                2 => ["begin", "notify gossip", "select 1", "commit"].iter().for_each(|sql| drop(speaker.rows(sql))),
+                _ => drop(speaker.extended(&[parse("", "notify gossip"), bind("", &[]), execute()])),
             }
         }
     }
@@ -1000,7 +1000,7 @@ fn a_notification_names_its_client_whoever_shares_the_connection() {
         }
     }
     let own = number(&listener);
-    listener.send(&raw::query("notify news"));
+    listener.send(&raw::query("notify gossip"));
     let told = std::iter::from_fn(|| listener.frame()).find(|(kind, _)| *kind == b'A').unwrap().1;
     assert_eq!(told[..4], own.to_be_bytes());
 }
