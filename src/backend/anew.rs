@@ -3,10 +3,9 @@
 use bytes::Bytes;
 
 use super::connection::{Connection, statement_name};
-use super::login::read_parameter;
-use super::owed::{Cause, Event, Payee, Verdict};
+use super::owed::{Cause, Event, Payee};
 use crate::error::Error;
-use crate::wire::frame::{Header, client};
+use crate::wire::frame::client;
 use crate::wire::message::{mix_description, put_bare, put_named, put_parse};
 
 /// A statement to be prepared and described.
@@ -46,33 +45,20 @@ impl Connection {
         &mut self,
         report: &mut (dyn FnMut(&str, &str) + Send),
     ) -> Result<Result<Vec<u32>, Bytes>, Error> {
-        let (mut descriptions, mut parts, mut failure) = (Vec::new(), 0, None);
-        self.channel.flush().await.map_err(|cause| self.lost(&cause))?;
-        while !self.owed.is_empty() {
-            let Some((settled, header)) = self.settle_whole()? else {
-                if self.channel.fill().await.map_err(|cause| self.lost(&cause))? == 0 {
-                    return Err(self.lost(&std::io::ErrorKind::UnexpectedEof.into()));
-                }
-                continue;
-            };
-            let frame = self.channel.input.split_to(header.length).freeze();
-            let body = frame.slice(Header::BYTES..);
-            if settled.verdict == Verdict::Parameter {
-                let (name, value) = read_parameter(&body)?;
-                report(&name, &value);
+        let (mut descriptions, mut parts): (Vec<u32>, usize) = (Vec::new(), 0);
+        let mut each = |event, kind, body: &[u8]| {
+            if event != Event::Described {
+                return;
             }
-            match settled.event {
-                Event::Described if parts % 2 == 0 => descriptions.push(mix_description(0, header.kind, &body)),
-                Event::Described => {
-                    descriptions.iter_mut().last().into_iter().for_each(|parameters| {
-                        *parameters = mix_description(*parameters, header.kind, &body);
-                    });
-                }
-                Event::Failed(_) => _ = failure.get_or_insert(body),
-                _ => {}
+            // Parameters, then columns.
+            if parts % 2 == 0 {
+                descriptions.push(mix_description(0, kind, body));
+            } else if let Some(parameters) = descriptions.last_mut() {
+                *parameters = mix_description(*parameters, kind, body);
             }
-            parts += usize::from(settled.event == Event::Described);
-        }
-        Ok(failure.map_or(Ok(descriptions), Err))
+            parts += 1;
+        };
+        let heard = self.hear(report, &mut each).await?;
+        Ok(heard.map(|()| descriptions))
     }
 }

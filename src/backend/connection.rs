@@ -335,6 +335,15 @@ impl Connection {
 
     /// Sends what waits and reads everything that is owed.
     async fn finish(&mut self, report: &mut (dyn FnMut(&str, &str) + Send)) -> Result<Result<(), Bytes>, Error> {
+        self.hear(report, &mut |_, _, _| {}).await
+    }
+
+    /// As [`Connection::finish`]; `each` sees what every frame brought about, its kind and body.
+    pub(super) async fn hear(
+        &mut self,
+        report: &mut (dyn FnMut(&str, &str) + Send),
+        each: &mut (dyn FnMut(Event, u8, &[u8]) + Send),
+    ) -> Result<Result<(), Bytes>, Error> {
         let mut failure = None;
         self.channel.flush().await.map_err(|cause| self.lost(&cause))?;
         while !self.owed.is_empty() {
@@ -344,16 +353,14 @@ impl Connection {
                 }
                 continue;
             };
-            let frame = self.channel.input.split_to(header.length).freeze();
-            match settled.verdict {
-                Verdict::Parameter => {
-                    let (name, value) = login::read_parameter(&frame[Header::BYTES..])?;
-                    report(&name, &value);
-                }
-                _ if matches!(settled.event, Event::Failed(_)) => {
-                    failure.get_or_insert(frame.slice(Header::BYTES..));
-                }
-                _ => {}
+            let body = self.channel.input.split_to(header.length).freeze().slice(Header::BYTES..);
+            if settled.verdict == Verdict::Parameter {
+                let (name, value) = login::read_parameter(&body)?;
+                report(&name, &value);
+            }
+            each(settled.event, header.kind, &body);
+            if matches!(settled.event, Event::Failed(_)) {
+                failure.get_or_insert(body);
             }
         }
         Ok(failure.map_or(Ok(()), Err))

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::connect::{Client, Login, Notification, SqlError, connect_hearing};
 use super::primaries::Primaries;
 use crate::error::{Error, SqlState};
+use crate::statement::quoted_name;
 use crate::wire::message::{put_notification, put_warning};
 
 /// Of one database, as long as it is configured.
@@ -197,7 +198,7 @@ impl Listener {
                 (false, true) => "UNLISTEN",
                 _ => return wanted,
             };
-            sql += &format!("{verb} \"{}\";", name.replace('"', "\"\""));
+            sql += &format!("{verb} {};", quoted_name(name));
             new.extend(wanted.then(|| name.clone()));
             wanted
         });

@@ -11,6 +11,7 @@ use futures_util::future::{join_all, try_join_all};
 use sha2::{Digest, Sha256};
 
 use super::connect::{Client, Login, SqlError, connect};
+use crate::statement::{quoted_literal, quoted_name};
 
 /// A folder of numbered SQL files.
 #[derive(Clone, Debug)]
@@ -161,7 +162,7 @@ async fn apply_on(client: &Client, folders: &[&Migrations], run: &str) -> Result
 async fn run_file(client: &Client, folder: &Migrations, file: &File, run: &str) -> Result<(), MigrateError> {
     let failed = |cause| MigrateError::File { file: folder.path(file), cause };
     if let Some(role) = &folder.role {
-        client.batch(&format!("SET LOCAL ROLE \"{}\"", role.replace('"', "\"\""))).await?;
+        client.batch(&format!("SET LOCAL ROLE {}", quoted_name(role))).await?;
     }
     client.execute("SELECT set_config('pgweir.migration', $1, true)", &[&file.sql]).await?;
     client.batch("DO $$BEGIN EXECUTE current_setting('pgweir.migration'); END$$").await.map_err(failed)?;
@@ -232,7 +233,7 @@ async fn finish_dead_runs(clients: &[Client]) -> Result<(), SqlError> {
         for gid in client.rows(&prepared).await?.into_iter().flatten().flatten() {
             let run = gid.rsplit_once(':').map_or(gid.as_str(), |(run, _)| run);
             let verb = if committed_anywhere(clients, run).await? { "COMMIT" } else { "ROLLBACK" };
-            client.batch(&format!("{verb} PREPARED '{}'", gid.replace('\'', "''"))).await?;
+            client.batch(&format!("{verb} PREPARED {}", quoted_literal(&gid))).await?;
         }
     }
     Ok(())
@@ -243,7 +244,7 @@ async fn committed_anywhere(clients: &[Client], run: &str) -> Result<bool, SqlEr
         if client.rows(RECORDED).await?.is_empty() {
             continue;
         }
-        let sql = format!("SELECT 1 FROM pgweir.migrations WHERE run = '{}' LIMIT 1", run.replace('\'', "''"));
+        let sql = format!("SELECT 1 FROM pgweir.migrations WHERE run = {} LIMIT 1", quoted_literal(run));
         if !client.rows(&sql).await?.is_empty() {
             return Ok(true);
         }

@@ -10,6 +10,7 @@ use super::connect::{Client, Pools, SqlError};
 use super::login;
 use crate::balance::Fleet;
 use crate::cache::{Spaces, Unresolved, Witness};
+use crate::statement::quoted_literal;
 use crate::topology::{Role, Server, Topology};
 
 /// Asks until it is aborted; what is open then is handed out to the next one.
@@ -63,7 +64,7 @@ async fn ask(witness: &Witness, client: &Client) -> Result<bool, SqlError> {
         return Ok(false);
     }
     let Some(gid) = &witness.gid else { return Ok(true) };
-    let prepared = format!("SELECT FROM pg_prepared_xacts WHERE gid = '{}'", gid.replace('\'', "''"));
+    let prepared = format!("SELECT FROM pg_prepared_xacts WHERE gid = {}", quoted_literal(gid));
     Ok(client.rows(&prepared).await?.is_empty())
 }
 

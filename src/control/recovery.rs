@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::connect::{Client, Login, SqlError};
 use super::primaries::Primaries;
+use crate::statement::quoted_literal;
 use crate::topology::ShardId;
 
 /// Writes over several shards that this process is carrying out.
@@ -122,7 +123,7 @@ async fn prune(logins: &[Login], primaries: &Primaries, retention: Duration) -> 
         held.extend(client.rows(ALL_PREPARED).await?.into_iter().filter_map(|row| row.into_iter().next().flatten()));
         clients.push(client);
     }
-    let kept: Vec<String> = held.iter().map(|gid| format!("'{}'", gid.replace('\'', "''"))).collect();
+    let kept: Vec<String> = held.iter().map(|gid| quoted_literal(gid)).collect();
     let kept = if kept.is_empty() { "''".to_owned() } else { kept.join(",") };
     for client in &clients {
         let sql = format!(

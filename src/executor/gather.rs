@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::failure::Failure;
 use super::relay::Broken;
 use super::request::Request;
 use super::scatter::{Ended, next, send};
@@ -9,7 +10,7 @@ use super::single::{parameter_types, single};
 use crate::backend::Connection;
 use crate::error::{Error, SqlState};
 use crate::merge::Columns;
-use crate::plan::{Fetch, Gather, MARK, RowTypes};
+use crate::plan::{Fetch, Gather, MARK};
 use crate::topology::ShardId;
 use crate::wire::frame::{Header, malformed, server, take_u16, take_u32};
 use crate::wire::{Channel, TextArray};
@@ -25,11 +26,7 @@ pub(super) async fn gather(
     let shards = plan.shards();
     let tables = match fetch(client, (inputs, &shards), &plan.fetches, request, limit_bytes).await? {
         Ok(tables) => tables,
-        Err(Unfetched::Failed(failure)) => {
-            client.output.extend_from_slice(&failure);
-            return Ok(Ended::Failed(failure));
-        }
-        Err(Unfetched::TooMuch(error)) => return Ok(Ended::Refused(error)),
+        Err(failure) => return Ok(failure.tell(client)),
     };
     let home = &mut *inputs[0];
     let text = if plan.written_out { write_out(&plan.text, &tables) } else { None };
@@ -48,7 +45,7 @@ pub(super) async fn gather(
 /// The rows of a query, held here.
 #[derive(Debug, Default)]
 pub struct Collected {
-    pub types: RowTypes,
+    pub types: Vec<u32>,
     /// Of the statement's parameters.
     pub parameters: Vec<u32>,
     rows: Vec<Bytes>,
@@ -79,19 +76,12 @@ pub async fn collect(
 ) -> Result<Result<Collected, Ended>, Broken> {
     let known = match types_of(client, &mut *inputs[0], request).await? {
         Ok(types) => types,
-        Err(failure) => {
-            client.output.extend_from_slice(&failure);
-            return Ok(Err(Ended::Failed(failure)));
-        }
+        Err(frame) => return Ok(Err(Failure::Server(frame).tell(client))),
     };
     let request = request.with_types(&known);
     let tables = match fetch(client, (inputs, &plan.shards()), &plan.fetches, request, limit_bytes).await? {
         Ok(tables) => tables,
-        Err(Unfetched::Failed(failure)) => {
-            client.output.extend_from_slice(&failure);
-            return Ok(Err(Ended::Failed(failure)));
-        }
-        Err(Unfetched::TooMuch(error)) => return Ok(Err(Ended::Refused(error))),
+        Err(failure) => return Ok(Err(failure.tell(client))),
     };
     let home = &mut *inputs[0];
     request.put_collected(home, &plan.text, &tables);
@@ -120,10 +110,7 @@ pub async fn collect(
     }
     Ok(match failure {
         None => Ok(collected),
-        Some(failure) => {
-            client.output.extend_from_slice(&failure);
-            Err(Ended::Failed(failure))
-        }
+        Some(frame) => Err(Failure::Server(frame).tell(client)),
     })
 }
 
@@ -152,13 +139,6 @@ fn values_of(body: &[u8]) -> Result<Vec<Option<&str>>, Error> {
 /// A length of -1.
 const NULL: u32 = u32::MAX;
 
-/// Why rows were not fetched.
-pub(super) enum Unfetched {
-    /// The ErrorResponse frame of a server.
-    Failed(Bytes),
-    TooMuch(Error),
-}
-
 /// The rows of each table, from the connections to its shards.
 pub(super) async fn fetch(
     client: &mut Channel,
@@ -166,7 +146,7 @@ pub(super) async fn fetch(
     fetches: &[Fetch],
     request: Request<'_>,
     limit_bytes: usize,
-) -> Result<Result<Vec<TextArray>, Unfetched>, Broken> {
+) -> Result<Result<Vec<TextArray>, Failure>, Broken> {
     let place = |shard| shards.iter().position(|known| *known == shard).expect("it is among the plan's");
     for part in fetches.iter().flat_map(|fetch| &fetch.parts) {
         request.put_fetch(inputs[place(part.shard)], part);
@@ -181,10 +161,10 @@ pub(super) async fn fetch(
         // Each connection answers in the order it was asked in.
         for part in &fetch.parts {
             if let Some(failure) = fetch_rows(client, inputs[place(part.shard)], &mut rows, left).await? {
-                return Ok(Err(Unfetched::Failed(failure)));
+                return Ok(Err(Failure::Server(failure)));
             }
             if rows.bytes() > left {
-                return Ok(Err(Unfetched::TooMuch(too_much(fetch, &rows, limit_bytes))));
+                return Ok(Err(Failure::Proxy(too_much(fetch, &rows, limit_bytes))));
             }
         }
         left -= rows.bytes();

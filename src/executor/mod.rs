@@ -2,6 +2,7 @@
 //!
 //! Knows connections and plans; nothing of sessions. What a client is sent goes to its channel's output.
 
+mod failure;
 mod gather;
 mod reading;
 mod relay;

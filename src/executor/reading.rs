@@ -5,7 +5,7 @@ use super::relay::Broken;
 use super::request::Request;
 use super::scatter::{Ended, scatter};
 use crate::backend::Connection;
-use crate::plan::{Gather, Scatter};
+use crate::plan::{Gather, Scatter, shards_of};
 use crate::topology::ShardId;
 use crate::wire::Channel;
 
@@ -27,7 +27,7 @@ impl<'p> Reading<'p> {
     /// Each of which it needs one connection to, in this order.
     pub fn shards(self) -> Vec<ShardId> {
         match self {
-            Self::Scatter(plan) => plan.parts.iter().map(|part| part.shard).collect(),
+            Self::Scatter(plan) => shards_of(&plan.parts),
             Self::Gather(plan) => plan.shards(),
         }
     }

@@ -1,5 +1,7 @@
 //! What one shard is asked for its part of a statement, in either protocol.
 
+use bytes::BytesMut;
+
 use crate::backend::{Cause, Connection, Payee};
 use crate::plan::Part;
 use crate::wire::frame::client;
@@ -58,14 +60,7 @@ impl<'a> Request<'a> {
                     None => types.to_vec(),
                     Some(chosen) => chosen.iter().map(|&index| types.get(index).copied().unwrap_or(0)).collect(),
                 };
-                put_parse(out, "", text, &types);
-                bind.put_part(out, chosen, hidden);
-                put_named(out, client::DESCRIBE, b'P', "");
-                put_execute(out, "", rows);
-                put_bare(out, client::SYNC);
-                [Cause::Parse(None), Cause::Bind, Cause::DescribePortal, Cause::Execute, Cause::Sync]
-                    .into_iter()
-                    .for_each(owe);
+                put_portal(connection, (text, &types), |out| bind.put_part(out, chosen, &[], hidden), rows);
             }
         }
     }
@@ -76,10 +71,8 @@ impl<'a> Request<'a> {
         let Self::Extended { types, bind, .. } = self else {
             return Request::Simple { text: &[] }.put(connection, part, 0, 0);
         };
-        let mut bind = bind.clone();
-        bind.result_formats.clear();
-        let fetch =
-            Request::Extended { text: text.as_bytes(), types, bind: &bind, described: false, bound: true, rows: 0 };
+        let text = text.as_bytes();
+        let fetch = Request::Extended { text, types, bind: &bind.as_text(), described: false, bound: true, rows: 0 };
         fetch.put(connection, part, 0, 0);
     }
 
@@ -93,22 +86,13 @@ impl<'a> Request<'a> {
         };
         let mut all: Vec<u32> = (0..bind.parameters()).map(|index| types.get(index).copied().unwrap_or(0)).collect();
         all.extend(tables.iter().map(|_| TextArray::TYPE));
-        let out = &mut connection.channel.output;
-        put_parse(out, "", text.as_bytes(), &all);
-        bind.put_with(out, tables);
-        put_named(out, client::DESCRIBE, b'P', "");
-        put_execute(out, "", rows);
-        put_bare(out, client::SYNC);
-        [Cause::Parse(None), Cause::Bind, Cause::DescribePortal, Cause::Execute, Cause::Sync]
-            .into_iter()
-            .for_each(|cause| connection.owed.push(cause, Payee::Client));
+        put_portal(connection, (text.as_bytes(), &all), |out| bind.put_part(out, None, tables, 0), rows);
     }
 
     /// As [`Request::put_gathered`], all values of the answer as text.
     pub(super) fn put_collected(self, connection: &mut Connection, text: &str, tables: &[TextArray]) {
         let Self::Extended { types, bind, .. } = self else { return self.put_gathered(connection, text, tables) };
-        let mut bind = bind.clone();
-        bind.result_formats.clear();
+        let bind = bind.as_text();
         let whole = Request::Extended { text: &[], types, bind: &bind, described: true, bound: true, rows: 0 };
         whole.put_gathered(connection, text, tables);
     }
@@ -149,4 +133,22 @@ impl<'a> Request<'a> {
             Self::Extended { rows, .. } => rows,
         }
     }
+}
+
+/// A statement without a name, `bind`, and the portal's description and rows.
+fn put_portal(
+    connection: &mut Connection,
+    (text, types): (&[u8], &[u32]),
+    bind: impl FnOnce(&mut BytesMut),
+    rows: u32,
+) {
+    let out = &mut connection.channel.output;
+    put_parse(out, "", text, types);
+    bind(out);
+    put_named(out, client::DESCRIBE, b'P', "");
+    put_execute(out, "", rows);
+    put_bare(out, client::SYNC);
+    [Cause::Parse(None), Cause::Bind, Cause::DescribePortal, Cause::Execute, Cause::Sync]
+        .into_iter()
+        .for_each(|cause| connection.owed.push(cause, Payee::Client));
 }

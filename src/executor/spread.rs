@@ -6,17 +6,17 @@
 
 use bytes::Bytes;
 
-use super::gather::{Unfetched, fetch};
+use super::failure::Failure;
+use super::gather::fetch;
 use super::relay::Broken;
 use super::request::Request;
 use super::scatter::{Ended, drain, next, send};
 use crate::backend::{Cause, Connection, Payee, describe_failure};
 use crate::error::{Error, SqlState};
-use crate::plan::{Spread, Tag};
-use crate::topology::ShardId;
+use crate::plan::{Spread, Tag, shards_of};
 use crate::wire::frame::{Header, server};
 use crate::wire::message::{put_bare, put_command_complete, put_query, put_warning};
-use crate::wire::{Channel, TextArray, frame};
+use crate::wire::{Channel, frame};
 
 /// A commit that the client has been told of must outlive a crash, whatever the session's `synchronous_commit` is.
 macro_rules! raise {
@@ -52,7 +52,9 @@ pub async fn spread(
             return give_up(client, inputs, true, Failure::Server(failure)).await;
         }
     }
-    let tables = match fetch_tables(client, inputs, plan, request, decision).await? {
+    let shards = shards_of(&plan.parts);
+    let fetched = fetch(client, (inputs, &shards), &plan.fetches, request, decision.gather_limit).await?;
+    let tables = match fetched {
         Ok(tables) => tables,
         Err(failure) => return give_up(client, inputs, two_phase, failure).await,
     };
@@ -77,29 +79,6 @@ pub async fn spread(
     }
     answers.give(client, plan, request);
     Ok(Ended::Done)
-}
-
-/// What its parts need of other shards.
-async fn fetch_tables(
-    client: &mut Channel,
-    inputs: &mut [&mut Connection],
-    plan: &Spread,
-    request: Request<'_>,
-    decision: &Decision<'_>,
-) -> Result<Result<Vec<TextArray>, Failure>, Broken> {
-    let shards: Vec<ShardId> = plan.parts.iter().map(|part| part.shard).collect();
-    let fetched = fetch(client, (inputs, &shards), &plan.fetches, request, decision.gather_limit).await?;
-    Ok(fetched.map_err(|unfetched| match unfetched {
-        Unfetched::Failed(frame) => Failure::Server(frame),
-        Unfetched::TooMuch(error) => Failure::Proxy(error),
-    }))
-}
-
-/// Why a write did not happen.
-enum Failure {
-    /// An ErrorResponse frame of a server.
-    Server(Bytes),
-    Proxy(Error),
 }
 
 /// What the parts answered, held until all are committed.
@@ -198,18 +177,6 @@ pub async fn commit_blocks(client: &mut Channel, inputs: &mut [&mut Connection],
         None => Ended::Done,
         Some(failure) => failure.tell(client),
     })
-}
-
-impl Failure {
-    fn tell(self, client: &mut Channel) -> Ended {
-        match self {
-            Self::Proxy(error) => Ended::Refused(error),
-            Self::Server(frame) => {
-                client.output.extend_from_slice(&frame);
-                Ended::Failed(frame)
-            }
-        }
-    }
 }
 
 /// Prepares, decides, commits. The failure of a step before the decision undoes everything.

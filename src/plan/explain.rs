@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::types::shards_of;
 use super::{Access, Fetch, MARK, Part, Plan, Route, Template, caching};
 use crate::merge::{Final, HIDDEN, Merge};
 use crate::statement::{Kind, Values};
@@ -41,12 +42,11 @@ impl Plan {
 
     /// Every shard that takes part.
     pub fn shards(&self) -> Vec<ShardId> {
-        let of = |parts: &[Part]| parts.iter().map(|part| part.shard).collect();
         match &self.route {
             Route::One(shard) => vec![*shard],
-            Route::Scatter(scatter) => of(&scatter.parts),
+            Route::Scatter(scatter) => shards_of(&scatter.parts),
             Route::Gather(gather) => gather.shards(),
-            Route::Spread(spread) => of(&spread.parts),
+            Route::Spread(spread) => shards_of(&spread.parts),
             Route::Transfer(transfer) => transfer.source.shards(),
         }
     }

@@ -15,7 +15,9 @@ use super::types::MARK;
 use super::{Access, Fetch, Gather, Part, Plan, Route, Spread, Tag, access};
 use crate::catalog::{Column, Relation};
 use crate::error::Error;
-use crate::statement::{Bound, ColumnRef, Condition, Kind, OrderKey, OrderTarget, Output, Statement, Tokens, Values};
+use crate::statement::{
+    Bound, ColumnRef, Condition, Kind, OrderKey, OrderTarget, Output, Statement, Tokens, Values, quoted_name,
+};
 use crate::topology::{ShardId, ShardSet};
 
 /// A statement whose sharded tables can be supplied with rows from everywhere.
@@ -205,15 +207,15 @@ impl Table {
     ) -> Option<Self> {
         let relation = &statement.blocks[known.block].relations[known.relation];
         let table = known.catalog.as_ref()?;
-        let qualified = format!("{}.{}", quoted(&table.schema), quoted(&table.name));
-        let alias = quoted(&relation.alias);
+        let qualified = format!("{}.{}", quoted_name(&table.schema), quoted_name(&table.name));
+        let alias = quoted_name(&relation.alias);
         let needed = |column: &&Column| {
             statement.uses.names.as_ref().is_none_or(|names| names.binary_search(&column.name).is_ok())
         };
         // A type of the database's own may be a domain that allows no NULL.
         let is_own_type = |column: &Column| column.type_oid >= FIRST_OWN_TYPE;
         let values = table.columns.iter().map(|column| match needed(&column) || is_own_type(column) {
-            true => format!("{alias}.{}", quoted(&column.name)),
+            true => format!("{alias}.{}", quoted_name(&column.name)),
             false => "NULL".to_owned(),
         });
         let row = values.collect::<Vec<_>>().join(", ");
@@ -298,16 +300,12 @@ fn covered(
     if table.primary_key.is_empty() || !table.primary_key.iter().all(has) {
         return None;
     }
-    let alias = quoted(&statement.blocks[known.block].relations[known.relation].alias);
+    let alias = quoted_name(&statement.blocks[known.block].relations[known.relation].alias);
     let more = table.columns.iter().filter(|column| needed(column) && !has(&column.name));
     let more = more.filter(|column| !UNGROUPABLE.contains(&column.type_oid));
-    let columns: String = more.map(|column| format!(", {alias}.{}", quoted(&column.name))).collect();
+    let columns: String = more.map(|column| format!(", {alias}.{}", quoted_name(&column.name))).collect();
     let last = own.iter().map(|(_, token)| *token).max()?;
     (!columns.is_empty()).then_some((last, columns))
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// Rows of a parameter have none of these (PostgreSQL documentation, 5.5).

@@ -20,5 +20,5 @@ mod types;
 pub use caching::Cacheable;
 pub use template::{Surroundings, Template};
 pub use touches::Touches;
-pub use transfer::{Inserted, RowTypes};
-pub use types::{Access, Fetch, Gather, MARK, Part, Plan, Route, Scatter, Spread, Tag, Transfer};
+pub use transfer::Inserted;
+pub use types::{Access, Fetch, Gather, MARK, Part, Plan, Route, Scatter, Spread, Tag, Transfer, shards_of};

@@ -9,7 +9,7 @@ use super::rewrite::{self, Splice};
 use super::template::Surroundings;
 use super::{Access, Part, Plan, Route, Spread, Tag, Transfer, access};
 use crate::error::{Error, SqlState};
-use crate::statement::{Insert, InsertSource, SourceQuery, Statement, Tokens, Values};
+use crate::statement::{Insert, InsertSource, SourceQuery, Statement, Tokens, Values, quoted_literal};
 use crate::topology::{Key, ShardId};
 
 /// An INSERT of a query's rows, its values left open.
@@ -54,9 +54,6 @@ pub struct Inserted {
     columns: Vec<Target>,
     returning: bool,
 }
-
-/// The types of a query's columns.
-pub type RowTypes = Vec<u32>;
 
 impl Transferring {
     /// `None`: this cannot be done so.
@@ -122,7 +119,7 @@ impl Transferring {
 
 impl Inserted {
     /// The write of `rows`, values as text, whose columns have these types.
-    pub fn spread(&self, types: &RowTypes, rows: &[Vec<Option<&str>>]) -> Result<Spread, Error> {
+    pub fn spread(&self, types: &[u32], rows: &[Vec<Option<&str>>]) -> Result<Spread, Error> {
         if types.len() > self.columns.len() {
             return Err(Error::new(SqlState::SYNTAX, "INSERT has more expressions than target columns"));
         }
@@ -187,7 +184,7 @@ impl Inserted {
 fn written(row: &[Option<&str>], casts: &[&str]) -> String {
     let value = |(value, cast): (&Option<&str>, &&str)| match value {
         None => "NULL".to_owned(),
-        Some(value) => format!("'{}'{cast}", value.replace('\'', "''")),
+        Some(value) => format!("{}{cast}", quoted_literal(value)),
     };
     let values: Vec<String> = row.iter().zip(casts).map(value).collect();
     format!("({})", values.join(", "))

@@ -114,6 +114,11 @@ pub struct Part {
     pub parameters: Option<Vec<usize>>,
 }
 
+/// The shard of each part, in their order.
+pub fn shards_of(parts: &[Part]) -> Vec<ShardId> {
+    parts.iter().map(|part| part.shard).collect()
+}
+
 /// The command tag that the client sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tag {

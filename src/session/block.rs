@@ -1,7 +1,7 @@
 //! A transaction block that reaches several shards: a transaction on each, which end together.
 
 use super::Session;
-use super::carry::{Stopped, shards_of};
+use super::carry::Stopped;
 use super::control::{Answer, already_begun};
 use super::effects::{self, Effect};
 use super::run::End;
@@ -11,7 +11,7 @@ use crate::cache::Touched;
 use crate::error::{Error, SqlState};
 use crate::executor::{Broken, Decision, Ended, Limits, Reading, Request, commit_blocks, drain_all, read, spread};
 use crate::figures::Route;
-use crate::plan::{Access, Gather, Spread};
+use crate::plan::{Access, Gather, Spread, shards_of};
 use crate::statement::{Kind, SettingControl, Statement, TransactionControl};
 use crate::topology::ShardId;
 use crate::wire::frame::Header;

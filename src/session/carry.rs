@@ -27,7 +27,7 @@ use crate::control::Ticket;
 use crate::error::{Error, SqlState};
 use crate::executor::{Broken, Decision, Ended, Limits, Reading, Request, read, relay, spread};
 use crate::figures::Route;
-use crate::plan::{Access, Part, Spread};
+use crate::plan::{Access, Spread, shards_of};
 use crate::statement::Isolation;
 use crate::topology::{Consistency, Database, Role, ServerId, ShardId, User};
 use crate::wire::frame::{Header, server};
@@ -825,10 +825,6 @@ fn route_of(reading: Reading<'_>) -> Route {
         Reading::Scatter(_) => Route::Scatter,
         Reading::Gather(_) => Route::Gather,
     }
-}
-
-pub(super) fn shards_of(parts: &[Part]) -> Vec<ShardId> {
-    parts.iter().map(|part| part.shard).collect()
 }
 
 /// A unit that failed half way may have committed some of what it, or its block, had set.

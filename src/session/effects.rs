@@ -6,7 +6,9 @@ use super::transaction::Begun;
 use crate::backend::PREFIX;
 use crate::backend::settings::local;
 use crate::error::Error;
-use crate::statement::{Call, Given, Isolation, Kind, SettingControl, Statement, TransactionControl, Value, Values};
+use crate::statement::{
+    Call, Given, Isolation, Kind, SettingControl, Statement, TransactionControl, Value, Values, quoted_name,
+};
 
 /// In the order of the statements of a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +110,7 @@ fn of_setting(control: &SettingControl, effects: &mut Vec<Effect>) {
 }
 
 fn of_transaction(control: &TransactionControl, effects: &mut Vec<Effect>) {
-    let named = |verb: &str, name: &str| Effect::Replay(format!("{verb} \"{}\"", name.replace('"', "\"\"")));
+    let named = |verb: &str, name: &str| Effect::Replay(format!("{verb} {}", quoted_name(name)));
     match control {
         TransactionControl::Commit { .. } | TransactionControl::TwoPhase => effects.push(Effect::Commit),
         TransactionControl::Rollback { .. } => effects.push(Effect::Rollback),

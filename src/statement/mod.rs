@@ -13,6 +13,7 @@ mod moments;
 mod naming;
 mod pieces;
 mod predicates;
+mod quoting;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ mod values;
 pub use analyze::analyze;
 pub use cache::{Entry, ShapeCache};
 pub use naming::{NameOfPrepared, Naming, prepared_names};
+pub use quoting::{quoted_literal, quoted_name};
 pub use scan::{LiteralKind, LiteralSpan, bytes_of, token_ranges};
 pub use types::*;
 pub use values::{Given, Parameters, Values};

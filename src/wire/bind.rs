@@ -47,18 +47,21 @@ impl<'a> Bind<'a> {
         Ok((take_str(&mut body)?, take_str(&mut body)?))
     }
 
-    /// A Bind of the unnamed statement to the unnamed portal, with the parameters of these indexes only. `hidden` columns
-    /// beyond those that the client knows of come as text, where it asked for each column's format.
-    pub fn put_part(&self, out: &mut BytesMut, parameters: Option<&[usize]>, hidden: usize) {
+    /// A Bind of the unnamed statement to the unnamed portal, with the parameters of these indexes only (`None`: all) and
+    /// `arrays` behind them. `hidden` columns beyond those that the client knows of come as text, where it asked for each
+    /// column's format.
+    pub fn put_part(&self, out: &mut BytesMut, parameters: Option<&[usize]>, arrays: &[TextArray], hidden: usize) {
         let all: Vec<usize> = (0..self.values.len()).collect();
         let chosen = parameters.unwrap_or(&all);
         put(out, client::BIND, |body| {
             put_text(body, "");
             put_text(body, "");
-            put_count(body, chosen.len());
+            put_count(body, chosen.len() + arrays.len());
             chosen.iter().for_each(|&index| body.put_u16(self.format(index)));
-            put_count(body, chosen.len());
+            arrays.iter().for_each(|_| body.put_u16(BINARY));
+            put_count(body, chosen.len() + arrays.len());
             chosen.iter().for_each(|&index| put_value(body, self.values.get(index).copied().flatten()));
+            arrays.iter().for_each(|array| array.put(body));
             let padding = if self.result_formats.len() > 1 { hidden } else { 0 };
             put_count(body, self.result_formats.len() + padding);
             self.result_formats.iter().for_each(|&format| body.put_u16(format));
@@ -66,21 +69,10 @@ impl<'a> Bind<'a> {
         });
     }
 
-    /// A Bind of the unnamed statement to the unnamed portal, with all parameters and these behind them.
-    pub fn put_with(&self, out: &mut BytesMut, arrays: &[TextArray]) {
-        put(out, client::BIND, |body| {
-            put_text(body, "");
-            put_text(body, "");
-            let count = self.values.len();
-            put_count(body, count + arrays.len());
-            (0..count).for_each(|index| body.put_u16(self.format(index)));
-            arrays.iter().for_each(|_| body.put_u16(BINARY));
-            put_count(body, count + arrays.len());
-            self.values.iter().for_each(|value| put_value(body, *value));
-            arrays.iter().for_each(|array| array.put(body));
-            put_count(body, self.result_formats.len());
-            self.result_formats.iter().for_each(|&format| body.put_u16(format));
-        });
+    /// The same, its answer as text.
+    #[must_use]
+    pub fn as_text(&self) -> Self {
+        Self { result_formats: SmallVec::new(), ..self.clone() }
     }
 
     fn format(&self, index: usize) -> u16 {
@@ -201,7 +193,7 @@ mod tests {
         let bind = Bind::read(BODY).unwrap();
         assert_eq!((bind.portal, bind.statement), ("p", "s"));
         let mut out = BytesMut::new();
-        bind.put_part(&mut out, Some(&[1]), 1);
+        bind.put_part(&mut out, Some(&[1]), &[], 1);
         let part = Bind::read(&out[5..]).unwrap();
         assert_eq!((part.values.as_slice(), part.formats.as_slice()), (&[None][..], &[1][..]));
         assert_eq!(part.result_formats.as_slice(), &[0, 1, 0]);
