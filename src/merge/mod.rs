@@ -56,6 +56,12 @@ impl Merge {
     }
 }
 
+/// Whether values of a type of PostgreSQL's own can be sorted here as the servers sort them.
+pub fn sorts(type_oid: u32, collation_is_bytes: bool) -> bool {
+    let kind = kind::Kind::of(type_oid);
+    kind.has_order() && (collation_is_bytes || !kind.is_collated())
+}
+
 /// A sort key's column that is this plus `n`: the `n`th hidden one, however many visible ones a `*` stands for.
 pub const HIDDEN: usize = 1 << 20;
 

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::keys::{self, Keyed};
-use super::relations::{Class, Resolved};
+use super::relations::{Class, FIRST_OWN_TYPE, Resolved};
 use super::rewrite::{self, Splice};
 use super::scatter::bound;
 use super::template::{Surroundings, add_condition};
@@ -310,6 +310,5 @@ fn covered(
 
 /// Rows of a parameter have none of these (PostgreSQL documentation, 5.5).
 const SYSTEM: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
-const FIRST_OWN_TYPE: u32 = 16_384;
 /// json, xml, point, line, lseg, path, polygon: types without equality.
 const UNGROUPABLE: [u32; 7] = [114, 142, 600, 628, 601, 602, 604];

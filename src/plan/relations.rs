@@ -45,6 +45,9 @@ pub(super) struct Sharded {
     pub colocation: usize,
 }
 
+/// Types with a lower number are PostgreSQL's own, the same everywhere (PostgreSQL documentation, 75.2.2).
+pub(super) const FIRST_OWN_TYPE: u32 = 16_384;
+
 impl Resolved {
     pub(super) fn sharded(&self) -> Option<&Arc<Sharded>> {
         match &self.class {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::keys::{self, Keyed};
-use super::relations::{Class, Resolved};
+use super::relations::{Class, FIRST_OWN_TYPE, Resolved};
 use super::rewrite::{self, Splice};
 use super::template::{Surroundings, add_condition};
 use super::{Access, Part, Plan, Route, Scatter, access};
+use crate::catalog::Column;
 use crate::error::Error;
-use crate::merge::{Aggregation, Final, HIDDEN, Merge, SortKey};
+use crate::merge::{self, Aggregation, Final, HIDDEN, Merge, SortKey};
 use crate::statement::{
     Aggregate, Block, BlockRole, Bound, Collation, ColumnRef, Distinct, Given, GroupKey, OrderKey, OrderTarget, Output,
     OutputColumn, Shape, Statement, Tokens, Value, Values,
@@ -26,6 +27,8 @@ pub(super) struct Scattering {
     hidden: Vec<HiddenColumn>,
     /// Shards cannot cut their answers to LIMIT rows.
     merges_rows: bool,
+    /// Some sort key's type is not known before its column is there.
+    sorts_unknown: bool,
 }
 
 #[derive(Debug)]
@@ -82,13 +85,7 @@ impl Scattering {
         if makes_one && resolved.iter().any(has_loose_text) {
             return refuse("DISTINCT or GROUP BY with a nondeterministic collation");
         }
-        let mut scattering = Self {
-            root,
-            statement: Arc::clone(statement),
-            merge: Merge::default(),
-            hidden: Vec::new(),
-            merges_rows: false,
-        };
+        let mut scattering = Self::of(root, statement);
         if shape.windows {
             return refuse("a window function over several shards");
         }
@@ -104,7 +101,7 @@ impl Scattering {
         if statement.blocks[0].aggregates && !key_grouped {
             scattering.aggregate(shape, &refuse_step, resolved, surroundings)?;
         } else {
-            scattering.order(shape, resolved, surroundings);
+            scattering.order(shape, &refuse_step, resolved, surroundings)?;
         }
         scattering.merge.distinct = shape.distinct == Distinct::All;
         scattering.merges_rows |= scattering.merge.distinct;
@@ -114,10 +111,32 @@ impl Scattering {
         Ok(scattering)
     }
 
+    fn of(root: usize, statement: &Arc<Statement>) -> Self {
+        Self {
+            root,
+            statement: Arc::clone(statement),
+            merge: Merge::default(),
+            hidden: Vec::new(),
+            merges_rows: false,
+            sorts_unknown: false,
+        }
+    }
+
     /// Sort keys of a query whose rows pass as they are.
-    fn order(&mut self, shape: &Shape, resolved: &[Resolved], surroundings: &Surroundings<'_>) {
+    fn order(
+        &mut self,
+        shape: &Shape,
+        refuse: &dyn Fn(&str) -> Result<(), Error>,
+        resolved: &[Resolved],
+        surroundings: &Surroundings<'_>,
+    ) -> Result<(), Error> {
         let collations = Collations { resolved, surroundings };
         for key in &shape.order_by {
+            match collations.sorts(shape, key) {
+                Some(true) => {}
+                Some(false) => refuse("ORDER BY a column by a collation or type with an order of its own")?,
+                None => self.sorts_unknown = true,
+            }
             let (column, known) = match &key.target {
                 OrderTarget::Output(index) => (*index, collations.of_output(shape, *index)),
                 OrderTarget::Hidden { tokens, column, collation } => {
@@ -128,6 +147,7 @@ impl Scattering {
             self.sort_by(column, key, known);
         }
         self.merge.hidden = self.hidden.len();
+        Ok(())
     }
 
     fn sort_by(&mut self, column: usize, key: &OrderKey, known: bool) {
@@ -208,7 +228,8 @@ impl Scattering {
             _ => true,
         };
         let combines = self.merge.aggregate.as_ref().is_some_and(|all| !all.outputs.iter().all(is_certain));
-        combines || self.merge.distinct || !self.merge.order.is_empty()
+        let orders_groups = self.merge.aggregate.is_some() && !self.merge.order.is_empty();
+        combines || self.merge.distinct || orders_groups || self.sorts_unknown
     }
 
     fn split(
@@ -435,13 +456,28 @@ impl Collations<'_> {
     }
 
     fn of_column(&self, column: &ColumnRef) -> bool {
+        self.find(column).map_or_else(|| self.of_all(), |column| column.collation_is_bytes)
+    }
+
+    /// Whether a sort key can be merged, as far as its type is known: that of a plain column and no domain.
+    fn sorts(&self, shape: &Shape, key: &OrderKey) -> Option<bool> {
+        let has_wildcard = shape.columns.iter().any(|column| column.expression == Output::Wildcard);
+        let column = match &key.target {
+            OrderTarget::Output(index) if !has_wildcard => plain(&shape.columns.get(*index)?.expression)?,
+            OrderTarget::Hidden { column: Some(column), collation: Collation::Unwritten, .. } => column,
+            OrderTarget::Output(_) | OrderTarget::Hidden { .. } => return None,
+        };
+        let column = self.find(column).filter(|column| column.type_oid < FIRST_OWN_TYPE)?;
+        Some(merge::sorts(column.type_oid, key.collate_bytes.unwrap_or(column.collation_is_bytes)))
+    }
+
+    fn find(&self, column: &ColumnRef) -> Option<&Column> {
         let owner = |relation: &&Resolved| match column.relation {
             Some(of) => (relation.block, relation.relation) == (of.block, of.relation),
             None => relation.catalog.as_ref().is_some_and(|known| known.column(&column.column).is_some()),
         };
         let found = self.resolved.iter().find(owner).and_then(|relation| relation.catalog.as_ref());
-        let found = found.and_then(|relation| relation.column(&column.column));
-        found.map_or_else(|| self.of_all(), |column| column.collation_is_bytes)
+        found.and_then(|relation| relation.column(&column.column))
     }
 
     fn of_all(&self) -> bool {
