@@ -891,7 +891,7 @@ fn a_function_may_say_who_logs_in() {
         assert_eq!(enters(&proxy, "shop", name, PASSWORD), Err("28P01".to_owned()), "{name}");
     }
     assert_eq!(enters(&proxy, "shop", "broken", PASSWORD), Err("57P03".to_owned()));
-    say("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'asker'");
+    say("select pg_terminate_backend(pid, 10000) from pg_stat_activity where usename = 'asker'");
     assert_eq!(enters(&proxy, "shop", "asker", PASSWORD), Ok("asker".to_owned()));
     // What a client asks for at its log-in is no business of the session that is asked.
     let output = Command::new("psql")

@@ -201,11 +201,11 @@ fn who_was_told_its_columns_hears_of_a_change_on_connections_that_are_new() {
     assert_eq!(other.extended(&run).rows, ["2|two|7"]);
     assert_eq!(client.extended(&run).error, changed());
     direct("alter table told_of_then drop c");
-    direct("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'told_before'");
+    direct("select pg_terminate_backend(pid, 10000) from pg_stat_activity where usename = 'told_before'");
     assert_eq!(other.extended(&run).error, changed());
     assert_eq!(other.extended(&[close("s"), parse("s", sql), describe("s")]).kinds, "31tTZ");
     // Many at once wait for no more than one look.
     let many: Vec<Vec<u8>> = (0..50).flat_map(|_| run.clone()).collect();
-    direct("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'told_before'");
+    direct("select pg_terminate_backend(pid, 10000) from pg_stat_activity where usename = 'told_before'");
     assert_eq!(other.extended(&many).rows, vec!["2|two"; 50]);
 }

@@ -42,7 +42,7 @@ fn everybody_whom_the_server_knows_comes_in() {
     say(&format!("create role late login password '{PASSWORD}'; alter role closed login"));
     for name in ["late", "closed"] {
         assert_eq!(enters(&proxy, "shop", name, PASSWORD), Ok(name.to_owned()));
-        say("select pg_terminate_backend(pid) from pg_stat_activity where usename in ('late', 'closed')");
+        say("select pg_terminate_backend(pid, 10000) from pg_stat_activity where usename in ('late', 'closed')");
         say(&format!("drop role {name}"));
         assert_eq!(enters(&proxy, "shop", name, PASSWORD), wrong);
     }
