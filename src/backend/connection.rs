@@ -178,7 +178,7 @@ impl Connection {
 
     /// The server neither closed the idle connection nor said anything on it. Costs no system call while it is quiet.
     pub(super) fn is_quiet(&mut self) -> bool {
-        self.channel.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
+        self.channel.is_quiet()
     }
 
     pub fn knows(&mut self, statement: u64) -> bool {
@@ -284,6 +284,20 @@ impl Connection {
             Event::Nothing | Event::Described => {}
         }
         Ok(Settled { verdict, event })
+    }
+
+    /// As [`Connection::settle`], of the whole frame at this place of the input, if it is for the client and no more than
+    /// the status follows from it. `false`: it is not.
+    pub fn passes(&mut self, header: Header, place: usize) -> Result<bool, Error> {
+        if !self.owed.passes(header.kind) {
+            return Ok(false);
+        }
+        if header.kind == server::READY {
+            let status = self.channel.input[place..place + header.length].get(Header::BYTES).copied();
+            self.status = Status::from_byte(status.unwrap_or_default())?;
+            self.copying_in = false;
+        }
+        Ok(true)
     }
 
     /// What has come without being asked for is none of the replies to what is asked next.

@@ -149,6 +149,30 @@ impl Owed {
         }
     }
 
+    /// The next reply comes from nowhere.
+    pub fn gives(&self) -> bool {
+        matches!(self.debts.front(), Some((Cause::Given { .. }, _)))
+    }
+
+    /// Settles a frame of this kind, if it is one of those that come most, for the client as it is, and nothing follows
+    /// from it. Others are left to [`Owed::settle`].
+    pub fn passes(&mut self, kind: u8) -> bool {
+        let Some((cause, Payee::Client)) = self.debts.front() else { return false };
+        let (passes, ends) = match (cause, kind) {
+            (Cause::Query | Cause::Execute, server::DATA_ROW | server::COPY_DATA) => (true, false),
+            (Cause::Query, server::ROW_DESCRIPTION | server::COMMAND_COMPLETE) => (true, false),
+            (Cause::Query | Cause::Sync, server::READY)
+            | (Cause::Execute, server::COMMAND_COMPLETE)
+            | (Cause::Bind, server::BIND_COMPLETE)
+            | (Cause::DescribePortal, server::ROW_DESCRIPTION) => (true, true),
+            _ => (false, false),
+        };
+        if ends {
+            self.debts.pop_front();
+        }
+        passes
+    }
+
     /// Matches one frame by its kind. An error means that the connection cannot be trusted any more.
     pub fn settle(&mut self, kind: u8) -> Result<(Verdict, Event), Error> {
         match kind {

@@ -156,10 +156,11 @@ impl Relay {
                 self.pass(client, connection);
                 continue;
             }
-            let run = self.run_of_rows(connection)?;
+            let run = run_of_answers(connection)?;
             if run > 0 {
                 self.answered = true;
                 move_front(&mut connection.channel.input, run, &mut client.output);
+                connection.owed.give(&mut client.output);
                 continue;
             }
             if !self.forward_one(client, connection, unit)? {
@@ -167,25 +168,6 @@ impl Relay {
             }
         }
         Ok(())
-    }
-
-    /// How many bytes of whole rows at the front of the input are for the client.
-    fn run_of_rows(&self, connection: &mut Connection) -> Result<usize, Broken> {
-        let untrusted = |error| Broken::Server { error, midway: false };
-        let mut end = 0;
-        loop {
-            let input = &connection.channel.input[end..];
-            match Header::whole(input).map_err(untrusted)? {
-                Some(Header { kind: kind @ (server::DATA_ROW | server::COPY_DATA), length }) => {
-                    let settled = connection.settle(kind, None).map_err(untrusted)?;
-                    if settled.verdict != Verdict::ToClient {
-                        return Ok(end);
-                    }
-                    end += length;
-                }
-                _ => return Ok(end),
-            }
-        }
     }
 
     /// `false`: not enough of the next frame is there.
@@ -262,6 +244,23 @@ impl Relay {
         }
         self.passing -= now;
     }
+}
+
+/// How many bytes of whole frames at the front of the input are for the client as they come, up to where it is given a
+/// reply that comes from nowhere, or the last one.
+fn run_of_answers(connection: &mut Connection) -> Result<usize, Broken> {
+    let untrusted = |error| Broken::Server { error, midway: false };
+    let mut end = 0;
+    while let Some(header) = Header::whole(&connection.channel.input[end..]).map_err(untrusted)? {
+        if !connection.passes(header, end).map_err(untrusted)? {
+            break;
+        }
+        end += header.length;
+        if connection.owed.is_empty() || connection.owed.gives() {
+            break;
+        }
+    }
+    Ok(end)
 }
 
 /// Writes what waits and reads what is there, while less than `most` bytes wait. `true`: there is more to do at once.

@@ -147,6 +147,14 @@ impl Template {
         &self.touches
     }
 
+    /// Where every execution goes, if that does not depend on its values.
+    pub fn fixed(&self) -> Option<(ShardId, Access)> {
+        match self.placement {
+            Placement::Fixed(shard) => Some((shard, self.access)),
+            _ => None,
+        }
+    }
+
     /// Where one execution goes.
     pub fn plan(&self, values: &Values<'_>) -> Result<Plan, Error> {
         let access = self.access;

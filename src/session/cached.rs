@@ -214,7 +214,7 @@ impl Session {
     /// Whether the cache may be asked, as the session stands; how long an answer lives, and where its tables are.
     fn ask_cache(&self, decided: &Decided, question: &Question<'_>) -> Result<(Duration, Places), Reason> {
         let cacheable = question.template.cacheable(question.values)?;
-        if self.client.pinned().is_some_and(|reason| reason != SESSION_MODE) {
+        if self.pinned.is_some_and(|reason| reason != SESSION_MODE) {
             return Err(Reason::Pinned);
         }
         if !decided.effects.is_empty() {

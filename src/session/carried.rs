@@ -688,7 +688,7 @@ impl Unit for Carried<'_> {
     }
 
     fn wants_notification(&self, body: &[u8]) -> bool {
-        (self.listens || self.session.client.pinned().is_some()) && !self.session.is_told_elsewhere(body)
+        (self.listens || self.session.pinned.is_some()) && !self.session.is_told_elsewhere(body)
     }
 }
 

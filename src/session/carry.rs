@@ -122,27 +122,43 @@ impl Session {
                 }
                 Ok(Ok(if failed { Carriage::Failed } else { Carriage::Done }))
             }
-            Err(Broken::Client(cause)) => {
-                open.abandon();
-                Err(End::Gone(cause))
-            }
-            Err(Broken::Refused(error)) => {
-                open.abandon();
-                Err(End::Refused(error))
-            }
             Err(Broken::Server { .. }) if leaves => Err(End::Left),
-            Err(Broken::Server { error, midway }) => {
-                self.names.settle(Done::Some(0));
-                let again = self.try_without(client, kept, &open, taken);
-                tracing::debug!(%error, detail = error.detail, taken, retrying = ?self.retrying, again, "server lost");
-                let error = describe_loss(error, open.wrote, &effects);
-                self.lose(*open, was_in_block, &effects);
-                match (again, midway) {
-                    (true, _) => Ok(Ok(Carriage::Done)),
-                    (false, midway) if midway || ends_processes(&effects) => Err(End::Refused(error)),
-                    (false, _) => Ok(Err(Halted { why: Stopped::Refused(error), taken, left })),
-                }
+            Err(broken) => match self.halt(client, (kept, taken), *open, (broken, was_in_block, &effects))? {
+                Some(why) => Ok(Err(Halted { why, taken, left })),
+                None => Ok(Ok(Carriage::Done)),
+            },
+        }
+    }
+
+    /// After a relay that broke. `None`: the unit, off the input (`taken`) or not, is served anew.
+    #[cold]
+    fn halt(
+        &mut self,
+        client: &mut Channel,
+        (kept, taken): (Option<Kept>, bool),
+        open: Open,
+        (broken, was_in_block, effects): (Broken, bool, &[Effect]),
+    ) -> Result<Option<Stopped>, End> {
+        let (error, midway) = match broken {
+            Broken::Client(cause) => {
+                open.abandon();
+                return Err(End::Gone(cause));
             }
+            Broken::Refused(error) => {
+                open.abandon();
+                return Err(End::Refused(error));
+            }
+            Broken::Server { error, midway } => (error, midway),
+        };
+        self.names.settle(Done::Some(0));
+        let again = self.try_without(client, kept, &open, taken);
+        tracing::debug!(%error, detail = error.detail, taken, retrying = ?self.retrying, again, "server lost");
+        let error = describe_loss(error, open.wrote, effects);
+        self.lose(open, was_in_block, effects);
+        match again {
+            true => Ok(None),
+            false if midway || ends_processes(effects) => Err(End::Refused(error)),
+            false => Ok(Some(Stopped::Refused(error))),
         }
     }
 
@@ -174,7 +190,7 @@ impl Session {
             }
         }
         let own = Effect::Signal { process: Some(open.lent.connection.target().process()), end: true };
-        if effects.contains(&own) && open.lent.connection.status == Status::Idle && self.client.pinned().is_none() {
+        if effects.contains(&own) && open.lent.connection.status == Status::Idle && self.pinned.is_none() {
             let shard = open.lent.shard;
             open.abandon();
             let another = self.take_live_connection(shard, Access::Write, effects).await;
@@ -430,6 +446,9 @@ impl Session {
     pub(super) fn settle(&mut self, mut open: Box<Open>, effects: &[Effect], failed: bool, was_in_block: bool) {
         let now = self.meter.answered();
         self.note_served(&open.lent, open.wrote, now);
+        if effects.is_empty() && !failed && !was_in_block && self.leaves_nothing(&open) {
+            return open.lent.give_back(now);
+        }
         let status = open.lent.connection.status;
         let commits = effects.contains(&Effect::Commit);
         open.reads_plainly &= effects.is_empty() && !failed;
@@ -456,11 +475,11 @@ impl Session {
         if status == Status::Idle {
             self.end_block(&mut open, !failed);
         }
-        let pinned = self.client.pinned();
+        let pinned = self.pinned;
         let lasting = pinned.filter(|reason| *reason == ties::SET_CONFIG);
         let pin = lasting.or(pin).or(pinned).or_else(|| self.is_session_pooled().then_some(super::SESSION_MODE));
         if pin != pinned {
-            self.client.pin(pin);
+            self.pin_for(pin);
             if pin == Some(ties::SET_CONFIG) {
                 self.tell_of_tie(pin);
             }
@@ -475,6 +494,15 @@ impl Session {
             (Status::Idle, _) => self.pin = Some(Pin { lent: open.lent }),
             _ => self.transaction = Transaction::Open(open),
         }
+    }
+
+    /// Of a statement by itself, answered and without effects: nothing that came with it stays, in the session or on its
+    /// connection.
+    fn leaves_nothing(&self, open: &Open) -> bool {
+        let is_bare = open.lent.connection.status == Status::Idle && open.lent.voice.is_none();
+        let is_bound = self.pinned.is_some() || self.doubtful || self.is_session_pooled() || self.pin.is_some();
+        let is_named = self.by_name.is_some() || self.ears.is_some() || self.local_variant != 0;
+        is_bare && open.heard.is_empty() && open.changes.is_empty() && !is_bound && !is_named
     }
 
     /// What the session has seen or done there bounds what its next reads may show.
@@ -588,7 +616,7 @@ impl Session {
                 }
                 open.lent.connection.applied = Arc::default();
                 open.changes.clear();
-                self.client.pin(None);
+                self.pin_for(None);
                 self.reset();
             }
             Effect::Unlisten(channel) => self.ears.iter_mut().for_each(|ears| ears.unlisten(channel.as_deref())),
@@ -623,7 +651,7 @@ impl Session {
         wrote.into_iter().for_each(|shard| self.note_write(shard, Instant::now()));
         self.snapshot.fleet.suspect(&open.lent.connection.server);
         open.abandon();
-        self.client.pin(None);
+        self.pin_for(None);
         self.doubtful = false;
         if was_in_block && !effects.iter().any(|effect| matches!(effect, Effect::Commit | Effect::Rollback)) {
             self.transaction = Transaction::Failed(None);

@@ -138,10 +138,17 @@ impl Session {
     ) -> Result<(), Error> {
         let text = prepared.readable().unwrap_or_default();
         let planned = prepared.plans.get(&prepared.analysis, &self.snapshot, &self.search_path);
-        let parameters = Parameters::parse(Bind::after_names(body)?, &prepared.types)?;
         if let Some(by_name) = prepared.names() {
             self.add_effects_of_named(by_name, effects);
         }
+        if let (Some((shard, access)), [statement], [template]) =
+            (planned.plain, prepared.analysis.statements.as_slice(), planned.templates.as_slice())
+        {
+            wanted.touched.merge(&template.touches().what);
+            wanted.statements += 1;
+            return wanted.add_plan(self, statement, template, Plan { route: Route::One(shard), access });
+        }
+        let parameters = Parameters::parse(Bind::after_names(body)?, &prepared.types)?;
         let values = Values { text, literals: &prepared.literals, parameters: Some(&parameters) };
         self.want_all(&prepared.analysis, &planned, &values, (wanted, effects))
     }
@@ -241,7 +248,7 @@ impl Session {
     }
 
     fn check_block_of_several(&self, begun: &Begun, effects: &[Effect]) -> Result<(), Error> {
-        if self.pin.is_some() || self.client.pinned().is_some() || self.is_session_pooled() || effects.iter().any(ties)
+        if self.pin.is_some() || self.pinned.is_some() || self.is_session_pooled() || effects.iter().any(ties)
         {
             return Err(tied());
         }
@@ -293,6 +300,16 @@ impl Wanted {
             let hint = "Send it in a text or pipeline of its own.";
             return Err(Error::unsupported("a setting of pgweir's own together with other statements", hint));
         }
+        self.add_plan(session, statement, template, plan)
+    }
+
+    fn add_plan(
+        &mut self,
+        session: &Session,
+        statement: &Statement,
+        template: &Template,
+        plan: Plan,
+    ) -> Result<(), Error> {
         let Plan { route, access } = session.wishes.apply(plan, statement);
         self.widen(match statement.kind {
             // They are not read anything from, and mean the same on every server.

@@ -86,6 +86,8 @@ pub struct Session {
     /// Of the BEGIN, while no server has been asked.
     portal: Option<Box<local::Bound>>,
     pin: Option<Pin>,
+    /// Why it lasts, as others are shown by [`Client::pinned`].
+    pinned: Option<&'static str>,
     /// Whether something ties the session to the connection is to be asked between transactions.
     doubtful: bool,
     /// Of a session that listens to notifications.
@@ -150,6 +152,7 @@ impl Session {
             transaction: Transaction::Idle,
             portal: None,
             pin: None,
+            pinned: None,
             doubtful: false,
             ears: None,
             wishes: Wishes::default(),
@@ -214,6 +217,11 @@ impl Session {
         }
         self.met.truncate(MOST_MET);
         self.met.push(Arc::clone(reported));
+    }
+
+    fn pin_for(&mut self, reason: Option<&'static str>) {
+        self.pinned = reason;
+        self.client.pin(reason);
     }
 
     /// See [`settings::variant`].

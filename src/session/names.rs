@@ -8,13 +8,15 @@ use super::prepared::Prepared;
 
 #[derive(Default)]
 pub(super) struct Names {
-    named: HashMap<Box<str>, Named>,
+    named: Statements,
     unnamed: Option<Arc<Prepared>>,
     /// Of the unit that is being carried, in the order of its messages.
     changes: Vec<Change>,
     /// How many of them came before the unit's last DEALLOCATE ALL.
     forgotten: usize,
 }
+
+type Statements = HashMap<Box<str>, Named, foldhash::fast::RandomState>;
 
 /// What a name stands for.
 pub(super) struct Named {
@@ -29,7 +31,7 @@ enum Change {
     /// Parse, Close or PREPARE.
     One { name: Box<str>, before: Option<Named> },
     /// DEALLOCATE ALL.
-    All(HashMap<Box<str>, Named>),
+    All(Statements),
 }
 
 /// How far a unit got.

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 
+use super::effects;
 use super::snapshot::Snapshot;
-use crate::plan::{Surroundings, Template};
-use crate::statement::Analysis;
+use crate::plan::{Access, Surroundings, Template};
+use crate::statement::{Analysis, Kind};
+use crate::topology::ShardId;
 
 /// The templates last made, for those surroundings. Most texts are used in one database with one search path.
 #[derive(Default)]
@@ -18,6 +20,9 @@ pub(super) struct Planned {
     database: Arc<str>,
     search_path: Arc<[String]>,
     pub templates: Vec<Template>,
+    /// What every execution is, whatever its values: one statement that goes to one shard and leaves no trace in the
+    /// session.
+    pub plain: Option<(ShardId, Access)>,
 }
 
 impl Plans {
@@ -28,16 +33,15 @@ impl Plans {
             return Arc::clone(planned);
         }
         let surroundings = Surroundings { database: &snapshot.database, catalog: &snapshot.catalog, search_path };
+        let templates: Vec<Template> =
+            analysis.statements.iter().map(|statement| Template::resolve(statement, &surroundings)).collect();
         let planned = Arc::new(Planned {
+            plain: plain(analysis, &templates),
             topology_epoch: snapshot.topology.epoch,
             catalog_epoch: snapshot.catalog.epoch,
             database: Arc::clone(&snapshot.name),
             search_path: Arc::clone(search_path),
-            templates: analysis
-                .statements
-                .iter()
-                .map(|statement| Template::resolve(statement, &surroundings))
-                .collect(),
+            templates,
         });
         self.0.store(Some(Arc::clone(&planned)));
         planned
@@ -51,4 +55,14 @@ impl Planned {
             && (Arc::ptr_eq(&self.database, &snapshot.name) || self.database == snapshot.name)
             && (Arc::ptr_eq(&self.search_path, search_path) || self.search_path == *search_path)
     }
+}
+
+fn plain(analysis: &Analysis, templates: &[Template]) -> Option<(ShardId, Access)> {
+    let ([statement], [template]) = (analysis.statements.as_slice(), templates) else { return None };
+    let is_plain = matches!(statement.kind, Kind::Query | Kind::Insert(_) | Kind::Update(_) | Kind::Delete { .. })
+        && statement.calls.is_empty()
+        && !template.is_opaque();
+    let mut effects = Vec::new();
+    effects::of(statement, None, &mut effects);
+    template.fixed().filter(|_| is_plain && effects.is_empty())
 }

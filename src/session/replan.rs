@@ -95,7 +95,7 @@ impl Session {
     /// The second attempt is over, and did not need the connection after all.
     pub(super) fn let_go(&mut self) {
         if !self.doubtful
-            && self.client.pinned().is_none()
+            && self.pinned.is_none()
             && !self.is_session_pooled()
             && let Some(pin) = self.pin.take()
         {

@@ -12,13 +12,13 @@ use super::{Pin, Session};
 impl Session {
     /// Notes that a unit with these effects may have tied the session to its connection, or freed it.
     pub(super) fn doubt_ties(&mut self, effects: &[Effect]) {
-        let bound = self.client.pinned().is_some();
+        let bound = self.pinned.is_some();
         self.doubtful |= effects.iter().any(|effect| makes(effect) || (bound && ends(effect)));
     }
 
     /// Between transactions: the connection goes back to its pool unless it holds something of this session's.
     pub(super) async fn settle_ties(&mut self) {
-        let lasts = self.is_session_pooled() || self.client.pinned() == Some(SET_CONFIG);
+        let lasts = self.is_session_pooled() || self.pinned == Some(SET_CONFIG);
         let Some(pin) = &mut self.pin else { return };
         self.doubtful = false;
         if let Some(voice) = pin.lent.voice.take() {
@@ -32,7 +32,7 @@ impl Session {
             // It has not said (a `statement_timeout` of the session's may be very short): asked again after the next unit.
             Ok(Err(_)) => self.doubtful = true,
             // A session that was bound to it hears of that when it waits; what was not bound goes on elsewhere.
-            Err(_) if self.client.pinned().is_some() => {}
+            Err(_) if self.pinned.is_some() => {}
             Err(_) => {
                 if let Some(Pin { lent }) = self.pin.take() {
                     lent.abandon();
@@ -48,8 +48,8 @@ impl Session {
         if !channels.is_empty() && !self.hand_over(channels).await {
             tie = tie.or(Some(LISTEN));
         }
-        if tie != self.client.pinned() {
-            self.client.pin(tie);
+        if tie != self.pinned {
+            self.pin_for(tie);
         }
         self.tell_of_tie(tie);
         if tie.is_none()

@@ -3,7 +3,7 @@
 use bytes::{BufMut, BytesMut};
 use smallvec::SmallVec;
 
-use super::frame::{client, malformed, put, put_text, take_str, take_u16, take_u32};
+use super::frame::{client, malformed, put, put_text, take_str, take_text, take_u16, take_u32};
 use crate::error::Error;
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,8 +37,8 @@ impl<'a> Bind<'a> {
 
     /// What is behind the two names of a Bind body: formats, values, result formats.
     pub fn after_names(mut body: &[u8]) -> Result<&[u8], Error> {
-        take_str(&mut body)?;
-        take_str(&mut body)?;
+        take_text(&mut body)?;
+        take_text(&mut body)?;
         Ok(body)
     }
 

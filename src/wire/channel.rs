@@ -7,7 +7,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -130,6 +130,18 @@ impl Channel {
             self.traffic.0 += read.filled().len() as u64;
             Poll::Ready(Ok(read.filled().len()))
         })
+    }
+
+    /// Nothing has come, nor the end. What has come may be lost: such a channel is of no use any more.
+    pub fn is_quiet(&mut self) -> bool {
+        let nothing = |read: io::Result<usize>| read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        match &self.stream {
+            Stream::Tcp(stream) => nothing(stream.try_read(&mut [0])),
+            Stream::Unix(stream) => nothing(stream.try_read(&mut [0])),
+            Stream::ServerTls(_) | Stream::ClientTls(_) | Stream::Closed => {
+                self.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
+            }
+        }
     }
 
     /// Writes all of `output`.
