@@ -113,22 +113,26 @@ impl Session {
             (Transaction::Begun(_), Control::Rollback { chain }) => Some(self.end_begun(*chain, false)),
             (Transaction::Failed(None), Control::Commit { .. } | Control::Rollback { .. }) => {
                 self.transaction = Transaction::Idle;
-                self.settings.rollback();
-                self.wishes.end(false);
+                self.end_unreached(false);
                 Some(Answer::tag("ROLLBACK"))
             }
             _ => None,
         }
     }
 
-    /// Ends a block that no server knows of.
-    fn end_begun(&mut self, chain: bool, commit: bool) -> Answer {
+    /// What a block leaves that no server knows of.
+    pub(super) fn end_unreached(&mut self, commit: bool) {
         if commit {
             self.settings.commit();
         } else {
             self.settings.rollback();
         }
         self.wishes.end(commit);
+    }
+
+    /// Ends a block that no server knows of.
+    fn end_begun(&mut self, chain: bool, commit: bool) -> Answer {
+        self.end_unreached(commit);
         let ended = std::mem::replace(&mut self.transaction, Transaction::Idle);
         if let (true, Transaction::Begun(mut begun)) = (chain, ended) {
             begun.texts.truncate(1);

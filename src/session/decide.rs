@@ -248,8 +248,7 @@ impl Session {
     }
 
     fn check_block_of_several(&self, begun: &Begun, effects: &[Effect]) -> Result<(), Error> {
-        if self.pin.is_some() || self.pinned.is_some() || self.is_session_pooled() || effects.iter().any(ties)
-        {
+        if self.pin.is_some() || self.pinned.is_some() || self.is_session_pooled() || effects.iter().any(ties) {
             return Err(tied());
         }
         if begun.isolation.unwrap_or(self.isolation).has_one_snapshot() {

@@ -32,7 +32,7 @@ impl Session {
         true
     }
 
-    fn answer_statement(&mut self, text: &str, statement: &Statement) -> Option<Result<Answer, Error>> {
+    pub(super) fn answer_statement(&mut self, text: &str, statement: &Statement) -> Option<Result<Answer, Error>> {
         match statement.kind {
             Kind::ExplainRoute { inner } => Some(self.explain_route(slice(text, inner))),
             Kind::Transaction(_) | Kind::Setting(_) | Kind::Deallocate { .. } => {
@@ -123,6 +123,15 @@ impl Session {
             put_bare(out, server::EMPTY_QUERY);
             return Ok(());
         };
+        self.execute_statement_here(text, statement, out)
+    }
+
+    pub(super) fn execute_statement_here(
+        &mut self,
+        text: &str,
+        statement: &Statement,
+        out: &mut BytesMut,
+    ) -> Result<(), Error> {
         match self.answer_statement(text, statement) {
             Some(answer) => answer.map(|answer| put_answer(out, &answer, false)),
             None => Err(crate::wire::frame::malformed("a statement that needs a server")),

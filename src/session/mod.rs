@@ -30,6 +30,7 @@ mod run;
 pub mod settings;
 mod snapshot;
 mod station;
+mod texts;
 mod ties;
 mod transaction;
 mod transfer;

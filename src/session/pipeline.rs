@@ -28,7 +28,7 @@ use crate::error::{Error, SqlState};
 use crate::executor::{BUFFER_BYTES, Broken, Ended, Reading, Request, describe, single};
 use crate::figures::Route;
 use crate::plan::{Access, Part};
-use crate::statement::{Kind, TransactionControl};
+use crate::statement::{Kind, Statement, TransactionControl};
 use crate::topology::ShardId;
 use crate::wire::frame::{Header, client, put, server};
 use crate::wire::message::{put_bare, put_command_complete, put_ready, put_warning};
@@ -128,13 +128,13 @@ impl Session {
                 let hint = "Send a Sync before the Query.";
                 Ok(Err(Error::unsupported("a Query in the transaction of a pipeline that wrote", hint).into()))
             }
-            _ => self.end_pipeline(client, pipeline).await,
+            _ => self.end_implicit(client, pipeline.implicit).await,
         };
         self.names.settle(Done::All);
         let Err(stopped) = came? else { return Ok(()) };
         self.put_stopped(&mut client.output, &stopped);
         if pipeline.implicit
-            && let Err(stopped) = self.end_pipeline(client, pipeline).await?
+            && let Err(stopped) = self.end_implicit(client, true).await?
         {
             self.put_stopped(&mut client.output, &stopped);
         }
@@ -188,22 +188,22 @@ impl Session {
                 put_bare(out, server::CLOSE_COMPLETE);
             }
             Step::Flush => client.flush().await.map_err(End::Gone)?,
-            Step::Sync => return self.end_pipeline(client, pipeline).await,
+            Step::Sync => return self.end_implicit(client, pipeline.implicit).await,
             Step::Refused(error) | Step::Taken(error) => return Ok(Err((*error).into())),
         }
         Ok(Ok(()))
     }
 
-    /// The Sync: PostgreSQL's own block ends.
-    async fn end_pipeline(&mut self, client: &mut Channel, pipeline: &Pipeline) -> Came<()> {
-        if !pipeline.implicit {
+    /// The end of what PostgreSQL makes one transaction of by itself, if it is open (`implicit`).
+    pub(super) async fn end_implicit(&mut self, client: &mut Channel, implicit: bool) -> Came<()> {
+        if !implicit {
             return Ok(Ok(()));
         }
         match std::mem::replace(&mut self.transaction, Transaction::Idle) {
             Transaction::Open(open) => Ok(self.end_block_of_all(client, open, true, false).await?.map(|_| ())),
             Transaction::Failed(Some(open)) => Ok(self.end_block_of_all(client, open, false, false).await?.map(|_| ())),
-            Transaction::Idle | Transaction::Begun(_) | Transaction::Failed(None) => {
-                self.settings.rollback();
+            other => {
+                self.end_unreached(matches!(other, Transaction::Begun(_)));
                 Ok(Ok(()))
             }
         }
@@ -261,46 +261,50 @@ impl Session {
             let message = format!("portal \"{name}\" does not exist");
             return Ok(Err(Error::new(SqlState::UNKNOWN_PORTAL, message).into()));
         };
-        let kind = portal.prepared.analysis.statements.first().map(|statement| &statement.kind);
-        if let Err(error) = self.check_block(&portal.prepared.analysis) {
+        let prepared = &portal.prepared;
+        if let Err(error) = self.check_block(&prepared.analysis) {
             return Ok(Err(error.into()));
         }
-        if let Some(Kind::Transaction(control)) = kind {
-            self.execute_control(client, pipeline, &portal, control).await
-        } else if self.is_answered_here(&portal.prepared) {
-            Ok(self.execute_here(&portal.prepared, &mut client.output).map_err(Stopped::from))
-        } else if kind.is_some_and(concerns_all) && self.has_open_block() {
-            self.execute_in_all(client, &portal).await
-        } else {
-            self.execute_routed(client, pipeline, &portal, rows).await
+        let text = prepared.readable().unwrap_or_default();
+        match prepared.analysis.statements.first().map(|statement| (statement, &statement.kind)) {
+            Some((statement, Kind::Transaction(control))) => {
+                self.execute_control(client, &mut pipeline.implicit, (statement, text), control).await
+            }
+            _ if self.is_answered_here(prepared) => {
+                Ok(self.execute_here(prepared, &mut client.output).map_err(Stopped::from))
+            }
+            Some((statement, kind)) if concerns_all(kind) && self.has_open_block() => {
+                self.execute_in_all(client, (statement, text)).await
+            }
+            _ => self.execute_routed(client, pipeline, &portal, rows).await,
         }
     }
 
-    fn has_open_block(&self) -> bool {
+    pub(super) fn has_open_block(&self) -> bool {
         matches!(self.transaction, Transaction::Open(_) | Transaction::Failed(Some(_)))
     }
 
-    /// BEGIN, COMMIT and their kin.
-    async fn execute_control(
+    /// BEGIN, COMMIT and their kin. `implicit`: the block that is open, if any, is PostgreSQL's own.
+    pub(super) async fn execute_control(
         &mut self,
         client: &mut Channel,
-        pipeline: &mut Pipeline,
-        portal: &Portal,
+        implicit: &mut bool,
+        (statement, text): (&Statement, &str),
         control: &TransactionControl,
     ) -> Came<()> {
         use TransactionControl as Control;
-        let implicit = pipeline.implicit && !matches!(self.transaction, Transaction::Failed(_));
-        if implicit && matches!(control, Control::Begin { .. }) {
+        let is_implicit = *implicit && !matches!(self.transaction, Transaction::Failed(_));
+        if is_implicit && matches!(control, Control::Begin { .. }) {
             // What ran before belongs to the block that begins.
-            pipeline.implicit = false;
+            *implicit = false;
             if self.has_open_block() {
                 put_command_complete(&mut client.output, "BEGIN");
                 return Ok(Ok(()));
             }
             self.transaction = Transaction::Idle;
         }
-        if implicit && matches!(control, Control::Commit { .. } | Control::Rollback { .. }) {
-            pipeline.implicit = false;
+        if is_implicit && matches!(control, Control::Commit { .. } | Control::Rollback { .. }) {
+            *implicit = false;
             let warning = nothing_to_end("").warning;
             warning.iter().for_each(|warning| put_warning(&mut client.output, warning));
             if !self.has_open_block() {
@@ -308,14 +312,16 @@ impl Session {
             }
         }
         if self.has_open_block() {
-            return self.execute_in_all(client, portal).await;
+            return self.execute_in_all(client, (statement, text)).await;
         }
-        Ok(self.execute_here(&portal.prepared, &mut client.output).map_err(Stopped::from))
+        Ok(self.execute_statement_here(text, statement, &mut client.output).map_err(Stopped::from))
     }
 
-    async fn execute_in_all(&mut self, client: &mut Channel, portal: &Portal) -> Came<()> {
-        let text = portal.prepared.readable().unwrap_or_default();
-        let Some(statement) = portal.prepared.analysis.statements.first() else { return Ok(Ok(())) };
+    pub(super) async fn execute_in_all(
+        &mut self,
+        client: &mut Channel,
+        (statement, text): (&Statement, &str),
+    ) -> Came<()> {
         let came = self.control_block(client, statement, slice(text, statement.tokens)).await?;
         self.put_news(&mut client.output);
         Ok(came.map(|answer| put_answer(&mut client.output, &answer, false)))
@@ -373,6 +379,16 @@ impl Session {
                 return Ok(Err(Error::unsupported("COPY within a pipeline", hint).into()));
             }
         };
+        self.carry_decided(client, decided, request).await
+    }
+
+    /// A statement that is not relayed, on its shard or its shards.
+    pub(super) async fn carry_decided(
+        &mut self,
+        client: &mut Channel,
+        decided: Decided,
+        request: Request<'_>,
+    ) -> Came<()> {
         let ddl = decided.effects.contains(&Effect::Ddl);
         let Decided { way, effects, touched } = decided;
         let came = match way {

@@ -22,7 +22,7 @@ use super::{Client, Session, State};
 use crate::backend::{Connection, Event, Verdict};
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
-use crate::executor::{Reading, Request};
+use crate::executor::Request;
 use crate::plan::Access;
 use crate::statement::{Kind, Values};
 use crate::wire::frame::{Header, malformed, take_str};
@@ -175,11 +175,15 @@ impl Session {
                     return Box::pin(self.serve_by_name(client, header)).await;
                 }
                 let planned = entry.extra.get(&entry.analysis, &self.snapshot, &self.search_path);
-                let checked = self.check_block(&entry.analysis).and_then(|()| self.check_neighbours(&entry.analysis));
+                let checked = self.check_block(&entry.analysis);
                 if checked.is_ok() && self.spans() && concerns_all_of(&entry.analysis) {
                     return Box::pin(self.serve_control(client, header, &entry.analysis)).await;
                 }
                 let decided = checked.and_then(|()| self.decide_query(text, &entry.analysis, literals, &planned));
+                if self.goes_one_by_one(&entry.analysis, &decided) {
+                    let analysis = Arc::clone(&entry.analysis);
+                    return Box::pin(self.serve_texts(client, header, &analysis)).await;
+                }
                 let values = Values { text, literals, parameters: None };
                 match self.look_up_query(decided, &planned, &values).await {
                     Ok(Looked::Hit(entry)) => {
@@ -232,18 +236,6 @@ impl Session {
             Transaction::Failed(_) => check_failed(analysis),
             _ => Ok(()),
         }
-    }
-
-    /// Where a block is on several shards, what concerns them all comes by itself.
-    fn check_neighbours(&self, analysis: &crate::statement::Analysis) -> Result<(), Error> {
-        let several = analysis.statements.len() > 1;
-        if several && self.spans() && analysis.statements.iter().any(|statement| concerns_all(&statement.kind)) {
-            return Err(Error::unsupported(
-                "a text of several statements that ends or changes a transaction",
-                "Send the statements one by one.",
-            ));
-        }
-        Ok(())
     }
 
     /// COMMIT, SAVEPOINT, SET and the like in a block on several shards.
@@ -341,19 +333,7 @@ impl Session {
     }
 
     async fn serve_several(&mut self, client: &mut Channel, decided: Decided, request: Request<'_>) -> Result<(), End> {
-        let ddl = decided.effects.contains(&Effect::Ddl);
-        let outcome = match &decided.way {
-            Way::Scatter(plan, access) => self.carry_read(client, Reading::Scatter(plan), *access, request).await?,
-            Way::Gather(plan, access) => self.carry_read(client, Reading::Gather(plan), *access, request).await?,
-            Way::Transfer(plan) => self.carry_transfer(client, plan, request, &decided.touched).await?,
-            Way::Spread(plan) => self.carry_spread(client, plan, request, &decided.touched).await?,
-            Way::One { .. } => unreachable!("one shard is relayed"),
-        };
-        if ddl {
-            self.station.shared.catalog_changed(&self.snapshot.name).await;
-            self.meter.answered();
-        }
-        match outcome {
+        match self.carry_decided(client, decided, request).await? {
             Ok(()) => put_ready(&mut client.output, self.transaction.status()),
             Err(stopped) => self.tell(client, &stopped),
         }

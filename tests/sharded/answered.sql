@@ -344,3 +344,25 @@ select count(*) from (select id from users order by id limit 3) u
 select count(*) from (select user_id, count(*) from orders group by user_id) o
 select count(*) from (select id from users union all select id from orders) b
 select count(*) from (select * from (select * from users) a) b
+-- texts of several statements
+select id from users where id = 5; select id from users where id = 1005
+select count(*) from users; select count(*) from orders
+update users set country = 'NO' where id = 5; update users set country = 'SE' where id = 1005; select id, country from users where id in (5, 1005) order by id
+update users set country = 'FI' where id in (6, 1006); select id, country from users where id in (6, 1006) order by id; select sum(total) from orders
+update users set country = 'XX' where id = 5; update users set country = 'YY' where id = 1005; select 1 / (id - 5) from users where id = 5
+select id, country from users where id in (5, 1005) order by id
+begin; update users set country = 'DK' where id = 5; update users set country = 'DK' where id = 1005; commit
+begin; update users set country = 'XX' where id = 5; update users set country = 'YY' where id = 1005; rollback
+select id, country from users where id in (5, 1005) order by id
+update users set country = 'IS' where id = 1005; commit; update users set country = 'XX' where id = 5; select 1 / (id - 5) from users where id = 5
+select id, country from users where id in (5, 1005) order by id
+update users set country = 'XX' where id = 5; begin; update users set country = 'YY' where id = 1005; rollback
+select id, country from users where id in (5, 1005) order by id
+begin; update users set country = 'EE' where id = 1005; savepoint a; update users set country = 'XX' where id = 5; rollback to a; update users set country = 'LV' where id = 6; commit
+select id, country from users where id in (5, 6, 1005) order by id
+begin; select id from users where id = 5; select id from users where id = 1005; select nosuch from users; commit
+rollback
+set application_name = 'several'; update users set country = 'LT' where id in (5, 1005); show application_name
+reset application_name
+create table made_in_a_text(id int, note text); insert into made_in_a_text values (1, 'x'); update users set country = 'PL' where id = 1005; select note from made_in_a_text
+drop table made_in_a_text; select count(*) from users

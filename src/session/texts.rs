@@ -1,0 +1,103 @@
+//! A Query of several statements that do not all go one way: carried out one after the other.
+//!
+//! PostgreSQL makes one transaction of it, as far as the text itself does not begin and end some (documentation,
+//! 55.2.2.1). So does this, on as many shards as it needs.
+
+use super::Session;
+use super::block::{Came, concerns_all};
+use super::decide::{Decided, Way};
+use super::local::{put_answer, slice};
+use super::run::End;
+use super::transaction::{Begun, Transaction};
+use crate::error::Error;
+use crate::executor::{BUFFER_BYTES, Request};
+use crate::statement::{Analysis, Kind};
+use crate::wire::Channel;
+use crate::wire::frame::Header;
+use crate::wire::message::put_ready;
+
+impl Session {
+    pub(super) fn goes_one_by_one(&self, analysis: &Analysis, decided: &Result<Decided, Error>) -> bool {
+        let goes_one_way = match decided {
+            Ok(Decided { way: Way::One { .. }, .. }) => {
+                !(self.spans() && analysis.statements.iter().any(|statement| concerns_all(&statement.kind)))
+            }
+            _ => false,
+        };
+        analysis.statements.len() > 1 && self.snapshot.database.is_sharded() && !goes_one_way
+    }
+
+    /// Carries out the Query at the front of the input.
+    pub(super) async fn serve_texts(
+        &mut self,
+        client: &mut Channel,
+        header: Header,
+        analysis: &Analysis,
+    ) -> Result<(), End> {
+        let frame = client.input.split_to(header.length).freeze();
+        let text = std::str::from_utf8(&frame[Header::BYTES..header.length - 1]).unwrap_or_default();
+        let mut implicit = false;
+        let mut stopped = None;
+        for (index, statement) in analysis.statements.iter().enumerate() {
+            let is_last = index + 1 == analysis.statements.len();
+            let came = self.take_text(client, slice(text, statement.tokens), (&mut implicit, is_last)).await?;
+            stopped = came.err();
+            if stopped.is_some() {
+                break;
+            }
+            self.put_news(&mut client.output);
+            if client.output.len() >= BUFFER_BYTES {
+                client.flush().await.map_err(End::Gone)?;
+            }
+        }
+        if let Some(stopped) = &stopped {
+            self.put_stopped(&mut client.output, stopped);
+        }
+        if let Err(stopped) = self.end_implicit(client, implicit).await? {
+            self.put_stopped(&mut client.output, &stopped);
+        }
+        self.put_news(&mut client.output);
+        put_ready(&mut client.output, self.transaction.status());
+        Ok(())
+    }
+
+    /// One statement of it. `implicit`: the open block, if any, is PostgreSQL's own.
+    async fn take_text(
+        &mut self,
+        client: &mut Channel,
+        text: &str,
+        (implicit, is_last): (&mut bool, bool),
+    ) -> Came<()> {
+        let resolved = self.station.resolve(text);
+        let (entry, literals) = (&resolved.0, &resolved.1);
+        let Some(statement) = entry.analysis.statements.first() else { return Ok(Ok(())) };
+        if let Err(error) = self.check_block(&entry.analysis) {
+            return Ok(Err(error.into()));
+        }
+        if let Kind::Transaction(control) = &statement.kind {
+            return self.execute_control(client, implicit, (statement, text), control).await;
+        }
+        if let Some(answer) = self.answer_statement(text, statement) {
+            return Ok(answer.map(|answer| put_answer(&mut client.output, &answer, true)).map_err(Into::into));
+        }
+        match &statement.kind {
+            Kind::Copy(copy) if copy.from && copy.is_client => {
+                let hint = "Send it in a text of its own.";
+                return Ok(Err(Error::unsupported("COPY FROM STDIN in a text of several statements", hint).into()));
+            }
+            kind if concerns_all(kind) && self.has_open_block() => {
+                return self.execute_in_all(client, (statement, text)).await;
+            }
+            _ => {}
+        }
+        if matches!(self.transaction, Transaction::Idle) && !is_last {
+            self.transaction = Transaction::Begun(Begun::implicit());
+            *implicit = true;
+        }
+        let planned = entry.extra.get(&entry.analysis, &self.snapshot, &self.search_path);
+        match self.decide_query(text, &entry.analysis, literals, &planned) {
+            Ok(decided) => self.carry_decided(client, decided, Request::Simple { text: text.as_bytes() }).await,
+            Err(error) => Ok(Err(Box::pin(self.reason_of(error, text, &entry.analysis)).await)),
+        }
+    }
+}
