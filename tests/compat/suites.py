@@ -411,8 +411,8 @@ KNOWN = {
     # psycopg asks the server what a named cursor gives; over several shards nobody says so.
     "shop by SQLAlchemy": {"streamed": REFUSED},
     "shop by Sequelize": {
-        # Its find-or-create makes a function for the session in a text of several statements.
-        "find or create": REFUSED, "and again": REFUSED, "bound": REFUSED, "changed": REFUSED, "altered": REFUSED,
+        # Its find-or-create makes a function for the session.
+        "find or create": REFUSED, "and again": REFUSED, "bound": REFUSED,
     },
     "tokio-postgres": {"notices": "a notice that a startup parameter causes"},
     "psycopg2": {
