@@ -317,6 +317,24 @@ impl<'s> Carried<'s> {
         self.complete = true;
     }
 
+    /// What comes behind a Bind as a rule, and goes on as it is: in one piece.
+    fn feed_plain(&mut self, input: &mut BytesMut, connection: &mut Connection) {
+        if self.skipping || self.passing > 0 || self.held.is_some() || self.naming.is_some() {
+            return;
+        }
+        let mut end = 0;
+        while let Some(cause) = self.steps.as_slice().first().and_then(plain_cause)
+            && let Ok(Some(header)) = Header::whole(&input[end..])
+        {
+            end += header.length;
+            self.complete = cause == Cause::Sync;
+            connection.owed.push(cause, Payee::Client);
+            self.steps.next();
+        }
+        connection.channel.output.extend_from_slice(&input[..end]);
+        input.advance(end);
+    }
+
     fn feed_step(&mut self, input: &mut BytesMut, connection: &mut Connection, header: Header) {
         let frame = &input[..header.length];
         let held = self.held.take();
@@ -639,7 +657,9 @@ impl Unit for Carried<'_> {
             if connection.copying_in {
                 self.waiting = false;
                 self.feed_copy(input, connection, header)?;
-            } else if !self.feed_one(input, connection, header)? {
+            } else if self.feed_one(input, connection, header)? {
+                self.feed_plain(input, connection);
+            } else {
                 return Ok(false);
             }
         }
@@ -695,6 +715,15 @@ impl Unit for Carried<'_> {
 /// Messages that mean something else after an error, or while the server waits for copy data.
 fn is_ahead(kind: u8) -> bool {
     matches!(kind, client::QUERY | client::FUNCTION_CALL | client::COPY_DATA | client::COPY_DONE | client::COPY_FAIL)
+}
+
+fn plain_cause(step: &Step) -> Option<Cause> {
+    match step {
+        Step::DescribePortal => Some(Cause::DescribePortal),
+        Step::Execute => Some(Cause::Execute),
+        Step::Sync => Some(Cause::Sync),
+        _ => None,
+    }
 }
 
 /// The Bind of `body` with the server's name of the statement.

@@ -56,13 +56,15 @@ impl Session {
     }
 
     async fn turn(&mut self, client: &mut Channel) -> Result<(), End> {
-        let limit = self.snapshot.topology.process.query_timeout;
-        let unit = match unit::next(&client.input).map_err(End::Refused)? {
-            Unit::Incomplete => match self.read_on(client).await? {
-                Some(unit) => unit,
-                None => return Ok(()),
-            },
-            unit => unit,
+        let unit = loop {
+            match unit::next(&client.input).map_err(End::Refused)? {
+                Unit::Incomplete => {
+                    if let Some(unit) = self.read_on(client).await? {
+                        break unit;
+                    }
+                }
+                unit => break unit,
+            }
         };
         match unit {
             Unit::Incomplete => Ok(()),
@@ -70,6 +72,7 @@ impl Session {
             Unit::Stray(header) => drop_frame(client, header).await,
             Unit::Unknown(kind) => Err(End::Refused(malformed(&format!("invalid frontend message type {kind}")))),
             unit => {
+                let limit = self.snapshot.topology.process.query_timeout;
                 self.begin()?;
                 self.retrying = self.again.take();
                 let span = statement_span();
