@@ -261,6 +261,7 @@ fn relation(name: &str, columns: &str) -> Relation {
         columns: columns.split(' ').map(column).collect(),
         primary_key: vec!["id".to_owned()],
         primary_only: name == "drafts",
+        definition: None,
         reads: (!reads.is_empty()).then(|| ("public".to_owned(), reads.to_owned())).into_iter().collect(),
         calls: match name {
             "queue" => vec![view_call("pg_catalog", "nextval", Volatility::Volatile)],

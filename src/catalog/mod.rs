@@ -35,6 +35,8 @@ pub struct Relation {
     pub primary_only: bool,
     /// For a view: what its rule reads, transitively down to base tables, as (schema, name).
     pub reads: Vec<(String, String)>,
+    /// For a view that is not materialized: its query, every name in it qualified.
+    pub definition: Option<String>,
     /// For a view: functions that are not immutable, called by its rule or by one of a view below it.
     pub calls: Vec<ViewCall>,
     /// For a view: values of the moment or the session, samples, locks or text read as a time, in its rule or below.

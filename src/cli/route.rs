@@ -86,6 +86,7 @@ impl Assumed {
             primary_key: Vec::new(),
             primary_only: false,
             reads: Vec::new(),
+            definition: None,
             calls: Vec::new(),
             is_momentary: false,
             has_triggers: false,

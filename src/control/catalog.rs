@@ -141,6 +141,11 @@ async fn load(client: &Client, epoch: u64) -> Result<Catalog, SqlError> {
             view.reads.push((text(&row, 1), text(&row, 2)));
         }
     }
+    for row in client.rows(DEFINITIONS).await? {
+        if let Some(view) = number(&row, 0).and_then(|oid| relations.get_mut(&oid)) {
+            view.definition = row.get(1).cloned().flatten().map(|query| query.trim_end_matches(';').to_owned());
+        }
+    }
     catalog.has_hidden_calls = effects::load(client, &mut relations).await?;
     for relation in relations.into_values() {
         let schema = catalog.relations.entry(relation.schema.clone()).or_default();
@@ -179,6 +184,7 @@ fn relation(row: &Row) -> Option<Relation> {
         primary_key: Vec::new(),
         primary_only: flag(row, 4),
         reads: Vec::new(),
+        definition: None,
         calls: Vec::new(),
         is_momentary: false,
         has_triggers: false,
@@ -257,6 +263,9 @@ const VIEWS: &str = "WITH RECURSIVE direct AS ( \
        UNION SELECT reads.view, direct.base FROM reads JOIN direct ON direct.view = reads.base) \
      SELECT reads.view, n.nspname, c.relname FROM reads JOIN pg_class c ON c.oid = reads.base \
      JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'f')";
+/// What is not in `pg_catalog` is named with its schema: clients have paths of their own.
+const DEFINITIONS: &str = "WITH path AS MATERIALIZED (SELECT set_config('search_path', 'pg_catalog', true)) \
+     SELECT c.oid, pg_get_viewdef(c.oid) FROM path, pg_class c WHERE c.relkind = 'v' AND c.oid >= 16384";
 /// An aggregate of a user's is as volatile as the functions that it is made of.
 const FUNCTIONS: &str = "SELECT p.proname, n.nspname, \
      CASE WHEN p.oid < 16384 OR p.prokind <> 'a' THEN p.provolatile \

@@ -16,9 +16,11 @@ mod template;
 mod touches;
 mod transfer;
 mod types;
+mod views;
 
 pub use caching::Cacheable;
 pub use template::{Surroundings, Template};
 pub use touches::Touches;
 pub use transfer::Inserted;
 pub use types::{Access, Fetch, Gather, MARK, Part, Plan, Route, Scatter, Spread, Tag, Transfer, shards_of};
+pub use views::written_out;

@@ -8,7 +8,7 @@ use super::keys::Keyed;
 use super::relations::{self, Class, Resolved};
 use super::scatter::Scattering;
 use super::transfer::Transferring;
-use super::{Access, Cacheable, Part, Plan, Route, Spread, Tag, Touches, access, caching};
+use super::{Access, Cacheable, Part, Plan, Route, Spread, Tag, Touches, access, caching, views};
 use crate::cache::Reason;
 use crate::catalog::{Catalog, Column};
 use crate::error::{Error, SqlState};
@@ -42,6 +42,7 @@ pub struct Template {
     cacheable: Result<Cacheable, Reason>,
     touches: Touches,
     floats: bool,
+    pub(super) views: Vec<views::Place>,
 }
 
 #[derive(Debug)]
@@ -110,12 +111,18 @@ impl Template {
             placement,
             opaque: statement.calls.iter().any(|call| access::is_opaque(call, catalog)),
             floats: floats(statement, catalog),
+            views: views::places(statement, &resolved),
         }
     }
 
     /// Means the same on every shard: it may run wherever the statements around it do.
     pub fn floats(&self) -> bool {
         self.floats
+    }
+
+    /// It cannot be planned before views are [written out](super::written_out).
+    pub fn has_views(&self) -> bool {
+        !self.views.is_empty()
     }
 
     /// Calls functions that may change the server's session.

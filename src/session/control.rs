@@ -193,6 +193,8 @@ impl Session {
 
     /// `EXPLAIN ROUTE`: what would be done, and why.
     pub(super) fn explain_route(&self, text: &str) -> Result<Answer, Error> {
+        let written = self.without_views(text);
+        let text = written.as_deref().unwrap_or(text);
         let (entry, literals) = self.station.resolve(text);
         let planned = entry.extra.get(&entry.analysis, &self.snapshot, &self.search_path);
         let mut rows = Vec::new();

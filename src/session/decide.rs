@@ -137,6 +137,7 @@ impl Session {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Error> {
         let text = prepared.readable().unwrap_or_default();
+        self.check_views(prepared)?;
         let planned = prepared.plans.get(&prepared.analysis, &self.snapshot, &self.search_path);
         if let Some(by_name) = prepared.names() {
             self.add_effects_of_named(by_name, effects);

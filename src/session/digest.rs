@@ -95,6 +95,9 @@ impl Session {
         if prepared.analysis.names_prepared {
             prepared = self.renamed(&prepared).unwrap_or(prepared);
         }
+        if self.snapshot.database.is_sharded() {
+            prepared = self.prepared_without_views(&prepared).unwrap_or(prepared);
+        }
         self.names.give(name, Arc::clone(&prepared));
         Ok(Step::Parse { prepared, named })
     }

@@ -35,6 +35,7 @@ mod ties;
 mod transaction;
 mod transfer;
 mod unit;
+mod views;
 mod wishes;
 mod writes;
 

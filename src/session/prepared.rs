@@ -20,6 +20,8 @@ pub(super) struct Prepared {
     pub literals: Box<[LiteralSpan]>,
     pub plans: Plans,
     pub kin: Option<Box<Kin>>,
+    /// The client's own text, of which views were written out.
+    pub with_views: Option<Box<str>>,
 }
 
 /// What SQL's own PREPARE and EXECUTE make of statements.
@@ -78,6 +80,27 @@ impl Interner {
         prepared
     }
 
+    /// The statement that a text becomes when its views are written out.
+    pub(super) fn intern_written_out(
+        &self,
+        text: &str,
+        written: &str,
+        types: Arc<[u32]>,
+        analyse: impl FnOnce() -> (Arc<Analysis>, Box<[LiteralSpan]>),
+    ) -> Arc<Prepared> {
+        let key = (Box::from([text, written].join("\0").as_bytes()), Arc::clone(&types));
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(prepared) = known.get(&key).and_then(Weak::upgrade) {
+            return prepared;
+        }
+        drop(known);
+        let with_views = Some(Box::from(text));
+        let prepared =
+            Arc::new(Prepared { with_views, ..self.put_together(written.as_bytes(), types, analyse(), None) });
+        self.remember(key, &prepared);
+        prepared
+    }
+
     fn remember(&self, key: (Box<[u8]>, Arc<[u32]>), prepared: &Arc<Prepared>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         // Statements that no session holds any more cost their key until the table doubles.
@@ -94,7 +117,7 @@ impl Interner {
         types: Arc<[u32]>,
         analyse: impl FnOnce() -> (Arc<Analysis>, Box<[LiteralSpan]>),
     ) -> Arc<Prepared> {
-        self.put_together(text, types, analyse(), None)
+        Arc::new(self.put_together(text, types, analyse(), None))
     }
 
     /// The same, of a statement of such a kind.
@@ -105,7 +128,7 @@ impl Interner {
         analysed: (Arc<Analysis>, Box<[LiteralSpan]>),
         kin: Kin,
     ) -> Arc<Prepared> {
-        self.put_together(text, types, analysed, Some(Box::new(kin)))
+        Arc::new(self.put_together(text, types, analysed, Some(Box::new(kin))))
     }
 
     fn put_together(
@@ -114,9 +137,9 @@ impl Interner {
         types: Arc<[u32]>,
         (analysis, literals): (Arc<Analysis>, Box<[LiteralSpan]>),
         kin: Option<Box<Kin>>,
-    ) -> Arc<Prepared> {
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Prepared { number, text: Box::from(text), types, analysis, literals, plans: Plans::default(), kin })
+    ) -> Prepared {
+        let (number, plans) = (self.numbers.fetch_add(1, Ordering::Relaxed), Plans::default());
+        Prepared { number, text: Box::from(text), types, analysis, literals, plans, kin, with_views: None }
     }
 }
 

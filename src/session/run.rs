@@ -23,7 +23,7 @@ use crate::backend::{Connection, Event, Verdict};
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
 use crate::executor::Request;
-use crate::plan::Access;
+use crate::plan::{Access, Template};
 use crate::statement::{Kind, Values};
 use crate::wire::frame::{Header, malformed, take_str};
 use crate::wire::message::{error_field, put_bare, put_ready};
@@ -159,7 +159,7 @@ impl Session {
         }
     }
 
-    async fn serve_query(&mut self, client: &mut Channel, header: Header) -> Result<(), End> {
+    pub(super) async fn serve_query(&mut self, client: &mut Channel, header: Header) -> Result<(), End> {
         self.names.forget_unnamed();
         let body = &client.input[Header::BYTES..header.length];
         let Some(text) = body.strip_suffix(&[0]).filter(|text| memchr::memchr(0, text).is_none()) else {
@@ -178,6 +178,11 @@ impl Session {
                     return Box::pin(self.serve_by_name(client, header)).await;
                 }
                 let planned = entry.extra.get(&entry.analysis, &self.snapshot, &self.search_path);
+                if planned.templates.iter().any(Template::has_views)
+                    && let Some(written) = self.without_views(text)
+                {
+                    return Box::pin(self.serve_instead(client, header, &written)).await;
+                }
                 let checked = self.check_block(&entry.analysis);
                 if checked.is_ok() && self.spans() && concerns_all_of(&entry.analysis) {
                     return Box::pin(self.serve_control(client, header, &entry.analysis)).await;

@@ -366,3 +366,31 @@ set application_name = 'several'; update users set country = 'LT' where id in (5
 reset application_name
 create table made_in_a_text(id int, note text); insert into made_in_a_text values (1, 'x'); update users set country = 'PL' where id = 1005; select note from made_in_a_text
 drop table made_in_a_text; select count(*) from users
+-- views over sharded tables
+create view adults as select id, handle, born, country from users where born < '2000-01-01'
+create view buyers as select a.id, a.handle, count(o.id) as orders, sum(o.total) as spent from adults a left join orders o on o.user_id = a.id group by a.id, a.handle
+create view countries(code, people) as select country, count(*) from users group by country
+create view bestsellers as select p.id, p.name, sum(i.quantity) as sold from products p join order_items i on i.product_id = p.id group by p.id
+select count(*) from adults
+select * from adults where id = 5
+select * from adults where id in (5, 1005) order by id
+select a.id, o.id from adults a join orders o on o.user_id = a.id order by 1, 2 limit 5
+select adults.handle, adults.born from adults order by adults.born, adults.id limit 4
+select * from buyers order by id
+select b.handle, b.spent from buyers b where b.id = 1005
+select * from countries order by code
+select c.people, u.id from countries c join users u on u.country = c.code order by u.id limit 5
+select * from bestsellers order by sold desc, id limit 5
+select id from adults where id > 1000 union select id from adults where id < 4 order by id
+select id from users where id in (select id from adults) order by id limit 5
+with a as (select * from adults) select count(*) from a where country = 'DE'
+select exists (select from adults where id = 1005)
+select count(*) from public.adults
+insert into follows(user_id, followed_id, since) select id, 31, '2024-01-01' from adults where country = 'PL'
+update users u set balance = balance + 1 from buyers b where b.id = u.id and b.orders > 1
+delete from follows f using adults a where a.id = f.user_id and f.followed_id = 31
+begin; declare c cursor for select id from adults order by id; fetch 2 from c; close c; commit
+create or replace view adults as select id, handle, born, country from users where born < '1991-01-01'
+select count(*) from adults
+select count(*) from buyers
+drop view bestsellers, countries, buyers, adults

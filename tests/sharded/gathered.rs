@@ -83,6 +83,30 @@ async fn cursors_and_copies_go_over_all_shards() {
 }
 
 #[tokio::test]
+async fn a_prepared_statement_sees_its_views_as_they_are() {
+    let client = client().await;
+    pair(&client, 340).await;
+    let view = |least: &str| format!("create or replace view high as select * from twins where score > {least}");
+    client.batch_execute(&view("0")).await.unwrap();
+    let sql = "select user_id, score::text from high where name = $1 order by 1";
+    let high = client.prepare(sql).await.unwrap();
+    for _ in 0..2 {
+        let found = client.query(&high, &[&"twin 340"]).await.unwrap();
+        assert_eq!(found.iter().map(|row| row.get(0)).collect::<Vec<i64>>(), [340, 1340]);
+    }
+    client.batch_execute(&view("2")).await.unwrap();
+    let cause = client.query(&high, &[&"twin 340"]).await.unwrap_err();
+    let hint = cause.as_db_error().unwrap().hint().map(str::to_owned);
+    assert_eq!(hint.as_deref(), Some("Prepare the statement anew."));
+    let found = client.query(sql, &[&"twin 340"]).await.unwrap();
+    assert_eq!(found.iter().map(|row| row.get(0)).collect::<Vec<i64>>(), [1340]);
+    assert_eq!(rows(&client, "select user_id from high where user_id = 1340").await, ["1340"], "one shard");
+    let route = rows(&client, "explain route select user_id from high where user_id = 1340").await.join("\n");
+    assert!(route.contains("shard 1"), "{route}");
+    client.batch_execute("drop view high").await.unwrap();
+}
+
+#[tokio::test]
 async fn too_many_rows_are_refused_by_the_name_of_their_table() {
     let port = tokio::task::spawn_blocking(|| {
         let proxy = Proxy::start(&format!("gather_limit = \"1KiB\"\n{}", shop().1.toml()));

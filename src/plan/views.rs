@@ -1,0 +1,35 @@
+//! Views over sharded tables: written out in the statement that names them, so that their tables are found.
+
+use super::Template;
+use super::relations::{Class, Resolved};
+use super::rewrite::Splice;
+use crate::statement::{Statement, Tokens, quoted_name};
+
+/// A view's name in a FROM, and its query in parentheses.
+#[derive(Debug)]
+pub(super) struct Place {
+    tokens: Tokens,
+    words: String,
+}
+
+/// Where a statement reads views over sharded tables. One that names its shard means the view that is there.
+pub(super) fn places(statement: &Statement, resolved: &[Resolved]) -> Vec<Place> {
+    let is_placed = statement.hints.shard.is_some() || statement.hints.key.is_some();
+    let views = resolved.iter().filter(|known| matches!(known.class, Class::View) && !known.written && !is_placed);
+    let place = |known: &Resolved| {
+        let relation = &statement.blocks[known.block].relations[known.relation];
+        let query = known.catalog.as_ref()?.definition.as_ref()?;
+        let alias = if relation.aliased { String::new() } else { format!(" AS {}", quoted_name(&relation.alias)) };
+        Some(Place { tokens: relation.place?, words: format!("({query}){alias}") })
+    };
+    views.filter_map(place).collect()
+}
+
+/// The text with the views that its statements name written out, if they name any; those may name others.
+pub fn written_out(text: &str, templates: &[Template]) -> Option<String> {
+    let mut places = templates.iter().flat_map(|template| &template.views).peekable();
+    places.peek()?;
+    let mut splice = Splice::new(text);
+    places.for_each(|place| splice.replace(place.tokens, place.words.clone()));
+    Some(splice.finish())
+}
