@@ -6,7 +6,7 @@ use super::connection::{Connection, statement_name};
 use super::owed::{Cause, Event, Payee};
 use crate::error::Error;
 use crate::wire::frame::client;
-use crate::wire::message::{mix_description, put_bare, put_named, put_parse};
+use crate::wire::message::{mix_description, put_bare, put_named};
 
 /// A statement to be prepared and described.
 pub struct Anew<'a> {
@@ -27,7 +27,7 @@ impl Connection {
         closed.iter().for_each(|&number| self.close_statement(number));
         for statement in made {
             let name = statement_name(statement.number);
-            put_parse(&mut self.channel.output, &name, statement.text, statement.types);
+            self.put_parse(&name, statement.text, statement.types);
             self.owed.push(Cause::Parse(Some(statement.number)), Payee::Nobody);
             put_named(&mut self.channel.output, client::DESCRIBE, b'S', &name);
             self.owed.push(Cause::DescribeStatement, Payee::Nobody);

@@ -19,7 +19,7 @@ use crate::error::{Error, SqlState};
 use crate::topology::Server;
 use crate::wire::frame::{Header, client, malformed, server};
 use crate::wire::message::{error_field, put_bare, put_named, put_parse, put_query};
-use crate::wire::{CancelKey, Channel, Status};
+use crate::wire::{CancelKey, Channel, Oids, Status};
 
 /// Owned by whoever uses it; dropping it closes it and frees its place in the pool.
 pub struct Connection {
@@ -33,6 +33,8 @@ pub struct Connection {
     pub reported: Reported,
     /// The client speaks: CopyInResponse was seen, and neither its end nor an error.
     pub copying_in: bool,
+    /// What its server's numbers are to clients, where they are others. Of whoever has it lent.
+    pub oids: Option<Arc<Oids>>,
     /// The number of its unnamed statement, if that is known.
     pub unnamed: Option<u64>,
     prepared: Prepared,
@@ -115,6 +117,7 @@ impl Connection {
             server: Arc::clone(server),
             reported: Arc::new(parameters),
             copying_in: false,
+            oids: None,
             unnamed: None,
             prepared: Prepared::default(),
             target: Arc::new(target),
@@ -268,6 +271,7 @@ impl Connection {
     /// Settles a frame of which at least the header and, for ReadyForQuery, the status byte are there.
     pub fn settle(&mut self, kind: u8, first: Option<u8>) -> Result<Settled, Error> {
         let (verdict, event) = self.owed.settle(kind)?;
+        self.number_as_known(kind, 0);
         match event {
             Event::Ready => {
                 self.status = Status::from_byte(first.unwrap_or_default())?;
@@ -292,12 +296,28 @@ impl Connection {
         if !self.owed.passes(header.kind) {
             return Ok(false);
         }
+        self.number_as_known(header.kind, place);
         if header.kind == server::READY {
             let status = self.channel.input[place..place + header.length].get(Header::BYTES).copied();
             self.status = Status::from_byte(status.unwrap_or_default())?;
             self.copying_in = false;
         }
         Ok(true)
+    }
+
+    /// Puts numbers that clients know into the description at this place of the input.
+    fn number_as_known(&mut self, kind: u8, place: usize) {
+        let Some(oids) = &self.oids else { return };
+        if let Ok(Some(header)) = Header::read(&self.channel.input[place..]) {
+            let end = self.channel.input.len().min(place + header.length);
+            oids.to_client(kind, &mut self.channel.input[place + Header::BYTES..end]);
+        }
+    }
+
+    /// Puts a Parse on the connection, the types by the numbers that clients know.
+    pub fn put_parse(&mut self, name: &str, text: &[u8], types: &[u32]) {
+        let own = self.oids.as_ref().map(|oids| oids.to_server(types));
+        put_parse(&mut self.channel.output, name, text, own.as_deref().unwrap_or(types));
     }
 
     /// What has come without being asked for is none of the replies to what is asked next.
@@ -340,7 +360,7 @@ impl Connection {
 
     /// What the server has against a statement, which is not run.
     pub async fn check(&mut self, sql: &str) -> Result<Result<(), Bytes>, Error> {
-        put_parse(&mut self.channel.output, "", sql.as_bytes(), &[]);
+        self.put_parse("", sql.as_bytes(), &[]);
         put_bare(&mut self.channel.output, client::SYNC);
         self.owed.push(Cause::Parse(None), Payee::Nobody);
         self.owed.push(Cause::Sync, Payee::Nobody);

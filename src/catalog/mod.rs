@@ -5,6 +5,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::topology::ShardId;
+use crate::wire::Oids;
+
 /// One database's catalog as it was at one moment; replaced whole when it changes.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
@@ -17,6 +20,8 @@ pub struct Catalog {
     pub functions: HashMap<String, Vec<Function>>,
     /// The database's default collation sorts by bytes (C, POSIX, C.UTF-8).
     pub default_collation_is_bytes: bool,
+    /// For each shard: what clients know its own types and tables by, where its numbers are not home's.
+    pub oids: Vec<Option<Arc<Oids>>>,
     /// Users' operators or casts whose functions are not immutable: what a text calls cannot be told by its words.
     pub has_hidden_calls: bool,
 }
@@ -124,6 +129,10 @@ pub enum Volatility {
 }
 
 impl Catalog {
+    pub fn oids(&self, shard: ShardId) -> Option<&Arc<Oids>> {
+        self.oids.get(usize::from(shard.0))?.as_ref()
+    }
+
     /// The relation a name means: as qualified, else the first match along `search_path`
     /// (`pg_catalog` is looked in first unless it is listed, as in PostgreSQL documentation 5.9.5).
     pub fn relation(&self, schema: Option<&str>, name: &str, search_path: &[String]) -> Option<&Arc<Relation>> {

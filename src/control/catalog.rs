@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::connect::{Client, SqlError};
 use super::effects;
+use super::numbers;
 use super::primaries::Primaries;
 use crate::catalog::{Catalog, Column, Function, Relation, RelationKind, Volatility};
 
@@ -68,10 +69,10 @@ impl CatalogCell {
 
 /// Loads and watches until it is aborted. `epochs` numbers all catalogs of the process.
 pub(super) async fn watch(cell: Arc<CatalogCell>, primaries: Primaries, epochs: Arc<AtomicU64>) {
-    let mut fingerprint = String::new();
+    let mut seen = Seen::default();
     loop {
         if let Some(home) = primaries.home() {
-            let look = async { look(&primaries.lend(&home).await?, &cell, &mut fingerprint, &epochs).await };
+            let look = async { look(&primaries.lend(&home).await?, &primaries, &cell, &mut seen, &epochs).await };
             match timeout(DEADLINE, look).await {
                 Ok(Ok(())) => {}
                 Ok(Err(cause)) => tracing::debug!(%cause, "catalog not loaded"),
@@ -85,18 +86,33 @@ pub(super) async fn watch(cell: Arc<CatalogCell>, primaries: Primaries, epochs: 
     }
 }
 
+#[derive(Default)]
+struct Seen {
+    fingerprint: String,
+    /// When every shard's numbers are to be asked for again, because one did not tell.
+    numbers_due: Option<Instant>,
+}
+
 async fn look(
     client: &Client,
+    primaries: &Primaries,
     cell: &CatalogCell,
-    fingerprint: &mut String,
+    seen: &mut Seen,
     epochs: &AtomicU64,
 ) -> Result<(), SqlError> {
     let rows = client.rows(FINGERPRINT).await?;
-    let seen = rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()).unwrap_or_default();
-    if seen != *fingerprint || !cell.current.load().loaded {
+    let fingerprint = rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()).unwrap_or_default();
+    let current = cell.current();
+    let is_new = fingerprint != seen.fingerprint || !current.loaded;
+    if is_new || seen.numbers_due.is_some_and(|due| due < Instant::now()) {
         let epoch = epochs.fetch_add(1, Ordering::AcqRel) + 1;
-        cell.current.store(Arc::new(load(client, epoch).await?));
-        *fingerprint = seen;
+        let before = if is_new { load(client, epoch).await? } else { Catalog { epoch, ..Catalog::clone(&current) } };
+        let (oids, are_all) = numbers::load(client, primaries, &current.oids).await?;
+        if is_new || oids != current.oids {
+            cell.current.store(Arc::new(Catalog { oids, ..before }));
+        }
+        seen.fingerprint = fingerprint;
+        seen.numbers_due = (!are_all).then(|| Instant::now() + NUMBERS_AGAIN);
         // Sessions compare this number before each unit.
         epochs.fetch_add(1, Ordering::AcqRel);
     }
@@ -280,4 +296,5 @@ const DEFAULT_COLLATION_OID: u32 = 100;
 const INTERVAL: Duration = Duration::from_millis(250);
 /// A server that hangs is left for another try.
 const DEADLINE: Duration = Duration::from_secs(10);
+const NUMBERS_AGAIN: Duration = Duration::from_secs(2);
 const REFRESH_LIMIT: Duration = Duration::from_secs(2);

@@ -7,6 +7,7 @@ pub mod connect;
 mod effects;
 mod listen;
 pub mod migrate;
+mod numbers;
 mod outcomes;
 mod primaries;
 mod probe;

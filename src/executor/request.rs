@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use crate::backend::{Cause, Connection, Payee};
 use crate::plan::Part;
 use crate::wire::frame::client;
-use crate::wire::message::{put_bare, put_execute, put_named, put_parse, put_query};
+use crate::wire::message::{put_bare, put_execute, put_named, put_query};
 use crate::wire::{Bind, TextArray, frame};
 
 /// A statement as the client sent it.
@@ -142,8 +142,8 @@ fn put_portal(
     bind: impl FnOnce(&mut BytesMut),
     rows: u32,
 ) {
+    connection.put_parse("", text, types);
     let out = &mut connection.channel.output;
-    put_parse(out, "", text, types);
     bind(out);
     put_named(out, client::DESCRIBE, b'P', "");
     put_execute(out, "", rows);

@@ -9,7 +9,7 @@ use crate::backend::{Cause, Connection, Payee};
 use crate::error::Error;
 use crate::wire::Channel;
 use crate::wire::frame::{Header, client, server};
-use crate::wire::message::{put_bare, put_named, put_parse};
+use crate::wire::message::{put_bare, put_named};
 
 /// Who hears of ParameterStatus messages: name and value.
 pub(super) type Report<'a> = &'a mut (dyn FnMut(&str, &str) + Send);
@@ -97,8 +97,8 @@ pub async fn parameter_types(
 }
 
 fn put_describe(input: &mut Connection, (text, types): (&[u8], &[u32])) {
+    input.put_parse("", text, types);
     let out = &mut input.channel.output;
-    put_parse(out, "", text, types);
     put_named(out, client::DESCRIBE, b'S', "");
     put_bare(out, client::SYNC);
     [Cause::Parse(None), Cause::DescribeStatement, Cause::Sync]

@@ -198,10 +198,13 @@ impl Scattering {
                     return refuse("an expression over aggregates of several shards");
                 }
             };
-            if let (Final::Min(_) | Final::Max(_), Output::Aggregate(aggregate)) = (&output, &column.expression)
-                && collations.of(aggregate.column.as_ref(), aggregate.collation)
-            {
-                self.merge.bytewise.push(index);
+            if let (Final::Min(_) | Final::Max(_), Output::Aggregate(aggregate)) = (&output, &column.expression) {
+                let column = aggregate.column.as_ref();
+                let known = column.and_then(|column| collations.find(column));
+                self.sorts_unknown |= known.is_none_or(|column| column.type_oid >= FIRST_OWN_TYPE);
+                if collations.of(column, aggregate.collation) {
+                    self.merge.bytewise.push(index);
+                }
             }
             outputs.push(output);
         }

@@ -18,7 +18,7 @@ use crate::error::{Error, SqlState};
 use crate::executor::{BUFFER_BYTES, Unit, move_front};
 use crate::topology::ShardId;
 use crate::wire::frame::{Header, client, malformed, put, put_text, server, take_str};
-use crate::wire::message::{mix_description, put_bare, put_error, put_execute, put_named, put_parse};
+use crate::wire::message::{mix_description, put_bare, put_error, put_execute, put_named};
 use crate::wire::{Bind, Severity, Status};
 
 /// Descriptions of statements that are on their way.
@@ -466,7 +466,7 @@ impl<'s> Carried<'s> {
                 connection.close_statement(self.number(prepared));
             }
             self.parse(prepared, named, Payee::Client, connection);
-        } else if prepared.kin.is_some() {
+        } else if prepared.kin.is_some() || (connection.oids.is_some() && !prepared.types.is_empty()) {
             self.parse(prepared, named, Payee::Client, connection);
         } else {
             connection.unnamed = Some(self.number(prepared));
@@ -536,7 +536,7 @@ impl<'s> Carried<'s> {
             connection.unnamed = Some(number);
         }
         let name = self.name_of(prepared, named);
-        put_parse(&mut connection.channel.output, &name, &prepared.text, &prepared.types);
+        connection.put_parse(&name, &prepared.text, &prepared.types);
         connection.owed.push(Cause::Parse(named.then_some(number)), payee);
         if named {
             // The server executes in order: what follows may count on it, and an error skips what follows.
@@ -556,7 +556,7 @@ impl<'s> Carried<'s> {
                 continue;
             }
             connection.make_room(limit);
-            put_parse(&mut connection.channel.output, &statement_name(*number), &prepared.text, &prepared.types);
+            connection.put_parse(&statement_name(*number), &prepared.text, &prepared.types);
             connection.owed.push(Cause::Parse(Some(*number)), Payee::Nobody);
             connection.expect(*number);
         }
@@ -566,8 +566,8 @@ impl<'s> Carried<'s> {
     fn prepare(&self, sql: &str, number: u64, connection: &mut Connection) {
         connection.make_room(self.session.snapshot.topology.process.prepared_statements_limit);
         connection.unnamed = None;
+        connection.put_parse("", sql.as_bytes(), &[]);
         let out = &mut connection.channel.output;
-        put_parse(out, "", sql.as_bytes(), &[]);
         put(out, client::BIND, |out| out.put_bytes(0, 8));
         put_execute(out, "", 0);
         for cause in [Cause::Parse(None), Cause::Bind, Cause::Prepare(number)] {

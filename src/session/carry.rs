@@ -17,7 +17,7 @@ use super::position::Position;
 use super::registry::Client;
 use super::run::{End, terminated};
 use super::settings::Tracked;
-use super::station::Borrower;
+use super::station::{Borrowed, Borrower};
 use super::transaction::{Begun, Open, Transaction};
 use super::wishes::Wishes;
 use super::{Pin, Session, State, ties};
@@ -403,7 +403,13 @@ impl Session {
         self.known_pools = pools;
         self.client.become_(State::Active);
         self.meter.waited(waiting.elapsed());
-        Ok(Lent::new(outcome?, shard, &self.client))
+        Ok(self.lent(outcome?, shard))
+    }
+
+    fn lent(&self, borrowed: Borrowed, shard: ShardId) -> Lent {
+        let mut lent = Lent::new(borrowed, shard, &self.client);
+        lent.connection.oids = self.snapshot.catalog.oids(shard).cloned();
+        lent
     }
 
     /// As [`Session::lend`], where nobody has to be waited for.
@@ -414,7 +420,7 @@ impl Session {
         self.known_pools = pools;
         let borrowed = borrowed?;
         self.meter.waited(Duration::ZERO);
-        Some(Lent::new(borrowed, shard, &self.client))
+        Some(self.lent(borrowed, shard))
     }
 
     /// What a server must have to serve the unit.

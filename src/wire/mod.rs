@@ -10,6 +10,7 @@ pub mod frame;
 mod key;
 pub mod md5;
 pub mod message;
+mod oids;
 pub mod scram;
 mod startup;
 
@@ -18,6 +19,7 @@ pub use channel::{Channel, READ_BYTES, Stream};
 pub use frame::Header;
 pub use key::CancelKey;
 pub use message::{AuthenticationRequest, Severity, Status};
+pub use oids::Oids;
 pub use startup::{Parameter, Startup, frame_length};
 
 /// The protocol's name in TLS handshakes (PostgreSQL documentation, 55.2.11).

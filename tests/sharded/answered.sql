@@ -394,3 +394,39 @@ create or replace view adults as select id, handle, born, country from users whe
 select count(*) from adults
 select count(*) from buyers
 drop view bestsellers, countries, buyers, adults
+-- types of the database's own
+create type mood as enum ('sad', 'ok', 'happy')
+create domain small as int check (value < 100)
+create type pair as (a int, b text)
+create table feelings(user_id bigint primary key, m mood, s small, p pair, ms mood[], ps pair[])
+insert into feelings values (5, 'ok', 1, (1, 'x'), '{ok,sad}', null), (1005, 'happy', 2, '(2,y)', null, array[row(1,'q')::pair]), (1006, 'sad', 3, null, '{}', null)
+select * from feelings
+select * from feelings order by user_id
+select * from feelings order by m, user_id
+select * from feelings order by s desc
+select user_id, (p).a, (p).b from feelings order by user_id
+select m, count(*) from feelings group by m order by m
+select m, count(*) from feelings group by m
+select max(m), min(m) from feelings
+select max(s), sum(s), avg(s) from feelings
+select distinct m from feelings
+select distinct m from feelings order by m desc
+select array_agg(m order by m) from feelings
+select string_agg(m::text, ',' order by m) from feelings
+select user_id from feelings where m = 'happy'
+select user_id from feelings where m > 'sad' order by user_id
+select user_id from feelings where m in ('ok', 'sad') order by user_id
+select user_id, unnest(ms) from feelings order by 1, 2
+select count(distinct m) from feelings
+select a.user_id, b.user_id from feelings a join feelings b on a.m <> b.m order by 1, 2
+select m, p from feelings limit 1 offset 5
+update feelings set m = 'ok' where user_id in (5, 1005) returning user_id, m
+update feelings set m = case when m = 'ok' then 'sad'::mood else m end returning *
+insert into feelings(user_id, m) values (7, 'sad'), (1007, 'ok') returning user_id, m
+select user_id, m from feelings union all select user_id, 'ok' from feelings order by 1, 2
+select coalesce(m, 'ok') c, count(*) from feelings group by 1 order by 1
+delete from feelings where m = 'sad' returning user_id, m
+drop table feelings
+drop type pair
+drop domain small
+drop type mood

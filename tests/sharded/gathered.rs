@@ -2,9 +2,10 @@
 
 use futures_util::TryStreamExt;
 use tokio_postgres::Client;
+use tokio_postgres::types::{FromSql, Type};
 
 use super::{client, client_of, rows, shop, sqlstate};
-use crate::support::Proxy;
+use crate::support::{Proxy, Role};
 
 /// Rows of this test alone, on both shards, twins by name.
 async fn pair(client: &Client, first: i64) {
@@ -104,6 +105,58 @@ async fn a_prepared_statement_sees_its_views_as_they_are() {
     let route = rows(&client, "explain route select user_id from high where user_id = 1340").await.join("\n");
     assert!(route.contains("shard 1"), "{route}");
     client.batch_execute("drop view high").await.unwrap();
+}
+
+/// A value of a type that only the database knows, as text.
+#[derive(Debug, PartialEq)]
+struct Label(String);
+
+impl<'a> FromSql<'a> for Label {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(std::str::from_utf8(raw)?.to_owned()))
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        kind.name() == "weather"
+    }
+}
+
+#[tokio::test]
+async fn types_of_the_databases_own_are_the_same_on_every_shard() {
+    let (client, cluster) = (client().await, shop().1);
+    cluster.sql(1, Role::Primary, "create type elsewhere as (a int)");
+    client.batch_execute("create type weather as enum ('rain', 'sun')").await.unwrap();
+    client.batch_execute("create table days(user_id bigint primary key, sky weather, skies weather[])").await.unwrap();
+    let number = "select oid from pg_type where typname = 'weather'";
+    let numbers = cluster.sql_everywhere(number);
+    assert_ne!(numbers[0], numbers[1]);
+    for key in [350i64, 1350] {
+        let sql = "insert into days select $1, l, array[l] from (select 'sun'::weather l) l";
+        assert_eq!(client.execute(sql, &[&key]).await.unwrap(), 1);
+    }
+    for sql in [
+        "select sky, user_id from days where user_id = $1",
+        "select sky, user_id from days where user_id between $1 and $1 and user_id <> 0 order by 2",
+        "select sky, user_id from days where user_id in ($1, 350) order by user_id desc",
+    ] {
+        let statement = client.prepare(sql).await.unwrap();
+        for key in [1350i64, 350, 1350] {
+            let found = client.query(&statement, &[&key]).await.unwrap();
+            assert_eq!(found[0].columns()[0].type_().oid().to_string(), numbers[0], "{sql}");
+            assert_eq!(found[0].get::<_, Label>(0), Label("sun".to_owned()));
+            assert_eq!(found[0].get::<_, i64>(1), key);
+            assert_eq!(found[0].columns()[1].table_oid(), statement.columns()[1].table_oid());
+        }
+    }
+    // Types that the client gives are by the numbers that it knows.
+    let kind = client.prepare("select $1::weather").await.unwrap().params()[0].clone();
+    for key in ["350", "1350"] {
+        let sql = format!("select $1 = sky from days where user_id = {key}");
+        let statement = client.prepare_typed(&sql, &[kind.clone()]).await.unwrap();
+        assert_eq!(statement.params(), std::slice::from_ref(&kind));
+    }
+    client.batch_execute("drop table days; drop type weather").await.unwrap();
+    cluster.sql(1, Role::Primary, "drop type elsewhere");
 }
 
 #[tokio::test]
