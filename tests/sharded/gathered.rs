@@ -152,7 +152,7 @@ async fn types_of_the_databases_own_are_the_same_on_every_shard() {
     let kind = client.prepare("select $1::weather").await.unwrap().params()[0].clone();
     for key in ["350", "1350"] {
         let sql = format!("select $1 = sky from days where user_id = {key}");
-        let statement = client.prepare_typed(&sql, &[kind.clone()]).await.unwrap();
+        let statement = client.prepare_typed(&sql, std::slice::from_ref(&kind)).await.unwrap();
         assert_eq!(statement.params(), std::slice::from_ref(&kind));
     }
     client.batch_execute("drop table days; drop type weather").await.unwrap();
