@@ -290,6 +290,38 @@ async fn some_transactions_must_stay_on_one_shard() {
 }
 
 /// What listens, and the channel on which its payloads come.
+#[tokio::test]
+async fn what_ties_a_session_outlives_its_statements_on_other_shards() {
+    let (client, other) = (client().await, client().await);
+    let elsewhere = [
+        "select name from people where user_id = 1950",
+        "select count(*) from people",
+        "insert into notes values (951, 1, 'x'), (1951, 1, 'y')",
+        "begin; select name from people where user_id = 1950; commit",
+        "create table made_by_who_is_tied(a int)",
+        "drop table made_by_who_is_tied",
+    ];
+    client.batch_execute("select pg_advisory_lock(950)").await.unwrap();
+    for statement in elsewhere {
+        client.batch_execute(statement).await.unwrap();
+        assert_eq!(rows(&other, "select pg_try_advisory_lock(950)").await, ["f"], "after {statement}");
+    }
+    assert_eq!(rows(&client, "select pg_advisory_unlock(950)").await, ["t"]);
+    assert_eq!(rows(&other, "select pg_try_advisory_lock(950), pg_advisory_unlock(950)").await, ["t|t"]);
+    // What a temporary table hides is hidden wherever its rows are.
+    client.batch_execute("create temp table people(user_id bigint, name text)").await.unwrap();
+    assert_eq!(rows(&client, "select count(*) from people where user_id = 950").await, ["0"]);
+    for hidden in ["select name from people where user_id = 1950", "select count(*) from people"] {
+        assert_eq!(sqlstate(&client, hidden).await, "0A000", "{hidden}");
+    }
+    client.batch_execute("drop table pg_temp.people").await.unwrap();
+    assert_eq!(
+        rows(&client, "select user_id from notes where user_id in (951, 1951) order by 1").await,
+        ["951", "1951"]
+    );
+    client.batch_execute("delete from notes where user_id in (951, 1951)").await.unwrap();
+}
+
 async fn listener_of(channel: &str, port: u16) -> (Client, UnboundedReceiver<String>) {
     let login = format!("host=127.0.0.1 port={port} user={APP} password='{PASSWORD}' dbname=shop");
     let (client, mut connection) = tokio_postgres::connect(&login, NoTls).await.unwrap();

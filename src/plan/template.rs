@@ -43,6 +43,7 @@ pub struct Template {
     touches: Touches,
     floats: bool,
     pub(super) views: Vec<views::Place>,
+    changes_unknown: bool,
 }
 
 #[derive(Debug)]
@@ -112,12 +113,18 @@ impl Template {
             opaque: statement.calls.iter().any(|call| access::is_opaque(call, catalog)),
             floats: floats(statement, catalog),
             views: views::places(statement, &resolved),
+            changes_unknown: changes_unknown(&statement.kind, surroundings),
         }
     }
 
     /// Means the same on every shard: it may run wherever the statements around it do.
     pub fn floats(&self) -> bool {
         self.floats
+    }
+
+    /// A change of tables of which the catalog knows none: they are temporary, if they are there.
+    pub fn changes_unknown(&self) -> bool {
+        self.changes_unknown
     }
 
     /// It cannot be planned before views are [written out](super::written_out).
@@ -382,6 +389,14 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
 
 fn are_home(tables: &[ObjectName], surroundings: &Surroundings<'_>) -> bool {
     tables.iter().all(|name| matches!(relations::classify(name, surroundings).0, Class::Home | Class::Unknown))
+}
+
+fn changes_unknown(kind: &Kind, surroundings: &Surroundings<'_>) -> bool {
+    let is_unknown = |name: &ObjectName| {
+        let (schema, path) = (name.schema.as_deref(), surroundings.search_path);
+        surroundings.catalog.relation(schema, &name.name, path).is_none()
+    };
+    matches!(kind, Kind::Ddl(ddl) if !ddl.tables.is_empty() && ddl.tables.iter().all(is_unknown))
 }
 
 /// The tables that the names of the block mean would be others than those that the session's path leads to.

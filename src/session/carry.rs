@@ -314,9 +314,13 @@ impl Session {
             _ => access,
         };
         let pinned = match self.pin.take() {
-            Some(pin) if pin.lent.shard == shard => Some(pin.lent),
+            Some(mut pin) if pin.lent.shard == shard => {
+                pin.lent.tied = true;
+                Some(pin.lent)
+            }
             other => {
                 self.pin = other;
+                self.check_hidden().await?;
                 None
             }
         };
@@ -480,6 +484,17 @@ impl Session {
         }
         if status == Status::Idle {
             self.end_block(&mut open, !failed);
+        }
+        if self.pin.is_some() {
+            // Another connection is what the session is tied to.
+            match status {
+                Status::Idle => {
+                    self.note_heard(&mut open);
+                    open.lent.give_back(now);
+                }
+                _ => self.transaction = Transaction::Open(open),
+            }
+            return;
         }
         let pinned = self.pinned;
         let lasting = pinned.filter(|reason| *reason == ties::SET_CONFIG);
@@ -706,7 +721,9 @@ impl Session {
             if access == Access::Write {
                 self.note_writes(&reading.shards());
             }
-            let lost = lents.iter().find(|lent| !lent.connection.owed.is_empty()).map(|lent| lent.server);
+            // What is lost with a connection that the session was tied to, its client must hear of.
+            let lost = lents.iter().find(|lent| !lent.connection.owed.is_empty());
+            let lost = lost.filter(|lent| !lent.tied).map(|lent| lent.server);
             let is_lost = matches!(ended, Err(Broken::Server { .. }));
             let otherwise = reading.otherwise(&ended).filter(|_| client.put_so_far() == answer);
             let outcome = self.settle_all(lents, ended);
@@ -794,6 +811,7 @@ impl Session {
     }
 
     pub(super) async fn lend_all(&mut self, shards: Vec<ShardId>, access: Access) -> Result<Vec<Lent>, Stopped> {
+        self.check_hidden().await?;
         let mut lents = Vec::with_capacity(shards.len());
         for shard in shards {
             lents.push(self.lend_ready(shard, access, None).await?);
@@ -807,11 +825,20 @@ impl Session {
         ended: Result<Ended, Broken>,
     ) -> Result<Result<(), Stopped>, End> {
         let now = self.meter.answered();
-        for lent in lents {
+        for mut lent in lents {
             self.note_served(&lent, false, now);
             if lent.connection.owed.is_empty() {
-                lent.give_back(now);
+                if lent.tied {
+                    lent.end_writes(true);
+                    self.pin = Some(Pin { lent });
+                } else {
+                    lent.give_back(now);
+                }
                 continue;
+            }
+            if lent.tied {
+                self.pin_for(None);
+                self.doubtful = false;
             }
             // What still runs there is of no use to anybody.
             if matches!(ended, Err(Broken::Server { .. })) {

@@ -200,11 +200,27 @@ impl Session {
             (_, Some(fixed)) => fixed,
             (_, None) => self.pin.as_ref().map_or_else(|| wanted.anywhere.unwrap_or(home), |pin| pin.lent.shard),
         };
+        if let Some(pin) = &self.pin
+            && pin.lent.shard != shard
+            && effects.iter().any(ties)
+        {
+            return Err(tied_elsewhere(shard, pin.lent.shard));
+        }
         Ok(Decided { way: Way::One { shard, access }, effects, touched })
     }
 }
 
 impl Session {
+    /// Where the session's temporary tables are, if it has any.
+    fn shard_of_temporary(&self) -> Option<ShardId> {
+        let tied = match (&self.pin, &self.transaction) {
+            (Some(pin), _) => Some(&pin.lent),
+            (None, Transaction::Open(open)) => Some(&open.lent),
+            _ => None,
+        };
+        tied.filter(|_| self.pinned == Some(super::ties::TEMPORARY)).map(|lent| lent.shard)
+    }
+
     /// Where the cursor is that a FETCH, MOVE or CLOSE names.
     fn shard_of_cursor(&self, kind: &Kind) -> Option<ShardId> {
         let (Kind::Fetch { name } | Kind::CloseCursor { name: Some(name) }) = kind else { return None };
@@ -225,11 +241,7 @@ impl Session {
             self.check_two_phase()?;
         }
         match &self.transaction {
-            Transaction::Idle if self.pin.is_none() => Ok(()),
-            Transaction::Idle => Err(Error::unsupported(
-                "a statement on several shards while the session is bound to one",
-                "The session holds a temporary table, advisory lock, LISTEN or the like.",
-            )),
+            Transaction::Idle => Ok(()),
             Transaction::Begun(begun) => self.check_block_of_several(begun, effects),
             Transaction::Open(open) => match &open.begun {
                 Some(begun) => self.check_block_of_several(begun, effects),
@@ -284,6 +296,13 @@ fn tied() -> Error {
     )
 }
 
+fn tied_elsewhere(shard: ShardId, other: ShardId) -> Error {
+    Error::unsupported(
+        format!("a session that is tied to shards {} and {} at once", other.0, shard.0),
+        "It holds a temporary table, advisory lock, LISTEN or the like: end that first, or make both on one shard.",
+    )
+}
+
 impl Wanted {
     fn add(&mut self, session: &Session, statement: &Statement, template: &Template, plan: Plan) -> Result<(), Error> {
         self.statements += 1;
@@ -310,6 +329,10 @@ impl Wanted {
         template: &Template,
         plan: Plan,
     ) -> Result<(), Error> {
+        if let (Some(shard), true) = (session.shard_of_temporary(), template.changes_unknown()) {
+            self.widen(Access::Write);
+            return self.fix(shard);
+        }
         let Plan { route, access } = session.wishes.apply(plan, statement);
         self.widen(match statement.kind {
             // They are not read anything from, and mean the same on every server.

@@ -23,6 +23,8 @@ pub(super) struct Lent {
     pub writes: Writes,
     /// It notifies in the client's name.
     pub voice: Option<Voice>,
+    /// The session was tied to it before.
+    pub tied: bool,
     pool: Arc<Pool>,
     client: Arc<Client>,
     in_flight: Option<InFlight>,
@@ -35,7 +37,7 @@ impl Lent {
         client.bind(connection.target());
         let client = Arc::clone(client);
         let (writes, in_flight) = (Writes::default(), Some(in_flight));
-        Self { connection, shard, server, role, caught_up, writes, voice: None, pool, client, in_flight }
+        Self { connection, shard, server, role, caught_up, writes, voice: None, tied: false, pool, client, in_flight }
     }
 
     /// To the pool, now, if it may be used again.

@@ -398,7 +398,12 @@ impl Session {
             Way::Scatter(plan, access) => self.carry_read(client, Reading::Scatter(&plan), access, request).await?,
             Way::Gather(plan, access) => self.carry_read(client, Reading::Gather(&plan), access, request).await?,
             Way::Transfer(plan) => self.carry_transfer(client, &plan, request, &touched).await?,
-            Way::Spread(plan) => self.carry_spread(client, &plan, request, &touched).await?,
+            Way::Spread(plan) => {
+                if self.pin.is_some() {
+                    self.doubt_ties(&effects);
+                }
+                self.carry_spread(client, &plan, request, &touched).await?
+            }
         };
         if ddl {
             self.station.shared.catalog_changed(&self.snapshot.name).await;

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::carry::Stopped;
 use super::effects::Effect;
 use super::{Pin, Session};
+use crate::error::Error;
+use crate::statement::quoted_name;
 
 impl Session {
     /// Notes that a unit with these effects may have tied the session to its connection, or freed it.
@@ -57,6 +60,17 @@ impl Session {
         {
             lent.give_back(Instant::now());
         }
+    }
+
+    /// A temporary table goes before one of the same name, but only where it is: nothing may be looked for elsewhere.
+    pub(super) async fn check_hidden(&mut self) -> Result<(), Stopped> {
+        let Some(pin) = self.pin.as_mut().filter(|_| self.pinned == Some(TEMPORARY)) else { return Ok(()) };
+        let shard = pin.lent.shard.0;
+        let hidden = pin.lent.connection.ask_all(HIDDEN).await?.map_err(Stopped::Server)?;
+        let Some(name) = hidden.first() else { return Ok(()) };
+        let what = format!("a statement on other shards while \"{name}\" is a temporary table on shard {shard}");
+        let hint = format!("It hides a table of that name; DROP TABLE pg_temp.{} ends that.", quoted_name(name));
+        Err(Error::unsupported(what, hint).into())
     }
 
     /// The log names what ties sessions, each cause once in a while.
@@ -150,6 +164,11 @@ const QUESTION: &str = "SELECT 'advisory lock' WHERE EXISTS (SELECT FROM pg_cata
      UNION ALL SELECT 'PREPARE' WHERE EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql \
      AND name !~ '^pgweir_[0-9]+$') \
      UNION ALL SELECT '=' || channel FROM pg_catalog.pg_listening_channels() AS listening(channel)";
+
+/// Temporary tables that hide others.
+const HIDDEN: &str = "SELECT c.relname FROM pg_catalog.pg_class c WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() \
+     AND EXISTS (SELECT FROM pg_catalog.pg_class o JOIN pg_catalog.pg_namespace n ON n.oid = o.relnamespace \
+     WHERE o.relname = c.relname AND o.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname !~ '^pg_(toast_)?temp_')";
 
 #[cfg(test)]
 mod tests {

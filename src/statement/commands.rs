@@ -379,7 +379,30 @@ fn ddl(mut cursor: Cursor<'_>) -> Ddl {
     let object = cursor.peek().to_ascii_uppercase();
     let outside = matches!(object.as_str(), "DATABASE" | "TABLESPACE" | "SYSTEM" | "SUBSCRIPTION")
         && matches!(verb.as_str(), "CREATE" | "DROP" | "ALTER");
-    Ddl { what: format!("{verb} {object}"), transactional: !concurrently && !outside, temporary }
+    let tables = changed_tables(&verb, &object, cursor);
+    Ddl { what: format!("{verb} {object}"), transactional: !concurrently && !outside, temporary, tables }
+}
+
+/// Of DROP TABLE, ALTER TABLE and CREATE INDEX, behind the verb and what comes with it.
+fn changed_tables(verb: &str, object: &str, mut cursor: Cursor<'_>) -> Vec<ObjectName> {
+    cursor.skip(1);
+    match (verb, object) {
+        ("DROP" | "ALTER", "TABLE") => {
+            cursor.take(&["IF", "EXISTS"]);
+        }
+        ("CREATE", "INDEX") => {
+            while !cursor.tokens.is_empty() && !cursor.take(&["ON"]) {
+                cursor.skip(1);
+            }
+        }
+        _ => return Vec::new(),
+    }
+    cursor.take(&["ONLY"]);
+    let mut tables = vec![cursor.object()];
+    while verb == "DROP" && cursor.take(&[","]) {
+        tables.push(cursor.object());
+    }
+    tables
 }
 
 /// The tokens of what EXPLAIN explains, and whether it runs.

@@ -222,6 +222,8 @@ pub struct Ddl {
     pub transactional: bool,
     /// CREATE TEMPORARY …
     pub temporary: bool,
+    /// Those that DROP TABLE, ALTER TABLE and CREATE INDEX name.
+    pub tables: Vec<ObjectName>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -430,3 +430,24 @@ drop table feelings
 drop type pair
 drop domain small
 drop type mood
+-- in a session that is tied to a server by a temporary table
+create temp table tmp_x(a int)
+insert into tmp_x values (1), (2)
+select id from users where id = 1005
+select count(*) from tmp_x
+update users set country = 'PL' where id = 1005
+select count(*) from tmp_x
+select count(*) from users
+select u.id from users u join tmp_x on tmp_x.a = u.id order by 1
+insert into follows(user_id, followed_id, since) select a, 99, '2024-01-01' from tmp_x
+insert into carts(user_id, product_id, quantity, added_at) values (5, 5, 1, '2024-01-01'), (1005, 5, 1, '2024-01-01')
+select count(*) from tmp_x
+create table made_while_tied(user_id bigint)
+drop table made_while_tied
+alter table tmp_x add column b int
+create index on tmp_x (a)
+select b from tmp_x
+create temp table users(id int)
+drop table pg_temp.users
+drop table tmp_x
+select count(*) from users
