@@ -4,6 +4,7 @@ use super::Session;
 use super::digest::Step;
 use super::effects::{self, Effect};
 use super::planned::Planned;
+use super::portals::portal_of;
 use super::prepared::Prepared;
 use super::transaction::{Begun, Open, Transaction};
 use super::unit::Frame;
@@ -88,6 +89,12 @@ impl Session {
                 }
                 Step::Parse { prepared, .. } | Step::DescribeStatement { prepared, .. } if !prepared.is_control() => {
                     parsed.add_parse(self, prepared);
+                }
+                Step::DescribePortal | Step::ClosePortal => {
+                    let name = portal_of(&frame.body(input)[1..])?;
+                    if let Some(shard) = self.shard_of_portal(name) {
+                        parsed.fix(shard)?;
+                    }
                 }
                 _ => {}
             }
@@ -224,6 +231,11 @@ impl Session {
     /// Where the cursor is that a FETCH, MOVE or CLOSE names.
     fn shard_of_cursor(&self, kind: &Kind) -> Option<ShardId> {
         let (Kind::Fetch { name } | Kind::CloseCursor { name: Some(name) }) = kind else { return None };
+        self.shard_of_portal(name)
+    }
+
+    /// A cursor is a portal, too.
+    fn shard_of_portal(&self, name: &str) -> Option<ShardId> {
         match &self.transaction {
             Transaction::Open(open) => {
                 open.cursors.iter().rev().find(|(known, _)| known == name).map(|(_, shard)| *shard)

@@ -27,7 +27,8 @@ impl Session {
             steps.push(self.digest(frame.kind, frame.body(&client.input)));
         }
         let end = unit.frames.last().map_or(0, |frame| frame.end());
-        if unit.complete && self.needs_no_server(&steps) {
+        let goes_on = self.names_kept_portal(&steps, &unit.frames, &client.input);
+        if unit.complete && !goes_on && self.needs_no_server(&steps) {
             let input = client.input.split_to(end);
             self.answer_steps(steps, (&unit.frames, &input), &mut client.output);
             return Ok(());
@@ -50,7 +51,7 @@ impl Session {
                 Err(error) => Err(error),
             },
         };
-        if self.goes_step_by_step(&decided, &steps, unit.complete || prepares) {
+        if goes_on || self.goes_step_by_step(&decided, &steps, unit.complete || prepares) {
             let input = client.input.split_to(end).freeze();
             return Box::pin(self.serve_steps(client, steps, &unit.frames, &input)).await;
         }

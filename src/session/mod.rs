@@ -87,6 +87,8 @@ pub struct Session {
     transaction: Transaction,
     /// Of the BEGIN, while no server has been asked.
     portal: Option<Box<local::Bound>>,
+    /// Of statements on several shards, within the open block.
+    portals: Option<Box<portals::Kept>>,
     pin: Option<Pin>,
     /// Why it lasts, as others are shown by [`Client::pinned`].
     pinned: Option<&'static str>,
@@ -153,6 +155,7 @@ impl Session {
             names: Names::default(),
             transaction: Transaction::Idle,
             portal: None,
+            portals: None,
             pin: None,
             pinned: None,
             doubtful: false,

@@ -3,7 +3,6 @@
 //! PostgreSQL makes one transaction of it. So does this: one statement commits by itself; several are a block that
 //! ends at the Sync, on as many shards as they need.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
@@ -13,7 +12,7 @@ use super::Session;
 use super::block::{Came, concerns_all};
 use super::carry::Stopped;
 use super::control::nothing_to_end;
-use super::decide::{Decided, Way};
+use super::decide::{Decided, Way, block_has_failed};
 use super::digest::{Step, Steps};
 use super::effects::Effect;
 use super::local::{put_answer, put_columns, slice};
@@ -46,7 +45,7 @@ impl Session {
         let body = |frame: &Frame| input.slice_ref(frame.body(input));
         let mut pipeline = Pipeline {
             steps: steps.into_iter().zip(frames.iter().map(body)).collect(),
-            portals: HashMap::new(),
+            portals: self.bound_portals(),
             implicit: false,
             named: 0,
             proven: 0,
@@ -70,6 +69,7 @@ impl Session {
                 pipeline.skipping = true;
             }
             if is_end {
+                self.keep_portals(pipeline);
                 self.names.settle(Done::All);
                 self.put_news(&mut client.output);
                 put_ready(&mut client.output, self.transaction.status());
@@ -77,6 +77,7 @@ impl Session {
             }
             if is_rest {
                 // What follows need not go the same way.
+                self.keep_portals(pipeline);
                 self.names.settle(Done::All);
                 return Ok(());
             }
@@ -161,6 +162,7 @@ impl Session {
                 put_bare(&mut client.output, server::PARSE_COMPLETE);
             }
             Step::Bind { prepared, .. } => {
+                self.forget_portal(portal_of(&body).unwrap_or_default());
                 if let Err(error) = pipeline.bind(prepared, body, out) {
                     return Ok(Err(error.into()));
                 }
@@ -170,7 +172,10 @@ impl Session {
                 pipeline.prove(&came);
                 return Ok(came);
             }
-            Step::DescribePortal => return Ok(pipeline.describe(&body, out).map_err(Stopped::from)),
+            Step::DescribePortal => {
+                let described = self.describe_kept(portal_of(&body[1..]).unwrap_or_default(), out);
+                return Ok(described.unwrap_or_else(|| pipeline.describe(&body, out)).map_err(Stopped::from));
+            }
             Step::Execute => {
                 let portal = pipeline.portals.get(portal_of(&body).unwrap_or_default());
                 pipeline.named += usize::from(portal.is_some_and(|portal| portal.prepared.forgets_all()));
@@ -184,7 +189,9 @@ impl Session {
                 put_bare(out, server::CLOSE_COMPLETE);
             }
             Step::ClosePortal => {
-                pipeline.portals.remove(portal_of(&body[1..]).unwrap_or_default());
+                let name = portal_of(&body[1..]).unwrap_or_default();
+                pipeline.portals.remove(name);
+                self.forget_portal(name);
                 put_bare(out, server::CLOSE_COMPLETE);
             }
             Step::Flush => client.flush().await.map_err(End::Gone)?,
@@ -257,7 +264,14 @@ impl Session {
             Ok(execute) => execute,
             Err(error) => return Ok(Err(error.into())),
         };
-        let Some(portal) = pipeline.portals.get(name).cloned() else {
+        if self.has_read_portal(name) {
+            if self.has_failed() {
+                return Ok(Err(block_has_failed().into()));
+            }
+            self.read_on_portal(client, name, rows);
+            return Ok(Ok(()));
+        }
+        let Some(portal) = pipeline.take(name) else {
             let message = format!("portal \"{name}\" does not exist");
             return Ok(Err(Error::new(SqlState::UNKNOWN_PORTAL, message).into()));
         };
@@ -276,7 +290,7 @@ impl Session {
             Some((statement, kind)) if concerns_all(kind) && self.has_open_block() => {
                 self.execute_in_all(client, (statement, text)).await
             }
-            _ => self.execute_routed(client, pipeline, &portal, rows).await,
+            _ => self.execute_routed(client, pipeline, &portal, (name, rows)).await,
         }
     }
 
@@ -341,7 +355,7 @@ impl Session {
         client: &mut Channel,
         pipeline: &mut Pipeline,
         portal: &Portal,
-        rows: u32,
+        (name, rows): (&str, u32),
     ) -> Came<()> {
         let prepared = &portal.prepared;
         if matches!(self.transaction, Transaction::Idle) && !pipeline.ends_now() {
@@ -355,6 +369,9 @@ impl Session {
         };
         let statement = prepared.analysis.statements.first();
         let is_copy = statement.is_some_and(|statement| matches!(statement.kind, Kind::Copy(_)));
+        let is_query = statement.is_some_and(|statement| statement.kind == Kind::Query);
+        // Where the transaction goes on, the client may come back for more.
+        let is_cut = rows > 0 && is_query && !matches!(self.transaction, Transaction::Idle);
         let request = match (is_copy, &decided.way) {
             (false, _) => Request::Extended {
                 text: &prepared.text,
@@ -362,7 +379,7 @@ impl Session {
                 bind: &bind,
                 described: portal.described,
                 bound: portal.announced,
-                rows,
+                rows: if is_cut { 0 } else { rows },
             },
             // It has no parameters and gives no columns: the servers are asked in the simple protocol.
             (true, Way::Gather(..)) => {
@@ -379,7 +396,17 @@ impl Session {
                 return Ok(Err(Error::unsupported("COPY within a pipeline", hint).into()));
             }
         };
-        self.carry_decided(client, decided, request).await
+        if !is_cut {
+            return self.carry_decided(client, decided, request).await;
+        }
+        let place = client.put_so_far();
+        client.hold(client.output.len() + self.limits().merge);
+        let came = self.carry_decided(client, decided, request).await;
+        client.hold(0);
+        if let Ok(Ok(())) = came {
+            self.cut_answer(client, name, (place, rows));
+        }
+        came
     }
 
     /// A statement that is not relayed, on its shard or its shards.

@@ -5,14 +5,27 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::Session;
 use super::block::concerns_all;
 use super::digest::Step;
 use super::local::put_columns;
 use super::prepared::Prepared;
+use super::transaction::Transaction;
+use super::unit::Frame;
 use crate::error::{Error, SqlState};
-use crate::wire::Bind;
-use crate::wire::frame::{server, take_str, take_u32};
-use crate::wire::message::put_bare;
+use crate::wire::frame::{Header, server, take_str, take_u32};
+use crate::wire::message::{put_bare, put_command_complete};
+use crate::wire::{Bind, Channel};
+
+/// Portals of a block, by name, that outlive the unit they were bound in.
+pub(super) type Kept = HashMap<Box<str>, Outliving>;
+
+pub(super) enum Outliving {
+    /// Not executed yet.
+    Bound(Portal),
+    /// Executed; what the client did not want yet of its answer.
+    Read { columns: Option<Bytes>, rest: Bytes },
+}
 
 /// What is known of a unit on its way.
 pub(super) struct Pipeline {
@@ -38,6 +51,8 @@ pub(super) struct Portal {
     /// The client has been told that it is bound.
     pub announced: bool,
     pub described: bool,
+    /// It was not executed yet.
+    pub is_new: bool,
 }
 
 impl Pipeline {
@@ -55,12 +70,6 @@ impl Pipeline {
 
     pub(super) fn bind(&mut self, prepared: Arc<Prepared>, body: Bytes, out: &mut BytesMut) -> Result<(), Error> {
         let (name, _) = Bind::names(&body)?;
-        let executes = |(step, body): &(Step, Bytes)| matches!(step, Step::Execute) && portal_of(body) == Ok(name);
-        let ends = self.steps.iter().any(|(step, _)| matches!(step, Step::Sync));
-        if !name.is_empty() && ends && !self.steps.iter().any(executes) {
-            let hint = "Execute it with the same Sync.";
-            return Err(Error::unsupported("a portal that is read in parts", hint));
-        }
         // Whoever executes it tells the client, unless there is something in between.
         let mut next = self.steps.iter();
         let announced = match next.next() {
@@ -80,7 +89,7 @@ impl Pipeline {
         if announced {
             put_bare(out, server::BIND_COMPLETE);
         }
-        let portal = Portal { prepared, body: body.clone(), announced, described: false };
+        let portal = Portal { prepared, body: body.clone(), announced, described: false, is_new: true };
         self.portals.insert(Box::from(name), portal);
         Ok(())
     }
@@ -99,11 +108,18 @@ impl Pipeline {
             return Ok(());
         }
         if !executed {
-            let hint = "Describe the statement, or execute the portal with the same Flush or Sync.";
-            return Err(Error::unsupported("the description of a portal apart from its execution", hint));
+            return Err(apart());
         }
         portal.described = true;
         Ok(())
+    }
+
+    /// The portal of this name, which is executed now.
+    pub(super) fn take(&mut self, name: &str) -> Option<Portal> {
+        let portal = self.portals.get_mut(name)?;
+        let taken = portal.clone();
+        portal.is_new = false;
+        Some(taken)
     }
 
     /// Nothing but the Sync follows: the statement is alone in its transaction.
@@ -112,6 +128,107 @@ impl Pipeline {
         !self.implicit
             && matches!(rest.find(|step| !matches!(step, Step::ClosePortal | Step::CloseStatement)), Some(Step::Sync))
     }
+}
+
+impl Session {
+    /// A message of the unit is for a portal that a unit before it has left.
+    pub(super) fn names_kept_portal(&self, steps: &[Step], frames: &[Frame], input: &[u8]) -> bool {
+        let Some(kept) = &self.portals else { return false };
+        steps.iter().zip(frames).any(|(step, frame)| {
+            let body = frame.body(input);
+            let name = match step {
+                Step::Execute | Step::Bind { .. } => portal_of(body),
+                Step::DescribePortal | Step::ClosePortal => portal_of(&body[1..]),
+                _ => return false,
+            };
+            name.is_ok_and(|name| kept.contains_key(name))
+        })
+    }
+
+    /// The name is bound anew, or closed.
+    pub(super) fn forget_portal(&mut self, name: &str) {
+        self.portals.iter_mut().for_each(|kept| drop(kept.remove(name)));
+    }
+
+    /// Those that were bound and not executed, for the unit that begins.
+    pub(super) fn bound_portals(&mut self) -> HashMap<Box<str>, Portal> {
+        let Some(kept) = &mut self.portals else { return HashMap::new() };
+        let bound = kept.extract_if(|_, portal| matches!(portal, Outliving::Bound(_)));
+        let portal = |(name, portal)| match portal {
+            Outliving::Bound(portal) => Some((name, portal)),
+            Outliving::Read { .. } => None,
+        };
+        bound.filter_map(portal).collect()
+    }
+
+    /// At the end of a unit within a block: what it bound may be executed by the next one.
+    pub(super) fn keep_portals(&mut self, pipeline: Pipeline) {
+        if matches!(self.transaction, Transaction::Open(_) | Transaction::Begun(_)) {
+            let bound = pipeline.portals.into_iter().filter(|(name, portal)| portal.is_new && !name.is_empty());
+            let mut bound = bound.map(|(name, portal)| (name, Outliving::Bound(portal))).peekable();
+            if bound.peek().is_some() {
+                self.portals.get_or_insert_default().extend(bound);
+            }
+        }
+    }
+
+    /// Of an answer that was put since `place`, gives the client the first `most` rows and keeps the rest for it.
+    pub(super) fn cut_answer(&mut self, client: &mut Channel, name: &str, (place, most): (u64, u32)) {
+        let Some(answer) = client.put_since(place).map(Bytes::copy_from_slice) else { return };
+        let (mut columns, mut at) = (None, 0);
+        while let Ok(Some(header)) = Header::whole(&answer[at..]) {
+            match header.kind {
+                server::ROW_DESCRIPTION => columns = Some(answer.slice(at..at + header.length)),
+                server::BIND_COMPLETE => {}
+                _ => break,
+            }
+            at += header.length;
+        }
+        client.take_back(place + at as u64);
+        let portal = Outliving::Read { columns, rest: answer.slice(at..) };
+        self.portals.get_or_insert_default().insert(Box::from(name), portal);
+        self.read_on_portal(client, name, most);
+    }
+
+    pub(super) fn has_read_portal(&self, name: &str) -> bool {
+        self.portals.as_ref().is_some_and(|kept| matches!(kept.get(name), Some(Outliving::Read { .. })))
+    }
+
+    /// The next rows of a portal, 0: all that are left.
+    pub(super) fn read_on_portal(&mut self, client: &mut Channel, name: &str, most: u32) {
+        let portal = self.portals.as_mut().and_then(|kept| kept.get_mut(name));
+        let Some(Outliving::Read { rest, .. }) = portal else { return };
+        let (mut given, mut at) = (0, 0);
+        while (most == 0 || given < most)
+            && let Ok(Some(Header { kind: server::DATA_ROW, length })) = Header::whole(&rest[at..])
+        {
+            given += 1;
+            at += length;
+        }
+        client.output.extend_from_slice(&rest.split_to(at));
+        if most > 0 && given == most {
+            put_bare(&mut client.output, server::PORTAL_SUSPENDED);
+        } else {
+            put_command_complete(&mut client.output, &format!("SELECT {given}"));
+        }
+    }
+
+    /// `None`: there is no such portal.
+    pub(super) fn describe_kept(&self, name: &str, out: &mut BytesMut) -> Option<Result<(), Error>> {
+        let Outliving::Read { columns, .. } = self.portals.as_ref()?.get(name)? else { return None };
+        Some(match columns {
+            Some(columns) => {
+                out.extend_from_slice(columns);
+                Ok(())
+            }
+            None => Err(apart()),
+        })
+    }
+}
+
+fn apart() -> Error {
+    let hint = "Describe the statement, or execute the portal with the same Flush or Sync.";
+    Error::unsupported("the description of a portal apart from its execution", hint)
 }
 
 /// The name at the front of an Execute, or behind the first byte of a Describe or Close.

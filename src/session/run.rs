@@ -120,6 +120,9 @@ impl Session {
             self.let_go();
         }
         let is_idle = matches!(self.transaction, Transaction::Idle);
+        if is_idle {
+            self.portals = None;
+        }
         self.client.become_(if is_idle { State::Idle } else { State::InTransaction });
         let took = self.meter.end(is_idle);
         if !span.is_disabled() {

@@ -26,6 +26,8 @@ pub struct Channel {
     /// Bytes read and written so far.
     traffic: (u64, u64),
     recording: Option<Box<Recording>>,
+    /// Output up to so many bytes is not written yet.
+    held: usize,
 }
 
 /// A copy of what is written.
@@ -48,7 +50,7 @@ pub enum Stream {
 
 impl Channel {
     pub fn new(stream: Stream) -> Self {
-        Self { stream, input: BytesMut::new(), output: BytesMut::new(), traffic: (0, 0), recording: None }
+        Self { stream, input: BytesMut::new(), output: BytesMut::new(), traffic: (0, 0), recording: None, held: 0 }
     }
 
     pub fn is_encrypted(&self) -> bool {
@@ -144,8 +146,16 @@ impl Channel {
         }
     }
 
-    /// Writes all of `output`.
+    /// Up to so many bytes of output are not written but kept, 0: none.
+    pub fn hold(&mut self, most: usize) {
+        self.held = most;
+    }
+
+    /// Writes all of `output`, unless it is [held](Channel::hold).
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.output.len() < self.held {
+            return Poll::Ready(Ok(()));
+        }
         while !self.output.is_empty() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.output))?;
             if written == 0 {

@@ -408,8 +408,6 @@ KNOWN = {
     "libpq (ours)": {"extended: too few": SEEN},
     "node-postgres (ours)": {"no such database": MADE},
     "pgjdbc (ours)": {"wrong database": MADE, "autosave=conservative: altered": "cached plan must not change result type"},
-    # psycopg asks the server what a named cursor gives; over several shards nobody says so.
-    "shop by SQLAlchemy": {"streamed": REFUSED},
     "shop by Sequelize": {
         # Its find-or-create makes a function for the session.
         "find or create": REFUSED, "and again": REFUSED, "bound": REFUSED,

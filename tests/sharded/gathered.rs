@@ -107,6 +107,50 @@ async fn a_prepared_statement_sees_its_views_as_they_are() {
     client.batch_execute("drop view high").await.unwrap();
 }
 
+#[tokio::test]
+async fn portals_are_read_in_parts() {
+    let mut client = client().await;
+    let insert =
+        "insert into scraps select n, 1, 'part ' || n from generate_series(1, 2) g, unnest(array[460 + g, 1460 + g]) n";
+    client.batch_execute(insert).await.unwrap();
+    for sql in [
+        "select user_id, body from scraps where user_id in (461, 462, 1461, 1462) and id = $1 order by 1",
+        "select a.user_id, b.body from scraps a join scraps b on b.body = a.body where a.body like 'part %' and a.id = $1 order by 1",
+        "select user_id, body from scraps where user_id in (461, 1461) and id = $1 union all \
+         select user_id, body from scraps where user_id in (462, 1462) order by 1",
+    ] {
+        let transaction = client.transaction().await.unwrap();
+        let statement = transaction.prepare(sql).await.unwrap();
+        let keys = |found: Vec<tokio_postgres::Row>| found.iter().map(|row| row.get(0)).collect::<Vec<i64>>();
+        let (portal, other) = (
+            transaction.bind(&statement, &[&1i64]).await.unwrap(),
+            transaction.bind(&statement, &[&1i64]).await.unwrap(),
+        );
+        assert_eq!(keys(transaction.query_portal(&portal, 1).await.expect(sql)), [461], "{sql}");
+        assert_eq!(keys(transaction.query_portal(&other, 3).await.unwrap()), [461, 462, 1461]);
+        // Statements in between do not disturb it, nor does what they write change it.
+        transaction.execute("delete from scraps where user_id = 1462 and id = $1", &[&1i64]).await.unwrap();
+        assert_eq!(
+            transaction
+                .query("select 1 from scraps where id = $1 and user_id in (461, 1461)", &[&1i64])
+                .await
+                .unwrap()
+                .len(),
+            2
+        );
+        assert_eq!(keys(transaction.query_portal(&portal, 2).await.unwrap()), [462, 1461]);
+        assert_eq!(keys(transaction.query_portal(&portal, 2).await.unwrap()), [1462]);
+        assert_eq!(keys(transaction.query_portal(&portal, 2).await.unwrap()), [0i64; 0]);
+        assert_eq!(keys(transaction.query_portal(&other, 0).await.unwrap()), [1462]);
+        drop(portal);
+        assert!(transaction.query("select no_such_column from scraps", &[]).await.is_err());
+        let cause = transaction.query_portal(&other, 1).await.unwrap_err();
+        assert_eq!(cause.as_db_error().unwrap().code().code(), "25P02");
+        transaction.rollback().await.unwrap();
+    }
+    client.batch_execute("delete from scraps where body like 'part %'").await.unwrap();
+}
+
 /// A value of a type that only the database knows, as text.
 #[derive(Debug, PartialEq)]
 struct Label(String);
