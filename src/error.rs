@@ -26,6 +26,7 @@ pub struct Told {
 pub struct SqlState(pub &'static str);
 
 impl SqlState {
+    pub const WARNING: Self = Self("01000");
     pub const NOT_IN_STATE: Self = Self("55000");
     pub const UNSUPPORTED: Self = Self("0A000");
     pub const INVALID_VALUE: Self = Self("22023");

@@ -167,7 +167,8 @@ async fn what_cannot_be_carried_out_is_refused_with_its_reason() {
         ("insert into people values (0, 'x', 0)", "22023"),
         ("insert into people(name) values ('x')", "0A000"),
         ("select name from people for update", "0A000"),
-        ("lock people", "0A000"),
+        ("lock people", "25P01"),
+        ("do $$ begin end $$", "0A000"),
         ("explain select name from people", "0A000"),
         ("update people set user_id = 5 where user_id = 4", "0A000"),
         ("select 1 /* pgweir: shard=9 */", "22023"),
@@ -320,6 +321,46 @@ async fn what_ties_a_session_outlives_its_statements_on_other_shards() {
         ["951", "1951"]
     );
     client.batch_execute("delete from notes where user_id in (951, 1951)").await.unwrap();
+}
+
+#[tokio::test]
+async fn constraints_that_no_shard_can_keep_alone_are_named() {
+    let login = format!("host=127.0.0.1 port={} user={APP} password='{PASSWORD}' dbname=shop", shop().0.port);
+    let (client, mut connection) = tokio_postgres::connect(&login, NoTls).await.unwrap();
+    let (sender, mut notices) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+            if let AsyncMessage::Notice(notice) = message {
+                let _ = sender.send(format!("{} {}", notice.code().code(), notice.message()));
+            }
+        }
+    });
+    let mut said = async |sql: &str| {
+        client.batch_execute(sql).await.unwrap();
+        std::iter::from_fn(|| notices.try_recv().ok()).collect::<Vec<_>>()
+    };
+    let alone = |what: &str| format!("01000 {what} holds within each shard only");
+    let made = "create table kept(user_id bigint primary key, email text unique, sku int references products, pal bigint, \
+                unique (user_id, pal), foreign key (user_id) references users, foreign key (pal) references users)";
+    let expected = [alone("the uniqueness of \"kept\" (email)"), alone("the foreign key of \"kept\" (pal)")];
+    assert_eq!(said(made).await, expected);
+    assert_eq!(
+        said("create unique index kept_lower on kept (lower(email))").await,
+        [alone("the uniqueness of \"kept\" ((…))")]
+    );
+    assert_eq!(
+        said("begin; alter table kept add unique (pal); commit").await,
+        [alone("the uniqueness of \"kept\" (pal)")]
+    );
+    for quiet in [
+        "create index kept_plain on kept (email)",
+        "create unique index kept_key on kept (email, user_id)",
+        "alter table kept add column other int",
+        "create table kept_at_home(id int primary key, name text unique)",
+        "drop table kept, kept_at_home",
+    ] {
+        assert_eq!(said(quiet).await, [""; 0], "{quiet}");
+    }
 }
 
 async fn listener_of(channel: &str, port: u16) -> (Client, UnboundedReceiver<String>) {

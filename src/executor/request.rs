@@ -109,6 +109,13 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// As the client wrote it.
+    pub fn text(self) -> &'a [u8] {
+        match self {
+            Self::Simple { text } | Self::Extended { text, .. } => text,
+        }
+    }
+
     /// The client is to be told the result's columns.
     pub fn wants_columns(self) -> bool {
         match self {

@@ -5,6 +5,7 @@
 
 mod access;
 mod caching;
+mod constraints;
 pub mod explain;
 mod gather;
 mod insert;
@@ -19,6 +20,7 @@ mod types;
 mod views;
 
 pub use caching::Cacheable;
+pub use constraints::of_each_shard;
 pub use template::{Surroundings, Template};
 pub use touches::Touches;
 pub use transfer::Inserted;

@@ -342,7 +342,8 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
         | Kind::Unlisten { .. }
         | Kind::Notify { .. } => Placement::Fixed(home),
         Kind::Prepare { .. } => refuse("PREPARE", "Use the driver's prepared statements (extended protocol)."),
-        Kind::LockTable | Kind::Call | Kind::Do => refuse("LOCK, CALL or DO", HINT_SHARD),
+        Kind::LockTable => Placement::Everywhere { transactional: true, tag: Tag::First },
+        Kind::Call | Kind::Do => refuse("CALL or DO", HINT_SHARD),
         Kind::Unknown { keyword } => refuse(&format!("a statement that is not understood ({keyword} …)"), HINT_SHARD),
         Kind::Ddl(ddl) if ddl.temporary && resolved.is_empty() => Placement::Fixed(home),
         Kind::Ddl(_) if statement.blocks.iter().any(|block| !block.relations.is_empty()) => {

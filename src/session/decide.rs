@@ -321,6 +321,10 @@ impl Wanted {
         if let Some(shard) = session.shard_of_cursor(&statement.kind) {
             return self.fix(shard);
         }
+        if statement.kind == Kind::LockTable && matches!(session.transaction, Transaction::Idle) {
+            // A server says that this is of no use outside of a block.
+            return self.fix(session.snapshot.database.home);
+        }
         if is_control(&statement.kind) {
             if begins_writing(&statement.kind) {
                 self.widen(Access::Write);

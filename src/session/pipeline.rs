@@ -26,8 +26,8 @@ use crate::cache::Touched;
 use crate::error::{Error, SqlState};
 use crate::executor::{BUFFER_BYTES, Broken, Ended, Reading, Request, describe, single};
 use crate::figures::Route;
-use crate::plan::{Access, Part};
-use crate::statement::{Kind, Statement, TransactionControl};
+use crate::plan::{Access, Part, Surroundings, of_each_shard};
+use crate::statement::{Kind, Statement, TransactionControl, constraints};
 use crate::topology::ShardId;
 use crate::wire::frame::{Header, client, put, server};
 use crate::wire::message::{put_bare, put_command_complete, put_ready, put_warning};
@@ -433,10 +433,22 @@ impl Session {
             }
         };
         if ddl {
+            if let Ok(()) = came {
+                self.warn_of_constraints(client, request.text());
+            }
             self.station.shared.catalog_changed(&self.snapshot.name).await;
             self.meter.answered();
         }
         Ok(came)
+    }
+
+    /// What a constraint of the DDL does not promise.
+    fn warn_of_constraints(&self, client: &mut Channel, text: &[u8]) {
+        let (database, catalog) = (&self.snapshot.database, &self.snapshot.catalog);
+        let surroundings = Surroundings { database, catalog, search_path: &self.search_path };
+        let found = constraints(std::str::from_utf8(text).unwrap_or_default());
+        let warnings = of_each_shard(&found, &surroundings);
+        warnings.iter().for_each(|warning| put_warning(&mut client.output, warning));
     }
 
     /// A statement on one shard.

@@ -8,6 +8,7 @@ mod blocks;
 mod cache;
 mod clauses;
 mod commands;
+mod constraints;
 mod hints;
 mod moments;
 mod naming;
@@ -23,6 +24,7 @@ mod values;
 
 pub use analyze::analyze;
 pub use cache::{Entry, ShapeCache};
+pub use constraints::{Constraint, constraints};
 pub use naming::{NameOfPrepared, Naming, prepared_names};
 pub use quoting::{quoted_literal, quoted_name};
 pub use scan::{LiteralKind, LiteralSpan, bytes_of, token_ranges};

@@ -451,3 +451,9 @@ create temp table users(id int)
 drop table pg_temp.users
 drop table tmp_x
 select count(*) from users
+-- LOCK
+lock table users in share mode
+begin; lock table users, orders in exclusive mode; select count(*) from users; commit
+begin; lock products; rollback
+begin; lock nosuch; commit
+rollback
