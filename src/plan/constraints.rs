@@ -21,27 +21,22 @@ fn warning(constraint: &Constraint, surroundings: &Surroundings<'_>) -> Option<E
         Some(Error::new(SqlState::WARNING, message).with_detail(detail).with_hint(hint))
     };
     let without = format!("It is without the shard key \"{key}\".");
-    match (&constraint.refers, place) {
-        (None, Some(_)) => None,
-        (None, None) => warn("the uniqueness", without, "Other shards may have rows of the same values."),
-        (Some((referred, referred_columns)), place) => {
-            let (other, other_colocation) = match self::key(referred, &[], surroundings) {
-                Some(found) => found,
-                // The same everywhere, or on the home shard only.
-                None => match classify(referred, surroundings).0 {
-                    Class::Reference => return None,
-                    _ => {
-                        let detail = format!("The rows of \"{}\" are on the home shard.", referred.name);
-                        return warn("the foreign key", detail, "Make it a reference table.");
-                    }
-                },
-            };
-            let follows = colocation == other_colocation
-                && place.is_some_and(|place| referred_columns.get(place).is_none_or(|column| *column == other));
-            let detail = format!("Rows of \"{}\" that it refers to may be on other shards.", referred.name);
-            if follows { None } else { warn("the foreign key", detail, "Let it contain the shard key of both tables.") }
-        }
+    let Some((referred, referred_columns)) = &constraint.refers else {
+        let hint = "Other shards may have rows of the same values.";
+        return if place.is_some() { None } else { warn("the uniqueness", without, hint) };
+    };
+    let Some((other, other_colocation)) = self::key(referred, &[], surroundings) else {
+        // The same everywhere, or on the home shard only.
+        let detail = format!("The rows of \"{}\" are on the home shard.", referred.name);
+        let is_everywhere = matches!(classify(referred, surroundings).0, Class::Reference);
+        return if is_everywhere { None } else { warn("the foreign key", detail, "Make it a reference table.") };
+    };
+    let is_key = |place: usize| referred_columns.get(place).is_none_or(|column| *column == other);
+    if colocation == other_colocation && place.is_some_and(is_key) {
+        return None;
     }
+    let detail = format!("Rows of \"{}\" that it refers to may be on other shards.", referred.name);
+    warn("the foreign key", detail, "Let it contain the shard key of both tables.")
 }
 
 /// The shard key of a table and what it is colocated by, if it is sharded. `made_of`: its columns, where the catalog does
