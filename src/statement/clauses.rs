@@ -79,7 +79,7 @@ pub(super) fn shape(source: Source<'_>, part: Tokens, walker: &Walker<'_>) -> Op
 
 /// All columns, written as `tokens`.
 pub(super) fn wildcard(tokens: Tokens) -> OutputColumn {
-    OutputColumn { expression: Output::Wildcard, alias: None, tokens }
+    OutputColumn { expression: Output::Wildcard, alias: None, name: None, tokens }
 }
 
 /// What no plan over several shards is made for.
@@ -139,7 +139,31 @@ fn output(source: Source<'_>, walker: &Walker<'_>, item: &SelectItem, tokens: To
         _ => 0,
     };
     let tokens = Tokens { end: tokens.end - cut, ..tokens };
-    OutputColumn { expression: expression(walker, source, expr, tokens), alias, tokens }
+    let name = alias.clone().or_else(|| figured(expr));
+    OutputColumn { expression: expression(walker, source, expr, tokens), alias, name, tokens }
+}
+
+/// The name that PostgreSQL gives a column without an alias (`FigureColname` of its parser), where it has one of more
+/// than its kind.
+fn figured(expr: &Expr) -> Option<String> {
+    let fixed = |name: &str| Some(name.to_owned());
+    match expr {
+        Expr::Identifier(name) => Some(ident(name)),
+        Expr::CompoundIdentifier(parts) => parts.last().map(ident),
+        Expr::Nested(inner) | Expr::Cast { expr: inner, .. } | Expr::Collate { expr: inner, .. } => figured(inner),
+        Expr::Function(call) => Some(last_part(&call.name)),
+        Expr::Case { else_result, .. } => else_result.as_deref().and_then(figured).or_else(|| fixed("case")),
+        Expr::Exists { .. } => fixed("exists"),
+        Expr::Array(_) => fixed("array"),
+        Expr::Extract { .. } => fixed("extract"),
+        Expr::Ceil { .. } => fixed("ceil"),
+        Expr::Floor { .. } => fixed("floor"),
+        Expr::Position { .. } => fixed("position"),
+        Expr::Substring { .. } => fixed("substring"),
+        Expr::Overlay { .. } => fixed("overlay"),
+        Expr::AtTimeZone { .. } => fixed("timezone"),
+        _ => None,
+    }
 }
 
 fn expression(walker: &Walker<'_>, source: Source<'_>, expr: &Expr, tokens: Tokens) -> Output {
@@ -259,11 +283,7 @@ fn order_output(source: Source<'_>, walker: &Walker<'_>, shape: &Shape, expr: &E
     let column = walker.column(0, expr);
     if let Expr::Identifier(name) = expr {
         let name = ident(name);
-        let named = |output: &OutputColumn| match (&output.alias, &output.expression) {
-            (Some(alias), _) => *alias == name,
-            (None, Output::Column(column)) => column.column == name,
-            _ => false,
-        };
+        let named = |output: &OutputColumn| output.name.as_deref() == Some(&name);
         if let Some(index) = shape.columns.iter().position(named) {
             return Some(index);
         }

@@ -522,6 +522,8 @@ pub enum Distinct {
 pub struct OutputColumn {
     pub expression: Output,
     pub alias: Option<String>,
+    /// As PostgreSQL names it, where that is known: by its alias, else by what it is made of.
+    pub name: Option<String>,
     /// The expression without its alias.
     pub tokens: Tokens,
 }

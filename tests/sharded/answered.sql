@@ -457,3 +457,15 @@ begin; lock table users, orders in exclusive mode; select count(*) from users; c
 begin; lock products; rollback
 begin; lock nosuch; commit
 rollback
+-- ORDER BY a name that PostgreSQL gives
+select id::text from users order by id
+select id::numeric(10, 2) from users order by id limit 1
+select (id::text) collate "C" from users order by id
+select lower(handle) from users order by lower limit 3
+select max(balance), country from users group by country order by max, country
+select count(*), country from users group by country order by count desc, country
+select case when verified then -id else id end from users order by id limit 4
+select -id as id from users order by id limit 3
+select -id id, id from users order by 1 limit 3
+select extract(year from created_at), id from users order by extract, id limit 3
+select id::text, country from users order by country, id
