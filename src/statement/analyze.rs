@@ -455,9 +455,76 @@ fn parse(text: &str, offset: usize, source: Source<'_>) -> Option<(Ast, Places)>
     let tokens = Tokenizer::new(&dialect, text).tokenize_with_location().ok()?;
     let places = Places::new(text, offset);
     agrees(&tokens, &places, source, offset..offset + text.len()).then_some(())?;
+    let tokens = plainer(tokens);
     let mut parser = Parser::new(&dialect).with_recursion_limit(RECURSION).with_tokens_with_locations(tokens);
     let statement = parser.parse_statement().ok()?;
     (parser.peek_token().token == SqlToken::EOF).then_some((statement, places))
+}
+
+/// What the grammar does not know, and what says nothing about where rows are, is taken out or written otherwise. Only the
+/// tree is made of this: the text stays as it is.
+fn plainer(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let is_space = |token: &TokenWithSpan| matches!(token.token, SqlToken::Whitespace(_));
+    let tokens: Vec<TokenWithSpan> = tokens.into_iter().filter(|token| !is_space(token)).collect();
+    let word = |index: usize| match tokens.get(index).map(|token| &token.token) {
+        Some(SqlToken::Word(word)) if word.quote_style.is_none() => word.value.to_ascii_lowercase(),
+        _ => String::new(),
+    };
+    let is = |index: usize, kind: &SqlToken| tokens.get(index).is_some_and(|token| token.token == *kind);
+    let (mut out, mut index, mut depth, mut sets) = (Vec::with_capacity(tokens.len() + 1), 0, 0, false);
+    while index < tokens.len() {
+        let made = |name: &str| TokenWithSpan { token: SqlToken::make_keyword(name), span: tokens[index].span };
+        let skipped = match (word(index).as_str(), word(index + 1).as_str()) {
+            ("overriding", "system" | "user") if word(index + 2) == "value" => 3,
+            ("exclude", "current") if word(index + 2) == "row" => 3,
+            ("exclude", "no") if word(index + 2) == "others" => 3,
+            ("exclude", "group" | "ties") => 2,
+            ("isnull", _) if !is(index + 1, &SqlToken::Period) && index > 0 && !is(index - 1, &SqlToken::Period) => {
+                out.extend([made("IS"), made("NULL")]);
+                1
+            }
+            // Which of the two is the lower one, only the server knows.
+            ("between", "symmetric") => {
+                out.extend(["IS", "DISTINCT", "FROM"].map(made));
+                2
+            }
+            _ if sets && depth == 0 && is(index, &SqlToken::LBracket) => subscript(&tokens[index..]),
+            _ => 0,
+        };
+        if skipped > 0 {
+            index += skipped;
+            continue;
+        }
+        match &tokens[index].token {
+            SqlToken::LParen => depth += 1,
+            SqlToken::RParen => depth -= 1,
+            // Of an assignment, what is left of the sign.
+            SqlToken::Comma if depth == 0 && word(0) == "update" && out.iter().any(is_set) => sets = true,
+            SqlToken::Eq if depth == 0 => sets = false,
+            _ => sets |= depth == 0 && word(0) == "update" && word(index) == "set",
+        }
+        out.push(tokens[index].clone());
+        index += 1;
+    }
+    out
+}
+
+fn is_set(token: &TokenWithSpan) -> bool {
+    matches!(&token.token, SqlToken::Word(word) if word.value.eq_ignore_ascii_case("set"))
+}
+
+/// How many tokens `[…]` has, at the front.
+fn subscript(tokens: &[TokenWithSpan]) -> usize {
+    let mut depth = 0;
+    let ends = tokens.iter().position(|token| {
+        match token.token {
+            SqlToken::LBracket => depth += 1,
+            SqlToken::RBracket => depth -= 1,
+            _ => {}
+        }
+        depth == 0
+    });
+    ends.map_or(0, |end| end + 1)
 }
 
 /// The grammar's lexer must find the literals where PostgreSQL's finds them; else it has read another text.

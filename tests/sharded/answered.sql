@@ -469,3 +469,15 @@ select -id as id from users order by id limit 3
 select -id id, id from users order by 1 limit 3
 select extract(year from created_at), id from users order by extract, id limit 3
 select id::text, country from users order by country, id
+-- what the grammar has no words for
+select id from users where last_seen_at isnull order by id
+select id from users where id between symmetric 1010 and 4 order by id
+select id from users where id between symmetric 4 and 1010 and country = 'DE' order by id
+select id from users where not id between symmetric 1010 and 4 order by id
+select sum(id) over (order by id range between 10 preceding and current row exclude current row) from users order by id
+select count(*) over (order by country groups between 1 preceding and 1 following exclude ties) from users order by 1
+insert into follows (user_id, followed_id, since) overriding system value values (5, 87, '2024-01-01'), (1005, 87, '2024-01-01')
+delete from follows where followed_id = 87
+update users set settings['x'] = '1' where id = 5
+update users set interests[1] = 'z', full_name = 'w' where id in (5, 1005) returning id, interests, full_name
+update users set full_name = 'v', interests[array_length(interests, 1) + 1] = country where country = 'DE' returning id, interests
