@@ -19,6 +19,8 @@ pub struct Told {
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
+    /// Where in what was sent.
+    pub context: Option<String>,
 }
 
 /// A five-letter code of PostgreSQL's appendix A.
@@ -39,6 +41,7 @@ impl SqlState {
     pub const INVALID_AUTHORIZATION: Self = Self("28000");
     pub const INVALID_PASSWORD: Self = Self("28P01");
     pub const UNKNOWN_DATABASE: Self = Self("3D000");
+    pub const BAD_COPY: Self = Self("22P04");
     pub const SYNTAX: Self = Self("42601");
     pub const INSUFFICIENT_PRIVILEGE: Self = Self("42501");
     pub const DUPLICATE_STATEMENT: Self = Self("42P05");
@@ -57,7 +60,7 @@ impl SqlState {
 impl Error {
     #[cold]
     pub fn new(sqlstate: SqlState, message: impl Into<String>) -> Self {
-        Self(Box::new(Told { sqlstate, message: message.into(), detail: None, hint: None }))
+        Self(Box::new(Told { sqlstate, message: message.into(), detail: None, hint: None, context: None }))
     }
 
     /// A construct that cannot be carried out across shards: it names the construct, the hint the way out.
@@ -73,6 +76,12 @@ impl Error {
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
+        self
+    }
+
+    #[must_use]
+    pub fn with_context(mut self, context: impl Into<String>) -> Self {
+        self.context = Some(context.into());
         self
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Floors, from the top; a module names only those below it (`tests/architecture.rs`):
 //! cli, dev; frontend; admin; session; executor; control; plan; balance, cache, merge; backend, statement, figures;
-//! topology, catalog;
+//! topology, catalog, copy;
 //! wire; config; error.
 
 pub mod admin;
@@ -13,6 +13,7 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod copy;
 pub mod dev;
 pub mod error;
 pub mod executor;

@@ -10,7 +10,7 @@ const FLOORS: &[&[&str]] = &[
     &["error"],
     &["config"],
     &["wire"],
-    &["topology", "catalog"],
+    &["topology", "catalog", "copy"],
     &["backend", "statement", "figures"],
     &["balance", "cache", "merge"],
     &["plan"],

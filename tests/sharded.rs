@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "sharded/copying.rs"]
+mod copying;
 #[path = "sharded/differential.rs"]
 mod differential;
 #[path = "sharded/gathered.rs"]
 mod gathered;
+#[path = "support/raw.rs"]
+mod raw;
 mod support;
 
 use std::future::poll_fn;

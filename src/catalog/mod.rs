@@ -109,6 +109,8 @@ pub struct Column {
     pub is_nondeterministic: bool,
     /// The default may give another value on another server or at another time.
     pub varying_default: bool,
+    /// GENERATED ALWAYS AS … STORED: no statement gives it a value.
+    pub is_generated: bool,
 }
 
 /// A row of `pg_proc` (PostgreSQL documentation, 53.39).

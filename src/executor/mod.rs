@@ -2,6 +2,8 @@
 //!
 //! Knows connections and plans; nothing of sessions. What a client is sent goes to its channel's output.
 
+mod copy_in;
+mod copy_out;
 mod failure;
 mod gather;
 mod reading;
@@ -10,6 +12,7 @@ mod request;
 mod scatter;
 mod single;
 mod spread;
+mod writing;
 
 pub use gather::{Collected, collect};
 pub use reading::{Limits, Reading, read};
@@ -17,4 +20,5 @@ pub use relay::{BUFFER_BYTES, Broken, Unit, move_front, relay};
 pub use request::Request;
 pub use scatter::Ended;
 pub use single::{describe, drain_all, parameter_types, single};
-pub use spread::{Decision, commit_blocks, spread};
+pub use spread::{Decision, commit_blocks, write};
+pub use writing::Writing;

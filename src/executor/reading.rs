@@ -1,11 +1,12 @@
 //! A read on several shards, whichever way it is done.
 
+use super::copy_out::copy_out;
 use super::gather::gather;
 use super::relay::Broken;
 use super::request::Request;
 use super::scatter::{Ended, scatter};
 use crate::backend::Connection;
-use crate::plan::{Gather, Scatter, shards_of};
+use crate::plan::{CopyOut, Gather, Scatter, shards_of};
 use crate::topology::ShardId;
 use crate::wire::Channel;
 
@@ -14,6 +15,7 @@ use crate::wire::Channel;
 pub enum Reading<'p> {
     Scatter(&'p Scatter),
     Gather(&'p Gather),
+    Copy(&'p CopyOut),
 }
 
 /// How many bytes one statement may hold.
@@ -29,6 +31,7 @@ impl<'p> Reading<'p> {
         match self {
             Self::Scatter(plan) => shards_of(&plan.parts),
             Self::Gather(plan) => plan.shards(),
+            Self::Copy(plan) => plan.shards.clone(),
         }
     }
 
@@ -52,5 +55,6 @@ pub async fn read(
     match reading {
         Reading::Scatter(plan) => scatter(client, inputs, plan, request, limits.merge).await,
         Reading::Gather(plan) => gather(client, inputs, plan, request, limits.gather).await,
+        Reading::Copy(plan) => copy_out(client, inputs, plan, request).await,
     }
 }

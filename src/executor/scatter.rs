@@ -192,33 +192,46 @@ pub(super) async fn next_reporting(
     input: &mut Connection,
     report: Report<'_>,
 ) -> Result<(u8, Bytes), Broken> {
-    let untrusted = |error| Broken::Server { error, midway: false };
     loop {
-        while let Some((settled, header)) = input.settle_whole().map_err(untrusted)? {
-            let frame: BytesMut = input.channel.input.split_to(header.length);
-            match (settled.verdict, settled.event) {
-                (Verdict::Parameter, _) => {
-                    let (name, value) = read_parameter(&frame[Header::BYTES..]).map_err(untrusted)?;
-                    report(&name, &value);
-                }
-                (Verdict::Notification, _) => {}
-                (_, Event::Failed(_)) if crate::backend::is_fatal(&frame[Header::BYTES..]) => {
-                    let error = fatal_of(input, &frame[Header::BYTES..]);
-                    return Err(Broken::Server { error, midway: false });
-                }
-                _ if header.kind == server::NOTICE && crate::backend::is_last_word(&frame[Header::BYTES..]) => {
-                    let error = fatal_of(input, &frame[Header::BYTES..]);
-                    return Err(Broken::Server { error, midway: false });
-                }
-                _ if header.kind == server::NOTICE => client.output.extend_from_slice(&frame),
-                _ => return Ok((header.kind, frame.freeze())),
-            }
+        if let Some(answer) = take_answer(client, input, report)? {
+            return Ok(answer);
         }
         read(client, input).await?;
     }
 }
 
-async fn read(client: &mut Channel, input: &mut Connection) -> Result<(), Broken> {
+/// The same of what is there already.
+pub(super) fn take_answer(
+    client: &mut Channel,
+    input: &mut Connection,
+    report: Report<'_>,
+) -> Result<Option<(u8, Bytes)>, Broken> {
+    let untrusted = |error| Broken::Server { error, midway: false };
+    while let Some((settled, header)) = input.settle_whole().map_err(untrusted)? {
+        let frame: BytesMut = input.channel.input.split_to(header.length);
+        match (settled.verdict, settled.event) {
+            (Verdict::Parameter, _) => {
+                let (name, value) = read_parameter(&frame[Header::BYTES..]).map_err(untrusted)?;
+                report(&name, &value);
+            }
+            (Verdict::Notification, _) => {}
+            (_, Event::Failed(_)) if crate::backend::is_fatal(&frame[Header::BYTES..]) => {
+                let error = fatal_of(input, &frame[Header::BYTES..]);
+                return Err(Broken::Server { error, midway: false });
+            }
+            _ if header.kind == server::NOTICE && crate::backend::is_last_word(&frame[Header::BYTES..]) => {
+                let error = fatal_of(input, &frame[Header::BYTES..]);
+                return Err(Broken::Server { error, midway: false });
+            }
+            _ if header.kind == server::NOTICE => client.output.extend_from_slice(&frame),
+            _ => return Ok(Some((header.kind, frame.freeze()))),
+        }
+    }
+    Ok(None)
+}
+
+/// Waits for more of the server; meanwhile the client is served.
+pub(super) async fn read(client: &mut Channel, input: &mut Connection) -> Result<(), Broken> {
     let outcome = std::future::poll_fn(|cx| {
         let filled = input.channel.poll_fill(cx);
         if filled.is_pending() {

@@ -6,11 +6,13 @@
 
 use bytes::Bytes;
 
+use super::copy_in::copy_in;
 use super::failure::Failure;
 use super::gather::fetch;
 use super::relay::Broken;
 use super::request::Request;
 use super::scatter::{Ended, drain, next, send};
+use super::writing::Writing;
 use crate::backend::{Cause, Connection, Payee, describe_failure};
 use crate::error::{Error, SqlState};
 use crate::plan::{Spread, Tag, shards_of};
@@ -37,10 +39,10 @@ pub struct Decision<'a> {
 }
 
 /// Runs every part, then commits. `inputs` are idle connections, one for each part, home first.
-pub async fn spread(
+pub async fn write(
     client: &mut Channel,
     inputs: &mut [&mut Connection],
-    plan: &Spread,
+    writing: Writing<'_>,
     request: Request<'_>,
     decision: &Decision<'_>,
 ) -> Result<Ended, Broken> {
@@ -52,11 +54,35 @@ pub async fn spread(
             return give_up(client, inputs, true, Failure::Server(failure)).await;
         }
     }
+    let answers = match writing {
+        Writing::Spread(plan) => spread(client, inputs, plan, request, decision).await?,
+        Writing::Copy(plan) => copy_in(client, inputs, plan, request).await?,
+    };
+    let answers = match answers {
+        Ok(answers) => answers,
+        Err(failure) => return give_up(client, inputs, two_phase, failure).await,
+    };
+    if let Some(gid) = decision.gid
+        && let Some(failure) = commit(client, inputs, gid).await?
+    {
+        return give_up(client, inputs, false, failure).await;
+    }
+    answers.give(client, writing, request);
+    Ok(Ended::Done)
+}
+
+async fn spread(
+    client: &mut Channel,
+    inputs: &mut [&mut Connection],
+    plan: &Spread,
+    request: Request<'_>,
+    decision: &Decision<'_>,
+) -> Result<Result<Answers, Failure>, Broken> {
     let shards = shards_of(&plan.parts);
     let fetched = fetch(client, (inputs, &shards), &plan.fetches, request, decision.gather_limit).await?;
     let tables = match fetched {
         Ok(tables) => tables,
-        Err(failure) => return give_up(client, inputs, two_phase, failure).await,
+        Err(failure) => return Ok(Err(failure)),
     };
     for (input, part) in inputs.iter_mut().zip(&plan.parts) {
         match part.text.as_ref().filter(|_| !plan.fetches.is_empty()) {
@@ -69,21 +95,15 @@ pub async fn spread(
     let mut answers = Answers::default();
     for input in inputs.iter_mut() {
         if let Err(failure) = answers.collect(client, input, decision.limit_bytes).await? {
-            return give_up(client, inputs, two_phase, failure).await;
+            return Ok(Err(failure));
         }
     }
-    if let Some(gid) = decision.gid
-        && let Some(failure) = commit(client, inputs, gid).await?
-    {
-        return give_up(client, inputs, false, failure).await;
-    }
-    answers.give(client, plan, request);
-    Ok(Ended::Done)
+    Ok(Ok(answers))
 }
 
 /// What the parts answered, held until all are committed.
 #[derive(Default)]
-struct Answers {
+pub(super) struct Answers {
     columns: Option<Bytes>,
     rows: Vec<Vec<Bytes>>,
     bytes: usize,
@@ -91,7 +111,7 @@ struct Answers {
 }
 
 impl Answers {
-    async fn collect(
+    pub(super) async fn collect(
         &mut self,
         client: &mut Channel,
         input: &mut Connection,
@@ -128,7 +148,7 @@ impl Answers {
         Ok(failure.map_or(Ok(()), Err))
     }
 
-    fn give(self, client: &mut Channel, plan: &Spread, request: Request<'_>) {
+    fn give(self, client: &mut Channel, writing: Writing<'_>, request: Request<'_>) {
         if request.announces_bind() {
             put_bare(&mut client.output, server::BIND_COMPLETE);
         }
@@ -141,8 +161,8 @@ impl Answers {
             }
             _ => {}
         }
-        let tag = tag(&self.tags, plan.tag);
-        let rows = in_order(self.rows, &plan.row_order);
+        let tag = tag(&self.tags, writing.tag());
+        let rows = in_order(self.rows, writing.row_order());
         let most = usize::try_from(request.rows()).unwrap_or(usize::MAX);
         if most > 0 && rows.len() >= most {
             rows[..most].iter().for_each(|row| client.output.extend_from_slice(row));

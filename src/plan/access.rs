@@ -18,7 +18,7 @@ pub(super) fn of(statement: &Statement, relations: &[Resolved], catalog: &Catalo
 fn natural(kind: &Kind, statement: &Statement, relations: &[Resolved], catalog: &Catalog) -> (Access, String) {
     match kind {
         Kind::Query | Kind::DeclareCursor { .. } => reading(statement, relations, catalog),
-        Kind::Copy(copy) if copy.table.is_none() => reading(statement, relations, catalog),
+        Kind::Copy(copy) if !copy.from && copy.is_client => reading(statement, relations, catalog),
         Kind::Explain { analyze: false, inner } if !matches!(**inner, Kind::Query) => {
             (Access::PrimaryRead, "planned, not run".to_owned())
         }

@@ -48,6 +48,8 @@ impl Plan {
             Route::Gather(gather) => gather.shards(),
             Route::Spread(spread) => shards_of(&spread.parts),
             Route::Transfer(transfer) => transfer.source.shards(),
+            Route::CopyIn(copy) => copy.shards.clone(),
+            Route::CopyOut(copy) => copy.shards.clone(),
         }
     }
 
@@ -57,6 +59,12 @@ impl Plan {
         match &self.route {
             Route::One(shard) => row("route", format!("one shard ({})", shard.0)),
             Route::Transfer(_) => {}
+            Route::CopyIn(copy) => {
+                row("route", format!("copy to shards ({}) {}, all or none", numbers(&copy.shards), copy.how()));
+            }
+            Route::CopyOut(copy) => {
+                row("route", format!("copy from shards ({}), one after another", numbers(&copy.shards)));
+            }
             Route::Scatter(scatter) => {
                 row("route", format!("scatter over shards ({})", shards(&scatter.parts)));
                 texts(&scatter.parts, &mut row);
@@ -125,7 +133,11 @@ fn server(access: Access) -> &'static str {
 }
 
 fn shards(parts: &[Part]) -> String {
-    parts.iter().map(|part| part.shard.0.to_string()).collect::<Vec<_>>().join(", ")
+    numbers(&shards_of(parts))
+}
+
+fn numbers(shards: &[ShardId]) -> String {
+    shards.iter().map(|shard| shard.0.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn fetches(fetches: &[Fetch], row: &mut impl FnMut(&str, String)) {

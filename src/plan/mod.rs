@@ -6,6 +6,7 @@
 mod access;
 mod caching;
 mod constraints;
+mod copying;
 pub mod explain;
 mod gather;
 mod insert;
@@ -21,8 +22,9 @@ mod views;
 
 pub use caching::Cacheable;
 pub use constraints::of_each_shard;
+pub use copying::{CopyIn, Misplaced};
 pub use template::{Surroundings, Template};
 pub use touches::Touches;
 pub use transfer::Inserted;
-pub use types::{Access, Fetch, Gather, MARK, Part, Plan, Route, Scatter, Spread, Tag, Transfer, shards_of};
+pub use types::{Access, CopyOut, Fetch, Gather, MARK, Part, Plan, Route, Scatter, Spread, Tag, Transfer, shards_of};
 pub use views::written_out;

@@ -8,7 +8,7 @@ use super::keys::Keyed;
 use super::relations::{self, Class, Resolved};
 use super::scatter::Scattering;
 use super::transfer::Transferring;
-use super::{Access, Cacheable, Part, Plan, Route, Spread, Tag, Touches, access, caching, views};
+use super::{Access, Cacheable, Part, Plan, Route, Spread, Tag, Touches, access, caching, copying, views};
 use crate::cache::Reason;
 use crate::catalog::{Catalog, Column};
 use crate::error::{Error, SqlState};
@@ -54,6 +54,7 @@ enum Placement {
     Keyed(Box<ByKey>),
     Insert(Box<Inserting>),
     Transfer(Box<Transferring>),
+    Copy(Route),
     /// On every shard the same.
     Everywhere {
         transactional: bool,
@@ -184,6 +185,7 @@ impl Template {
             }
             Placement::Insert(inserting) => inserting.plan(values),
             Placement::Transfer(transferring) => transferring.plan(values),
+            Placement::Copy(route) => Ok(Plan { route: route.clone(), access }),
             Placement::Keyed(by_key) => match by_key.keyed.single(values) {
                 Some(shard) if !by_key.needs_home || shard == self.home => one(shard),
                 _ => self.plan_sets(by_key, values),
@@ -251,7 +253,11 @@ impl Template {
             Placement::Fixed(_) if self.floats => Some("home; any would do"),
             Placement::Fixed(_) => Some("home"),
             Placement::Everywhere { .. } => Some("the same on every shard"),
-            Placement::Refused(_) | Placement::Keyed(_) | Placement::Insert(_) | Placement::Transfer(_) => None,
+            Placement::Refused(_)
+            | Placement::Keyed(_)
+            | Placement::Insert(_)
+            | Placement::Transfer(_)
+            | Placement::Copy(_) => None,
         }
     }
 
@@ -358,10 +364,10 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
         Kind::Truncate { tables } if are_home(tables, surroundings) => Placement::Fixed(home),
         Kind::Truncate { .. } => Placement::Everywhere { transactional: true, tag: Tag::First },
         Kind::Copy(copy) => match &copy.table {
-            Some(table) => match relations::classify(table, surroundings).0 {
-                Class::Sharded(_) | Class::View => refuse("COPY of a sharded table", HINT_SHARD),
-                Class::Reference if copy.from => refuse("COPY into a reference table", "Use INSERT."),
-                _ => Placement::Fixed(home),
+            Some(table) => match copying::route(statement, copy, table, surroundings) {
+                Ok(Some(route)) => Placement::Copy(route),
+                Ok(None) => Placement::Fixed(home),
+                Err(error) => Placement::Refused(error),
             },
             None => by_key(statement, resolved, surroundings),
         },
@@ -455,7 +461,7 @@ fn check_defaults(insert: &Insert, resolved: &[Resolved]) -> Result<(), Error> {
     Ok(())
 }
 
-fn varying_default(column: &str) -> Error {
+pub(super) fn varying_default(column: &str) -> Error {
     Error::unsupported(
         format!("a write of a reference table that leaves \"{column}\" to a default which may differ between shards"),
         format!("Give \"{column}\" a value."),

@@ -22,6 +22,10 @@ pub enum Route {
     Spread(Box<Spread>),
     /// INSERT … SELECT: a read, and a write of what it gives.
     Transfer(Box<Transfer>),
+    /// COPY FROM STDIN: rows go where their keys are.
+    CopyIn(Box<super::copying::CopyIn>),
+    /// COPY TO STDOUT.
+    CopyOut(Box<CopyOut>),
 }
 
 /// Which server of a shard may serve.
@@ -90,6 +94,15 @@ pub struct Fetch {
 pub struct Transfer {
     pub source: Gather,
     pub insert: super::transfer::Inserted,
+}
+
+/// A table's rows, shard after shard.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CopyOut {
+    pub shards: Vec<ShardId>,
+    /// Each shard's rows have a line in front of them.
+    pub header: bool,
+    pub binary: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]

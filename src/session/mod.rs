@@ -10,6 +10,7 @@ mod cached;
 mod carried;
 mod carry;
 mod control;
+mod copying;
 mod decide;
 mod digest;
 mod ears;

@@ -24,7 +24,7 @@ use super::transaction::{Begun, Transaction};
 use super::unit::{Frame, STATEMENT_BYTES};
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
-use crate::executor::{BUFFER_BYTES, Broken, Ended, Reading, Request, describe, single};
+use crate::executor::{BUFFER_BYTES, Broken, Ended, Reading, Request, Writing, describe, single};
 use crate::figures::Route;
 use crate::plan::{Access, Part, Surroundings, of_each_shard};
 use crate::statement::{Kind, Statement, TransactionControl, constraints};
@@ -358,7 +358,10 @@ impl Session {
         (name, rows): (&str, u32),
     ) -> Came<()> {
         let prepared = &portal.prepared;
-        if matches!(self.transaction, Transaction::Idle) && !pipeline.ends_now() {
+        let statement = prepared.analysis.statements.first();
+        let takes_rows = statement.is_some_and(|only| matches!(&only.kind, Kind::Copy(copy) if copy.from));
+        // What the client sends behind its rows is in the same transaction.
+        if matches!(self.transaction, Transaction::Idle) && (takes_rows || !pipeline.ends_now()) {
             self.transaction = Transaction::Begun(Begun::implicit());
             pipeline.implicit = true;
         }
@@ -367,7 +370,6 @@ impl Session {
             Ok(decided) => decided,
             Err(error) => return Ok(Err(error.into())),
         };
-        let statement = prepared.analysis.statements.first();
         let is_copy = statement.is_some_and(|statement| matches!(statement.kind, Kind::Copy(_)));
         let is_query = statement.is_some_and(|statement| statement.kind == Kind::Query);
         // Where the transaction goes on, the client may come back for more.
@@ -382,7 +384,11 @@ impl Session {
                 rows: if is_cut { 0 } else { rows },
             },
             // It has no parameters and gives no columns: the servers are asked in the simple protocol.
-            (true, Way::Gather(..)) => {
+            (true, Way::Gather(..) | Way::CopyOut(..) | Way::CopyIn(_)) => {
+                if takes_rows && !pipeline.hand_back(&mut client.input) {
+                    let hint = "Send what comes before it or behind its rows by itself.";
+                    return Ok(Err(Error::unsupported("COPY FROM STDIN with messages before its rows", hint).into()));
+                }
                 if !portal.announced {
                     put_bare(&mut client.output, server::BIND_COMPLETE);
                 }
@@ -429,8 +435,10 @@ impl Session {
                 if self.pin.is_some() {
                     self.doubt_ties(&effects);
                 }
-                self.carry_spread(client, &plan, request, &touched).await?
+                self.carry_write(client, Writing::Spread(&plan), request, &touched).await?
             }
+            Way::CopyIn(plan) => self.carry_copy_in(client, &plan, request, &touched).await?,
+            Way::CopyOut(plan, access) => self.carry_read(client, Reading::Copy(&plan), access, request).await?,
         };
         if ddl {
             if let Ok(()) = came {

@@ -13,7 +13,7 @@ use super::prepared::Prepared;
 use super::transaction::Transaction;
 use super::unit::Frame;
 use crate::error::{Error, SqlState};
-use crate::wire::frame::{Header, server, take_str, take_u32};
+use crate::wire::frame::{Header, client, server, take_str, take_u32};
 use crate::wire::message::{put_bare, put_command_complete};
 use crate::wire::{Bind, Channel};
 
@@ -120,6 +120,23 @@ impl Pipeline {
         let taken = portal.clone();
         portal.is_new = false;
         Some(taken)
+    }
+
+    /// What was read ahead may be for a server that waits for copy data, which ignores it: then it is to be found where
+    /// that data is. `false`: there is more than that.
+    pub(super) fn hand_back(&mut self, input: &mut BytesMut) -> bool {
+        let kind = |(step, _): &(Step, Bytes)| match step {
+            Step::Sync => Some(client::SYNC),
+            Step::Flush => Some(client::FLUSH),
+            _ => None,
+        };
+        let Some(kinds) = self.steps.iter().map(kind).collect::<Option<Vec<u8>>>() else { return false };
+        self.steps.clear();
+        let mut again = BytesMut::new();
+        kinds.iter().for_each(|&kind| put_bare(&mut again, kind));
+        again.unsplit(std::mem::take(input));
+        *input = again;
+        true
     }
 
     /// Nothing but the Sync follows: the statement is alone in its transaction.

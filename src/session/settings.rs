@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::snapshot::names;
 use crate::backend::settings::{Settings, quoted};
 use crate::error::{Error, SqlState};
+use crate::statement::embeds_ascii;
 
 /// What the client has set, and what rollback would make of it.
 #[derive(Debug, Default)]
@@ -241,10 +242,7 @@ pub fn check_readable(name: &str, plain: &str) -> Result<(), Error> {
             refuse("standard_conforming_strings = off is not supported".to_owned())
         }
         "client_encoding" => {
-            let bare: String = plain.chars().filter(char::is_ascii_alphanumeric).collect();
-            let embeds = ["sjis", "mskanji", "shiftjis", "win932", "windows932", "big5", "win950", "windows950", "gbk"];
-            let more = ["win936", "windows936", "gb18030", "uhc", "win949", "windows949", "johab", "shiftjis2004"];
-            if embeds.contains(&bare.as_str()) || more.contains(&bare.as_str()) {
+            if embeds_ascii(&plain) {
                 return refuse(format!("client encoding \"{plain}\" is not supported"));
             }
             Ok(())

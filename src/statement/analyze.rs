@@ -11,10 +11,13 @@ use sqlparser::tokenizer::{Location, Token as SqlToken, TokenWithSpan, Tokenizer
 use super::blocks::{self, Walker};
 use super::clauses;
 use super::commands::{Cursor, command, explained};
+use super::copying::calls_of_filter;
 use super::hints;
 use super::naming::names_prepared;
 use super::scan::{Lexer, Token, TokenKind};
-use super::types::{Analysis, Copy, Hints, Insert, InsertSource, Kind, Row, SourceQuery, Statement, Tokens, Update};
+use super::types::{
+    Analysis, Copy, CopyOptions, Hints, Insert, InsertSource, Kind, Row, SourceQuery, Statement, Tokens, Update,
+};
 use super::uses;
 
 /// Understands a text. Never fails: what cannot be read is [`Kind::Unknown`].
@@ -72,6 +75,10 @@ impl<'t> Source<'t> {
             let mut statement = Statement::of(kind, part);
             if cursor.peek().eq_ignore_ascii_case("CREATE") {
                 self.add_source_of_create(part, &mut statement, sensitive);
+            }
+            if let Kind::Copy(copy) = &statement.kind {
+                statement.calls = if copy.filtered { calls_of_filter(cursor) } else { Vec::new() };
+                statement.blocks.extend(copy.table.clone().filter(|_| !copy.from).map(blocks::of_table));
             }
             return statement;
         }
@@ -150,7 +157,8 @@ impl<'t> Source<'t> {
         let reads = matches!(statement.kind, Kind::Query);
         let is_client = cursor.has("STDOUT");
         statement.kind = if reads {
-            Kind::Copy(Copy { table: None, columns: Vec::new(), from: false, is_client })
+            let (columns, options) = (Vec::new(), Some(CopyOptions::default()));
+            Kind::Copy(Copy { table: None, columns, from: false, is_client, filtered: false, options })
         } else {
             Kind::ModifyingQuery { into: false }
         };

@@ -1,8 +1,9 @@
 //! Statements known by their keywords: everything but queries and data changes. Read from tokens, because a grammar
 //! that is not PostgreSQL's own refuses too many of them.
 
+use super::copying::copy;
 use super::scan::{Token, TokenKind};
-use super::types::{Copy, Ddl, Isolation, Kind, ObjectName, SettingControl, SettingValue, Tokens, TransactionControl};
+use super::types::{Ddl, Isolation, Kind, ObjectName, SettingControl, SettingValue, Tokens, TransactionControl};
 
 /// The tokens of one statement, to be read from the front.
 #[derive(Clone, Copy)]
@@ -140,7 +141,7 @@ pub(super) fn command(mut cursor: Cursor<'_>) -> Option<Kind> {
         "CALL" => Kind::Call,
         "DO" => Kind::Do,
         "TRUNCATE" => truncate(cursor),
-        "COPY" => copy(cursor)?,
+        "COPY" => Kind::Copy(copy(cursor)?),
         "VACUUM" => Kind::Utility { transactional: false },
         "CLUSTER" | "CHECKPOINT" | "LOAD" | "ANALYZE" | "ANALYSE" | "REFRESH" => {
             Kind::Utility { transactional: !whole.has("CONCURRENTLY") && keyword != "CLUSTER" }
@@ -346,26 +347,6 @@ fn truncate(mut cursor: Cursor<'_>) -> Kind {
             return Kind::Truncate { tables };
         }
     }
-}
-
-/// `None` for COPY (query), which the grammar must read.
-fn copy(mut cursor: Cursor<'_>) -> Option<Kind> {
-    if cursor.peek() == "(" {
-        return None;
-    }
-    cursor.take(&["BINARY"]);
-    let table = Some(cursor.object());
-    let mut columns = Vec::new();
-    if cursor.take(&["("]) {
-        while !cursor.take(&[")"]) && !cursor.tokens.is_empty() {
-            columns.push(cursor.name());
-            cursor.take(&[","]);
-        }
-    }
-    let from = cursor.take(&["FROM"]);
-    cursor.take(&["TO"]);
-    let is_client = cursor.take_any(&["STDIN", "STDOUT"]);
-    Some(Kind::Copy(Copy { table, columns, from, is_client }))
 }
 
 fn ddl(mut cursor: Cursor<'_>) -> Ddl {

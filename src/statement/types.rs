@@ -212,6 +212,53 @@ pub struct Copy {
     pub from: bool,
     /// STDIN or STDOUT; else a file or program on the server.
     pub is_client: bool,
+    /// Only rows of a condition are taken.
+    pub filtered: bool,
+    /// `None`: there are some that are not understood.
+    pub options: Option<CopyOptions>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CopyOptions {
+    pub format: CopyFormat,
+    pub header: bool,
+    pub delimiter: Option<String>,
+    pub null: Option<String>,
+    pub quote: Option<String>,
+    pub escape: Option<String>,
+    pub encoding: Option<String>,
+    pub force_null: OptionColumns,
+    pub force_not_null: OptionColumns,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CopyFormat {
+    #[default]
+    Text,
+    Csv,
+    Binary,
+}
+
+/// Columns that an option is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OptionColumns {
+    All,
+    These(Vec<String>),
+}
+
+impl Default for OptionColumns {
+    fn default() -> Self {
+        Self::These(Vec::new())
+    }
+}
+
+impl OptionColumns {
+    pub fn has(&self, column: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(columns) => columns.iter().any(|known| known == column),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

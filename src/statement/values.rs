@@ -137,7 +137,7 @@ fn take_value(values: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
 const FEW: usize = 32;
 
 /// The value that PostgreSQL's lexer would make of a literal; `None` for what is left to it.
-fn decode(written: &str, kind: LiteralKind) -> Option<Cow<'_, str>> {
+pub(super) fn decode(written: &str, kind: LiteralKind) -> Option<Cow<'_, str>> {
     match kind {
         LiteralKind::Integer | LiteralKind::Decimal => number(written),
         LiteralKind::Text => {
@@ -151,11 +151,32 @@ fn decode(written: &str, kind: LiteralKind) -> Option<Cow<'_, str>> {
         }
         LiteralKind::Escape => {
             let inner = written.get(2..written.len() - 1)?;
-            (!inner.contains(['\\', '\''])).then_some(Cow::Borrowed(inner))
+            if inner.contains(['\\', '\'']) { unescaped(inner).map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
         }
         // Rare as keys: their rows are found on every shard, or the statement is refused.
         LiteralKind::Unicode | LiteralKind::Bits => None,
     }
+}
+
+/// `None`: characters by their number, which may be of another encoding.
+fn unescaped(inner: &str) -> Option<String> {
+    let (mut out, mut letters) = (String::with_capacity(inner.len()), inner.chars());
+    while let Some(letter) = letters.next() {
+        match (letter, letter == '\\' || letter == '\'') {
+            (letter, false) => out.push(letter),
+            ('\'', _) => out.extend(letters.next()),
+            _ => out.push(match letters.next()? {
+                'b' => '\x08',
+                'f' => '\x0c',
+                'n' => '\n',
+                'r' => '\r',
+                't' => '\t',
+                'x' | 'u' | 'U' | '0'..='7' => return None,
+                other => other,
+            }),
+        }
+    }
+    Some(out)
 }
 
 /// A number as PostgreSQL would print it.
@@ -186,7 +207,8 @@ mod tests {
             ("$$a'b$$", LiteralKind::Dollar, Some("a'b")),
             ("$x$a$x$", LiteralKind::Dollar, Some("a")),
             ("E'ab'", LiteralKind::Escape, Some("ab")),
-            ("E'a\\nb'", LiteralKind::Escape, None),
+            ("E'a\\n''b\\'\\q'", LiteralKind::Escape, Some("a\n'b'q")),
+            ("E'\\x41'", LiteralKind::Escape, None),
             ("x'1f'", LiteralKind::Bits, None),
         ] {
             assert_eq!(decode(written, kind).as_deref(), expected, "{written}");

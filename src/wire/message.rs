@@ -66,6 +66,7 @@ fn info(severity: &str, error: &Error) -> ErrorInfo {
     info.severity_nonlocalized = Some(severity.to_owned());
     info.detail = error.detail.as_deref().map(plain);
     info.hint = error.hint.as_deref().map(plain);
+    info.where_context = error.context.as_deref().map(plain);
     info
 }
 
