@@ -246,6 +246,7 @@ fn relation(name: &str, columns: &str) -> Relation {
         is_nondeterministic: written.ends_with('?'),
         varying_default: written.ends_with('*'),
         is_generated: false,
+        sequence: None,
     };
     let reads = match name {
         "big_orders" => "orders",

@@ -8,6 +8,8 @@ mod copying;
 mod differential;
 #[path = "sharded/gathered.rs"]
 mod gathered;
+#[path = "sharded/numbering.rs"]
+mod numbering;
 #[path = "support/raw.rs"]
 mod raw;
 mod support;
@@ -176,7 +178,7 @@ async fn what_cannot_be_carried_out_is_refused_with_its_reason() {
         ("explain select name from people", "0A000"),
         ("update people set user_id = 5 where user_id = 4", "0A000"),
         ("select 1 /* pgweir: shard=9 */", "22023"),
-        ("copy people from stdin", "0A000"),
+        ("copy people(name) from stdin", "0A000"),
         ("selec", "42601"),
         ("set standard_conforming_strings = off", "0A000"),
     ] {

@@ -111,6 +111,17 @@ pub struct Column {
     pub varying_default: bool,
     /// GENERATED ALWAYS AS … STORED: no statement gives it a value.
     pub is_generated: bool,
+    /// What gives it its value where a statement does not, and nothing else.
+    pub sequence: Option<Sequence>,
+}
+
+/// Of a serial or identity column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sequence {
+    pub schema: String,
+    pub name: String,
+    /// GENERATED ALWAYS AS IDENTITY.
+    pub always: bool,
 }
 
 /// A row of `pg_proc` (PostgreSQL documentation, 53.39).

@@ -121,6 +121,7 @@ fn assumed_column(name: &str) -> Column {
         is_nondeterministic: false,
         varying_default: false,
         is_generated: false,
+        sequence: None,
     }
 }
 

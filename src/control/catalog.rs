@@ -13,7 +13,7 @@ use super::connect::{Client, SqlError};
 use super::effects;
 use super::numbers;
 use super::primaries::Primaries;
-use crate::catalog::{Catalog, Column, Function, Relation, RelationKind, Volatility};
+use crate::catalog::{Catalog, Column, Function, Relation, RelationKind, Sequence, Volatility};
 
 /// One database's catalog, as last loaded.
 #[derive(Default)]
@@ -150,7 +150,16 @@ async fn load(client: &Client, epoch: u64) -> Result<Catalog, SqlError> {
                 is_nondeterministic: flag(&row, 8),
                 varying_default: flag(&row, 9),
                 is_generated: flag(&row, 10),
+                sequence: None,
             });
+        }
+    }
+    for row in client.rows(SEQUENCES).await? {
+        let sequence = Sequence { schema: text(&row, 2), name: text(&row, 3), always: flag(&row, 4) };
+        let owner = number(&row, 0).and_then(|oid| relations.get_mut(&oid));
+        let column = owner.and_then(|owner| owner.columns.iter_mut().find(|column| column.name == text(&row, 1)));
+        if let Some(column) = column {
+            column.sequence = Some(sequence);
         }
     }
     for row in client.rows(VIEWS).await? {
@@ -272,6 +281,17 @@ const COLUMNS: &str = "SELECT a.attrelid, a.attname, a.atttypid, a.attnotnull, \
      LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary \
      WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.oid >= 16384 \
      ORDER BY a.attrelid, a.attnum";
+/// Of columns whose default is `nextval` and nothing else, and of identity columns.
+const SEQUENCES: &str = "SELECT a.attrelid, a.attname, n.nspname, s.relname, a.attidentity = 'a' \
+     FROM (SELECT d.adrelid AS owner, d.adnum AS number, p.refobjid AS sequence FROM pg_attrdef d \
+         JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid \
+           AND p.refclassid = 'pg_class'::regclass \
+         WHERE pg_get_expr(d.adbin, d.adrelid) ~ '^nextval\\(''[^'']*''::regclass\\)$' \
+       UNION ALL SELECT p.refobjid, p.refobjsubid, p.objid FROM pg_depend p \
+         WHERE p.classid = 'pg_class'::regclass AND p.refclassid = 'pg_class'::regclass AND p.deptype = 'i') used \
+     JOIN pg_attribute a ON a.attrelid = used.owner AND a.attnum = used.number AND NOT a.attisdropped \
+     JOIN pg_class s ON s.oid = used.sequence AND s.relkind = 'S' JOIN pg_namespace n ON n.oid = s.relnamespace \
+     WHERE a.attrelid >= 16384";
 const VIEWS: &str = "WITH RECURSIVE direct AS ( \
        SELECT DISTINCT r.ev_class AS view, d.refobjid AS base FROM pg_rewrite r \
        JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid \

@@ -3,7 +3,9 @@
 use bytes::BytesMut;
 
 use crate::backend::{Cause, Connection, Payee};
+use crate::error::Error;
 use crate::plan::Part;
+use crate::statement::Parameters;
 use crate::wire::frame::client;
 use crate::wire::message::{put_bare, put_execute, put_named, put_query};
 use crate::wire::{Bind, TextArray, frame};
@@ -35,6 +37,27 @@ impl<'a> Request<'a> {
                 Self::Extended { text, types: known, bind, described, bound, rows }
             }
             other => other,
+        }
+    }
+
+    /// The values that it came with.
+    pub fn parameters(self) -> Result<Option<Parameters<'a>>, Error> {
+        match self {
+            Self::Simple { .. } => Ok(None),
+            Self::Extended { types, bind, .. } => Parameters::parse(bind.behind_names, types).map(Some),
+        }
+    }
+
+    /// The same by another text.
+    pub fn with_text<'b>(self, text: &'b [u8]) -> Request<'b>
+    where
+        'a: 'b,
+    {
+        match self {
+            Self::Simple { .. } => Request::Simple { text },
+            Self::Extended { types, bind, described, bound, rows, .. } => {
+                Request::Extended { text, types, bind, described, bound, rows }
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::numbering::Drawn;
 use super::types::shards_of;
 use super::{Access, Fetch, MARK, Part, Plan, Route, Template, caching};
 use crate::merge::{Final, HIDDEN, Merge};
@@ -50,6 +51,7 @@ impl Plan {
             Route::Transfer(transfer) => transfer.source.shards(),
             Route::CopyIn(copy) => copy.shards.clone(),
             Route::CopyOut(copy) => copy.shards.clone(),
+            Route::Draw(_) => Vec::new(),
         }
     }
 
@@ -59,6 +61,13 @@ impl Plan {
         match &self.route {
             Route::One(shard) => row("route", format!("one shard ({})", shard.0)),
             Route::Transfer(_) => {}
+            Route::Draw(draw) => {
+                row("route", "insert where its numbers say, drawn on the home shard".to_owned());
+                for Drawn { name, count } in &draw.sequences {
+                    row("draw", format!("{count} of {name}"));
+                }
+                row("statement", draw.shown());
+            }
             Route::CopyIn(copy) => {
                 row("route", format!("copy to shards ({}) {}, all or none", numbers(&copy.shards), copy.how()));
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::gather::Gathering;
 use super::insert::Inserting;
 use super::keys::Keyed;
+use super::numbering::Numbering;
 use super::relations::{self, Class, Resolved};
 use super::scatter::Scattering;
 use super::transfer::Transferring;
@@ -53,6 +54,7 @@ enum Placement {
     /// Where its sharded relations' keys are.
     Keyed(Box<ByKey>),
     Insert(Box<Inserting>),
+    Number(Box<Numbering>),
     Transfer(Box<Transferring>),
     Copy(Route),
     /// On every shard the same.
@@ -185,6 +187,7 @@ impl Template {
             }
             Placement::Insert(inserting) => inserting.plan(values),
             Placement::Transfer(transferring) => transferring.plan(values),
+            Placement::Number(numbering) => Ok(numbering.plan(values)),
             Placement::Copy(route) => Ok(Plan { route: route.clone(), access }),
             Placement::Keyed(by_key) => match by_key.keyed.single(values) {
                 Some(shard) if !by_key.needs_home || shard == self.home => one(shard),
@@ -257,6 +260,7 @@ impl Template {
             | Placement::Keyed(_)
             | Placement::Insert(_)
             | Placement::Transfer(_)
+            | Placement::Number(_)
             | Placement::Copy(_) => None,
         }
     }
@@ -377,20 +381,34 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
         {
             refuse("EXPLAIN of this statement", "Use EXPLAIN ROUTE, or a routing hint.")
         }
-        Kind::Insert(insert) => match Inserting::new(statement, insert, resolved, surroundings) {
-            Ok(Some(inserting)) => Placement::Insert(Box::new(inserting)),
-            Ok(None) if writes_reference(resolved) => match check_defaults(insert, resolved) {
-                Ok(()) => everywhere(statement, resolved, catalog),
-                Err(error) => Placement::Refused(error),
-            },
-            Ok(None) => Placement::Fixed(home),
-            Err(error) => match Transferring::new(statement, insert, resolved, surroundings) {
-                Some(transferring) => Placement::Transfer(Box::new(transferring)),
-                None => Placement::Refused(error),
-            },
-        },
+        Kind::Insert(insert) => insert_of(statement, insert, resolved, surroundings),
         Kind::Update(_) | Kind::Delete { .. } if writes_reference(resolved) => everywhere(statement, resolved, catalog),
         _ => by_key(statement, resolved, surroundings),
+    }
+}
+
+fn insert_of(
+    statement: &Arc<Statement>,
+    insert: &Insert,
+    resolved: &[Resolved],
+    surroundings: &Surroundings<'_>,
+) -> Placement {
+    match Numbering::new(insert, resolved) {
+        Ok(None) => {}
+        Ok(Some(numbering)) => return Placement::Number(Box::new(numbering)),
+        Err(error) => return Placement::Refused(error),
+    }
+    match Inserting::new(statement, insert, resolved, surroundings) {
+        Ok(Some(inserting)) => Placement::Insert(Box::new(inserting)),
+        Ok(None) if writes_reference(resolved) => match check_defaults(insert, resolved) {
+            Ok(()) => everywhere(statement, resolved, surroundings.catalog),
+            Err(error) => Placement::Refused(error),
+        },
+        Ok(None) => Placement::Fixed(surroundings.database.home),
+        Err(error) => match Transferring::new(statement, insert, resolved, surroundings) {
+            Some(transferring) => Placement::Transfer(Box::new(transferring)),
+            None => Placement::Refused(error),
+        },
     }
 }
 

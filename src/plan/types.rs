@@ -26,6 +26,8 @@ pub enum Route {
     CopyIn(Box<super::copying::CopyIn>),
     /// COPY TO STDOUT.
     CopyOut(Box<CopyOut>),
+    /// INSERT of rows that need numbers of a sequence before it is known where they go.
+    Draw(Box<super::numbering::Draw>),
 }
 
 /// Which server of a shard may serve.

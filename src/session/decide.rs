@@ -10,7 +10,7 @@ use super::transaction::{Begun, Open, Transaction};
 use super::unit::Frame;
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
-use crate::plan::{Access, CopyIn, CopyOut, Gather, Plan, Route, Scatter, Spread, Template, Transfer};
+use crate::plan::{Access, CopyIn, CopyOut, Draw, Gather, Plan, Route, Scatter, Spread, Template, Transfer};
 use crate::statement::{Analysis, Kind, LiteralSpan, Parameters, SettingControl, Statement, Values};
 use crate::topology::{CrossShardWrites, ShardId};
 use crate::wire::{Bind, Status};
@@ -33,6 +33,7 @@ pub(super) enum Way {
     Transfer(Box<Transfer>),
     CopyIn(Box<CopyIn>),
     CopyOut(Box<CopyOut>, Access),
+    Draw(Box<Draw>),
 }
 
 /// Where the statements of a unit want to go, taken together.
@@ -63,6 +64,16 @@ impl Session {
         if let Some(by_name) = &self.by_name {
             self.add_effects_of_named(by_name, &mut effects);
         }
+        self.conclude(wanted, effects)
+    }
+
+    /// Decides for a text of the proxy's own making, with the parameters of the one that it was made of.
+    pub(super) fn decide_text(&self, text: &str, parameters: Option<&Parameters<'_>>) -> Result<Decided, Error> {
+        let (entry, literals) = self.station.resolve(text);
+        let planned = entry.extra.get(&entry.analysis, &self.snapshot, &self.search_path);
+        let values = Values { text, literals: &literals, parameters };
+        let (mut wanted, mut effects) = (Wanted::default(), Vec::new());
+        self.want_all(&entry.analysis, &planned, &values, (&mut wanted, &mut effects))?;
         self.conclude(wanted, effects)
     }
 
@@ -192,7 +203,9 @@ impl Session {
             return Ok(Decided { way: Way::One { shard: open.lent.shard, access }, effects, touched });
         }
         if let Some(way) = wanted.several {
-            self.check_several(&way, &effects)?;
+            if !matches!(way, Way::Draw(_)) {
+                self.check_several(&way, &effects)?;
+            }
             return Ok(Decided { way, effects, touched });
         }
         let shard = match (&self.transaction, wanted.fixed) {
@@ -371,6 +384,7 @@ impl Wanted {
             Route::Transfer(transfer) => Way::Transfer(transfer),
             Route::CopyIn(copy) => Way::CopyIn(copy),
             Route::CopyOut(copy) => Way::CopyOut(copy, access),
+            Route::Draw(draw) => Way::Draw(draw),
         };
         if self.statements > 1 || self.several.is_some() {
             return Err(Error::unsupported(

@@ -20,6 +20,7 @@ mod lent;
 mod local;
 mod meter;
 mod names;
+mod numbering;
 mod pipeline;
 mod planned;
 mod portals;

@@ -437,6 +437,7 @@ impl Session {
                 }
                 self.carry_write(client, Writing::Spread(&plan), request, &touched).await?
             }
+            Way::Draw(plan) => self.carry_draw(client, &plan, request).await?,
             Way::CopyIn(plan) => self.carry_copy_in(client, &plan, request, &touched).await?,
             Way::CopyOut(plan, access) => self.carry_read(client, Reading::Copy(&plan), access, request).await?,
         };
@@ -460,7 +461,7 @@ impl Session {
     }
 
     /// A statement on one shard.
-    async fn carry_single(
+    pub(super) async fn carry_single(
         &mut self,
         client: &mut Channel,
         (shard, access): (ShardId, Access),

@@ -16,7 +16,8 @@ use super::hints;
 use super::naming::names_prepared;
 use super::scan::{Lexer, Token, TokenKind};
 use super::types::{
-    Analysis, Copy, CopyOptions, Hints, Insert, InsertSource, Kind, Row, SourceQuery, Statement, Tokens, Update,
+    Analysis, Copy, CopyOptions, Hints, Insert, InsertPlaces, InsertSource, Kind, Overriding, Row, SourceQuery,
+    Statement, Tokens, Update,
 };
 use super::uses;
 
@@ -222,20 +223,22 @@ impl<'t> Source<'t> {
         Some(Statement { kind, tokens: part, blocks, calls, locks_rows, reads_clock, assigned, shape, hints, uses })
     }
 
-    /// A part's text as the grammar can read it, every token where it was: it knows no FOR NO KEY UPDATE and no FOR KEY
-    /// SHARE.
+    /// A part's text as the grammar can read it, every token where it was: it knows no FOR NO KEY UPDATE, no FOR KEY
+    /// SHARE and no OVERRIDING.
     fn readable(self, part: Tokens) -> Cow<'t, str> {
         let cursor = self.cursor(part);
         let range = self.bytes(part);
         let mut text = Cow::Borrowed(&self.text[range.clone()]);
         let word = |index: usize| cursor.nth(index).to_ascii_lowercase();
         for index in 0..cursor.tokens.len() {
-            if word(index) != "for" {
+            if !matches!(word(index).as_str(), "for" | "overriding") {
                 continue;
             }
-            let unread = match [word(index + 1), word(index + 2), word(index + 3)].each_ref().map(String::as_str) {
-                ["no", "key", "update"] => index + 1..index + 3,
-                ["key", "share", _] => index + 1..index + 2,
+            let words = [word(index), word(index + 1), word(index + 2), word(index + 3)];
+            let unread = match words.each_ref().map(String::as_str) {
+                ["for", "no", "key", "update"] => index + 1..index + 3,
+                ["for", "key", "share", _] => index + 1..index + 2,
+                ["overriding", "system" | "user", "value", _] => index..index + 3,
                 _ => continue,
             };
             for token in &cursor.tokens[unread] {
@@ -271,24 +274,37 @@ impl<'t> Source<'t> {
             _ => true,
         });
         let columns = insert.columns.iter().map(blocks::last_part).collect();
-        Some(Kind::Insert(Insert { columns, source, on_conflict, returning: insert.returning.is_some() }))
+        let (places, returning) = (self.places(insert, part), insert.returning.is_some());
+        Some(Kind::Insert(Insert { columns, source, on_conflict, returning, places }))
     }
 
-    /// Where the query of an INSERT stands: behind the table and its columns, in front of ON CONFLICT and RETURNING.
-    fn source_of(self, insert: &ast::Insert, part: Tokens) -> Option<Tokens> {
+    /// Where its columns and rows stand.
+    fn places(self, insert: &ast::Insert, part: Tokens) -> Option<InsertPlaces> {
         let mut cursor = self.cursor(part);
         cursor.take(&["INSERT", "INTO"]).then_some(())?;
         cursor.object();
         if cursor.take(&["AS"]) {
             cursor.skip(1);
         }
+        let (head, mut listed) = (cursor.first, None);
         if !insert.columns.is_empty() {
             let end = cursor.tokens.iter().position(|token| token.kind == TokenKind::Punctuation(b')'))?;
+            listed = Some(head + u32::try_from(end).ok()?);
             cursor.skip(end + 1);
         }
-        if cursor.take(&["OVERRIDING"]) {
-            cursor.skip(2);
-        }
+        let overriding = match () {
+            () if cursor.take(&["OVERRIDING", "SYSTEM", "VALUE"]) => Some(Overriding::System),
+            () if cursor.take(&["OVERRIDING", "USER", "VALUE"]) => Some(Overriding::User),
+            () => None,
+        };
+        Some(InsertPlaces { head, listed, overriding, source: cursor.first })
+    }
+
+    /// Where the query of an INSERT stands: behind the table and its columns, in front of ON CONFLICT and RETURNING.
+    fn source_of(self, insert: &ast::Insert, part: Tokens) -> Option<Tokens> {
+        let mut cursor = self.cursor(part);
+        let source = self.places(insert, part)?.source;
+        cursor.skip((source - cursor.first) as usize);
         let (start, mut depth, mut end) = (cursor.first, 0usize, cursor.tokens.len());
         for (index, token) in cursor.tokens.iter().enumerate() {
             match token.kind {

@@ -161,6 +161,27 @@ pub struct Insert {
     /// `Some(true)` for DO UPDATE, `Some(false)` for DO NOTHING.
     pub on_conflict: Option<bool>,
     pub returning: bool,
+    /// `None`: they were not found.
+    pub places: Option<InsertPlaces>,
+}
+
+/// Where an INSERT could be given more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InsertPlaces {
+    /// The token in front of which a list of columns stands, or could.
+    pub head: u32,
+    /// The parenthesis at the end of that list.
+    pub listed: Option<u32>,
+    pub overriding: Option<Overriding>,
+    /// The first token of VALUES, DEFAULT VALUES or the query.
+    pub source: u32,
+}
+
+/// OVERRIDING … VALUE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overriding {
+    System,
+    User,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -14,12 +14,15 @@ pub struct Bind<'a> {
     formats: SmallVec<[u16; 8]>,
     values: Vec<Option<&'a [u8]>>,
     pub result_formats: SmallVec<[u16; 8]>,
+    /// Its body behind the two names.
+    pub behind_names: &'a [u8],
 }
 
 impl<'a> Bind<'a> {
     pub fn read(mut body: &'a [u8]) -> Result<Self, Error> {
         let rest = &mut body;
         let (portal, statement) = (take_str(rest)?, take_str(rest)?);
+        let behind_names = *rest;
         let formats = formats(rest)?;
         let mut values = Vec::new();
         for _ in 0..take_u16(rest)? {
@@ -28,7 +31,7 @@ impl<'a> Bind<'a> {
         if formats.len() > 1 && formats.len() != values.len() {
             return Err(malformed("as many parameter formats as parameters, one or none"));
         }
-        Ok(Self { portal, statement, formats, values, result_formats: self::formats(rest)? })
+        Ok(Self { portal, statement, formats, values, result_formats: self::formats(rest)?, behind_names })
     }
 
     pub fn parameters(&self) -> usize {

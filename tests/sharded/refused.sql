@@ -28,6 +28,7 @@ with u as (update products set price = 1 returning id) select * from u
 -- EXPLAIN
 explain select * from users
 -- COPY
-copy users to stdout
+copy users to '/tmp/users'
+copy users (handle) from stdin
 -- a cursor
 declare c cursor with hold for select * from users

@@ -1,0 +1,92 @@
+//! Numbers of sequences are unique over the shards, and those of a key say where its row goes.
+
+use tokio_postgres::Client;
+
+use super::{client, rows, shop, sqlstate};
+
+async fn make(client: &Client, sql: &str) {
+    client.simple_query(sql).await.unwrap_or_else(|cause| panic!("{sql}: {cause:?}"));
+}
+
+#[tokio::test]
+async fn the_number_of_a_key_is_drawn_before_its_row_is_placed() {
+    let (client, cluster) = (client().await, shop().1);
+    make(&client, "create table members(user_id bigserial primary key, name text)").await;
+    let insert = "insert into members(name) values ('a') returning user_id";
+    assert_eq!(rows(&client, insert).await, ["1"]);
+    make(&client, "select setval('members_user_id_seq', 998)").await;
+    assert_eq!(
+        rows(&client, "insert into members(name) values ('b'), ('c') returning user_id, name").await,
+        ["999|b", "1000|c"]
+    );
+    let mixed = "insert into members values (default, 'd'), (7, 'e'), (default, 'f') returning user_id";
+    assert_eq!(rows(&client, mixed).await, ["1001", "7", "1002"]);
+    assert_eq!(rows(&client, "insert into members default values returning user_id, name").await, ["1003|NULL"]);
+    let statement =
+        client.prepare("insert into members(name) values ($1), ($2) returning user_id, name").await.unwrap();
+    for first in [1004_i64, 1006] {
+        let found = client.query(&statement, &[&"x", &"y"]).await.unwrap();
+        let found: Vec<(i64, String)> = found.iter().map(|row| (row.get(0), row.get(1))).collect();
+        assert_eq!(found, [(first, "x".to_owned()), (first + 1, "y".to_owned())]);
+    }
+    let of_shards = cluster.sql_everywhere("select string_agg(user_id::text, ',' order by user_id) from members");
+    assert_eq!(of_shards, ["1,7,999,1000", "1001,1002,1003,1004,1005,1006,1007"]);
+    // Within a block, and where it is rolled back: numbers do not come back.
+    client.batch_execute("begin").await.unwrap();
+    assert_eq!(rows(&client, insert).await, ["1008"]);
+    assert_eq!(
+        client
+            .query_one("insert into members(name) values ($1) returning user_id", &[&"z"])
+            .await
+            .unwrap()
+            .get::<_, i64>(0),
+        1009
+    );
+    client.batch_execute("rollback").await.unwrap();
+    assert_eq!(rows(&client, insert).await, ["1010"]);
+    make(&client, "select setval('members_user_id_seq', 999)").await;
+    client.batch_execute("begin").await.unwrap();
+    assert_eq!(sqlstate(&client, "insert into members(name) values ('twice')").await, "23505");
+    assert_eq!(sqlstate(&client, "select 1").await, "25P02");
+    client.batch_execute("rollback").await.unwrap();
+    assert_eq!(rows(&client, "select count(*) from members").await, ["12"]);
+}
+
+#[tokio::test]
+async fn numbers_that_are_no_keys_are_unique_too() {
+    let (client, cluster) = (client().await, shop().1);
+    make(
+        &client,
+        "create table letters(user_id bigint, id int generated always as identity, nr bigserial, body text, primary key (user_id, id))",
+    )
+    .await;
+    let returned = |rest: &str| format!("insert into letters{rest} returning id, nr, user_id");
+    for (rest, expected) in [
+        ("(user_id, body) values (1, 'a')", &["1|1|1"][..]),
+        ("(user_id, body) values (1001, 'b'), (2, 'c'), (1002, 'd')", &["2|2|1001", "3|3|2", "4|4|1002"]),
+        ("(body, user_id) values (')(', 1003)", &["5|5|1003"]),
+        ("(user_id, nr, body) values (3, 50, 'e'), (1003, default, 'f')", &["6|50|3", "7|6|1003"]),
+        (" as l (user_id) values (4) on conflict do nothing", &["8|7|4"]),
+        (" values (5), (1005)", &["9|8|5", "10|9|1005"]),
+        (" values (6, default, default, 'g')", &["11|10|6"]),
+        ("(user_id, id) overriding system value values (7, 100), (8, default)", &["100|11|7", "12|12|8"]),
+    ] {
+        assert_eq!(rows(&client, &returned(rest)).await, expected, "{rest}");
+    }
+    for (rest, expected) in [
+        ("(user_id, id) values (7, 5)", "428C9"),
+        ("(user_id, id) overriding user value values (7, 5)", "0A000"),
+        ("(id) values (default)", "0A000"),
+        ("(user_id) values (-7)", "22023"),
+    ] {
+        assert_eq!(sqlstate(&client, &returned(rest)).await, expected, "{rest}");
+    }
+    let ids =
+        cluster.sql_everywhere("select string_agg(id::text, ',' order by id) from letters where body is not null");
+    assert_eq!(ids, ["1,3,6,11", "2,4,5,7"]);
+    let typed = "insert into letters(user_id, body) values ($1, $2), ($3, $4) returning id";
+    let found = client.query(typed, &[&1010_i64, &"p", &10_i64, &"q"]).await.unwrap();
+    let found: Vec<i32> = found.iter().map(|row| row.get(0)).collect();
+    assert_eq!(found.len(), 2);
+    assert_eq!(rows(&client, "select count(distinct id), count(*) from letters").await, ["15|15"]);
+}
