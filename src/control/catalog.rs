@@ -13,7 +13,9 @@ use super::connect::{Client, SqlError};
 use super::effects;
 use super::numbers;
 use super::primaries::Primaries;
+use super::sequences::Blocks;
 use crate::catalog::{Catalog, Column, Function, Relation, RelationKind, Sequence, Volatility};
+use crate::topology::Database;
 
 /// One database's catalog, as last loaded.
 #[derive(Default)]
@@ -68,11 +70,17 @@ impl CatalogCell {
 }
 
 /// Loads and watches until it is aborted. `epochs` numbers all catalogs of the process.
-pub(super) async fn watch(cell: Arc<CatalogCell>, primaries: Primaries, epochs: Arc<AtomicU64>) {
+pub(super) async fn watch(
+    cell: Arc<CatalogCell>,
+    database: Arc<Database>,
+    primaries: Primaries,
+    epochs: Arc<AtomicU64>,
+) {
     let mut seen = Seen::default();
     loop {
         if let Some(home) = primaries.home() {
-            let look = async { look(&primaries.lend(&home).await?, &primaries, &cell, &mut seen, &epochs).await };
+            let of = (&primaries, &*database);
+            let look = async { look(&primaries.lend(&home).await?, of, &cell, &mut seen, &epochs).await };
             match timeout(DEADLINE, look).await {
                 Ok(Ok(())) => {}
                 Ok(Err(cause)) => tracing::debug!(%cause, "catalog not loaded"),
@@ -91,11 +99,12 @@ struct Seen {
     fingerprint: String,
     /// When every shard's numbers are to be asked for again, because one did not tell.
     numbers_due: Option<Instant>,
+    blocks: Blocks,
 }
 
 async fn look(
     client: &Client,
-    primaries: &Primaries,
+    (primaries, database): (&Primaries, &Database),
     cell: &CatalogCell,
     seen: &mut Seen,
     epochs: &AtomicU64,
@@ -108,6 +117,9 @@ async fn look(
         let epoch = epochs.fetch_add(1, Ordering::AcqRel) + 1;
         let before = if is_new { load(client, epoch).await? } else { Catalog { epoch, ..Catalog::clone(&current) } };
         let (oids, are_all) = numbers::load(client, primaries, &current.oids).await?;
+        if is_new {
+            seen.give_blocks(primaries, database, &before).await;
+        }
         if is_new || oids != current.oids {
             cell.current.store(Arc::new(Catalog { oids, ..before }));
         }
@@ -115,10 +127,22 @@ async fn look(
         seen.numbers_due = (!are_all).then(|| Instant::now() + NUMBERS_AGAIN);
         // Sessions compare this number before each unit.
         epochs.fetch_add(1, Ordering::AcqRel);
+    } else if seen.blocks.are_behind() {
+        seen.give_blocks(primaries, database, &current).await;
     }
     cell.loads.fetch_add(1, Ordering::AcqRel);
     cell.loaded.notify_waiters();
     Ok(())
+}
+
+impl Seen {
+    /// Before anybody knows of their tables.
+    async fn give_blocks(&mut self, primaries: &Primaries, database: &Database, catalog: &Catalog) {
+        let giving = self.blocks.give(primaries, database, catalog);
+        if database.is_sharded() && timeout(BLOCKS_DEADLINE, giving).await.is_err() {
+            tracing::warn!("sequences of a shard that does not answer have no blocks of their own yet");
+        }
+    }
 }
 
 async fn load(client: &Client, epoch: u64) -> Result<Catalog, SqlError> {

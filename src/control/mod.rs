@@ -13,6 +13,7 @@ mod primaries;
 mod probe;
 mod recovery;
 mod schema;
+mod sequences;
 mod spaces;
 
 use std::collections::HashMap;
@@ -215,7 +216,8 @@ impl Control {
                 let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
                 listening.spawn(listen::watch(Arc::clone(&known.listener)));
             }
-            tasks.spawn(catalog::watch(known.catalog, primaries.clone(), Arc::clone(&self.epoch)));
+            let epochs = Arc::clone(&self.epoch);
+            tasks.spawn(catalog::watch(known.catalog, Arc::clone(database), primaries.clone(), epochs));
             if database.is_sharded() {
                 let (progress, retention) = (Arc::clone(&self.progress), topology.process.decision_retention);
                 tasks.spawn(async move {

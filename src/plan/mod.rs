@@ -24,7 +24,7 @@ mod views;
 pub use caching::Cacheable;
 pub use constraints::of_each_shard;
 pub use copying::{CopyIn, Misplaced};
-pub use numbering::{Draw, Drawn};
+pub use numbering::{Draw, Drawn, sequences_of};
 pub use template::{Surroundings, Template};
 pub use touches::Touches;
 pub use transfer::Inserted;

@@ -3,14 +3,16 @@
 
 use std::sync::Arc;
 
-use super::relations::{Class, Resolved};
+use super::relations::{self, Class, Resolved};
 use super::rewrite::Splice;
+use super::template::Surroundings;
 use super::{Access, MARK, Plan, Route};
-use crate::catalog::{Column, Sequence};
+use crate::catalog::{Catalog, Column, Sequence};
 use crate::error::Error;
 use crate::statement::{
-    Insert, InsertPlaces, InsertSource, Overriding, Row, Tokens, Value, Values, quoted_literal, quoted_name,
+    Insert, InsertPlaces, InsertSource, ObjectName, Overriding, Row, Tokens, Value, Values, quoted_literal, quoted_name,
 };
+use crate::topology::Database;
 
 /// An INSERT of rows, the numbers of some columns left open.
 #[derive(Debug)]
@@ -137,6 +139,23 @@ impl Numbering {
         let draw = Draw { sequences, text: Arc::from(splice.finish()) };
         Plan { route: Route::Draw(Box::new(draw)), access: Access::Write }
     }
+}
+
+/// Those that give columns of sharded tables their values.
+pub fn sequences_of(database: &Database, catalog: &Catalog) -> Vec<Sequence> {
+    let surroundings = Surroundings { database, catalog, search_path: &[] };
+    let mut found: Vec<Sequence> = Vec::new();
+    for relation in catalog.relations.values().flat_map(|names| names.values()) {
+        let mut sequences = relation.columns.iter().filter_map(|column| column.sequence.as_ref()).peekable();
+        if sequences.peek().is_none() {
+            continue;
+        }
+        let name = ObjectName { schema: Some(relation.schema.clone()), name: relation.name.clone() };
+        if matches!(relations::classify(&name, &surroundings).0, Class::Sharded(_)) {
+            found.extend(sequences.cloned());
+        }
+    }
+    found
 }
 
 /// The tokens of a row's value of this index.

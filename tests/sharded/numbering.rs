@@ -90,3 +90,52 @@ async fn numbers_that_are_no_keys_are_unique_too() {
     assert_eq!(found.len(), 2);
     assert_eq!(rows(&client, "select count(distinct id), count(*) from letters").await, ["15|15"]);
 }
+
+#[tokio::test]
+async fn what_a_shard_draws_by_itself_is_drawn_by_no_other() {
+    let (client, cluster) = (client().await, shop().1);
+    let made = "create table stamps(user_id bigint, id bigserial, nr serial, body text)";
+    make(&client, made).await;
+    make(&client, "insert into stamps(user_id, body) values (1, 'a'), (1001, 'b')").await;
+    // In data that does not give them, of a query, and by a call.
+    let sink = client.copy_in::<_, bytes::Bytes>("copy stamps(user_id, body) from stdin").await.unwrap();
+    let mut sink = std::pin::pin!(sink);
+    let rows_of_both = (0..50).map(|row| format!("{}\tc\n", 1 + row % 2 * 1000)).collect::<String>();
+    futures_util::SinkExt::send(&mut sink, rows_of_both.into()).await.unwrap();
+    assert_eq!(sink.as_mut().finish().await.unwrap(), 50);
+    make(&client, "insert into stamps(user_id, body) select user_id, 'd' from stamps").await;
+    make(&client, "insert into stamps(user_id, id) values (1001, nextval('stamps_id_seq'))").await;
+    make(&client, "insert into stamps(user_id, id) values (1, nextval('stamps_id_seq'))").await;
+    assert_eq!(
+        rows(&client, "select count(distinct id), count(distinct nr), count(*) from stamps").await,
+        ["106|106|106"]
+    );
+    let first = cluster.sql_everywhere("select start_value from pg_sequences where sequencename = 'stamps_nr_seq'");
+    assert_eq!(first, ["1", "1073741824"]);
+    // Begun anew, too.
+    make(&client, "truncate stamps restart identity").await;
+    assert_eq!(rows(&client, "insert into stamps(user_id) values (1001) returning id, nr").await, ["1|1"]);
+    make(&client, "insert into stamps(user_id) select user_id from stamps union all select 2").await;
+    make(&client, "insert into stamps(user_id) values (1), (1001)").await;
+    assert_eq!(rows(&client, "select count(distinct id), count(*) from stamps").await, ["5|5"]);
+}
+
+#[tokio::test]
+async fn numbers_that_shards_gave_before_are_not_given_again() {
+    let (client, cluster) = (client().await, shop().1);
+    // In a schema of nobody's, and of no key: as a database was before it was sharded.
+    cluster.sql_everywhere(
+        "create schema before; grant all on schema before to public; create table before.items(id bigserial, body text); \
+         insert into before.items(body) select 'x' from generate_series(1, 5); grant all on before.items to public; \
+         grant all on before.items_id_seq to public",
+    );
+    cluster.sql(1, crate::Role::Primary, "insert into before.items(body) select 'x' from generate_series(1, 3)");
+    cluster.sql_everywhere("alter table before.items add user_id bigint");
+    crate::support::until(|| {
+        let start = "select start_value from pg_sequences where schemaname = 'before'";
+        cluster.sql(1, crate::Role::Primary, start) != "1"
+    });
+    let insert = "insert into before.items(user_id) values (1001) returning id";
+    crate::support::until(|| cluster.sql(0, crate::Role::Primary, "select last_value from before.items_id_seq") == "8");
+    assert_eq!(rows(&client, insert).await, ["9"]);
+}
