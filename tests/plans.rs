@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use pgweir::catalog::{Catalog, Column, Function, Relation, RelationKind, ViewCall, Volatility};
+use pgweir::catalog::{Catalog, Column, Function, Relation, RelationKind, Sequence, ViewCall, Volatility};
 use pgweir::config::Config;
 use pgweir::plan::{Surroundings, Template, explain};
 use pgweir::statement::{Parameters, ShapeCache, Values};
@@ -213,6 +213,7 @@ fn catalog() -> Catalog {
         ("tenants", "slug! plan~"),
         ("jobs", "id name~ run_at"),
         ("nicknames", "user_id nickname?"),
+        ("accounts", "user_id# id^ name"),
         ("drafts", "id body~"),
         ("big_orders", "user_id id total"),
         ("catalogue", "id name~ price"),
@@ -235,10 +236,10 @@ fn catalog() -> Catalog {
 }
 
 /// `~` after a column: text in a collation that is not by bytes, `?`: by which other bytes may be equal, `!`: by bytes;
-/// `*`: its default is `now()`.
+/// `*`: its default is `now()`; `#`: a serial column, `^`: an identity column that is always generated.
 fn relation(name: &str, columns: &str) -> Relation {
     let column = |written: &str| Column {
-        name: written.trim_end_matches(['~', '!', '?', '*']).to_owned(),
+        name: written.trim_end_matches(['~', '!', '?', '*', '#', '^']).to_owned(),
         type_oid: if written.ends_with(['~', '!', '?']) { 25 } else { 20 },
         not_null: false,
         is_serial: false,
@@ -246,7 +247,11 @@ fn relation(name: &str, columns: &str) -> Relation {
         is_nondeterministic: written.ends_with('?'),
         varying_default: written.ends_with('*'),
         is_generated: false,
-        sequence: None,
+        sequence: written.ends_with(['#', '^']).then(|| Sequence {
+            schema: "public".to_owned(),
+            name: format!("{name}_{}_seq", written.trim_end_matches(['#', '^'])),
+            always: written.ends_with('^'),
+        }),
     };
     let reads = match name {
         "big_orders" => "orders",

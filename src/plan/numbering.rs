@@ -179,8 +179,13 @@ fn value_of(splice: &Splice<'_>, row: Tokens, position: usize) -> Option<Tokens>
 
 impl Numbered {
     fn none(&self) -> Drawn {
-        let Sequence { schema, name, .. } = &self.sequence;
-        Drawn { name: quoted_literal(&format!("{}.{}", quoted_name(schema), quoted_name(name))), count: 0 }
+        Drawn::new(&self.sequence, 0)
+    }
+}
+
+impl Drawn {
+    pub(super) fn new(Sequence { schema, name, .. }: &Sequence, count: usize) -> Self {
+        Self { name: quoted_literal(&format!("{}.{}", quoted_name(schema), quoted_name(name))), count }
     }
 }
 

@@ -7,9 +7,12 @@ use super::keys::Keyed;
 use super::relations::{Class, Resolved, Sharded};
 use super::rewrite::{self, Splice};
 use super::template::Surroundings;
-use super::{Access, Part, Plan, Route, Spread, Tag, Transfer, access};
+use super::{Access, Drawn, Part, Plan, Route, Spread, Tag, Transfer, access};
+use crate::catalog::Sequence;
 use crate::error::{Error, SqlState};
-use crate::statement::{Insert, InsertSource, SourceQuery, Statement, Tokens, Values, quoted_literal};
+use crate::statement::{
+    Insert, InsertSource, Overriding, SourceQuery, Statement, Tokens, Values, quoted_literal, quoted_name,
+};
 use crate::topology::{Key, ShardId};
 
 /// An INSERT of a query's rows, its values left open.
@@ -17,26 +20,31 @@ use crate::topology::{Key, ShardId};
 pub(super) struct Transferring {
     keyed: Keyed,
     gathering: Gathering,
-    /// What stands in front of the query, and behind it.
+    /// What stands in front of the columns, between them and the query, and behind it.
     head: Tokens,
+    middle: Tokens,
     tail: Tokens,
     table: String,
     destination: Destination,
     columns: Vec<Target>,
+    /// `columns` are those that the statement lists; else all of the table's.
+    listed: bool,
+    numbered: Vec<(String, Sequence)>,
     returning: bool,
 }
 
 /// Where rows go.
 #[derive(Clone, Debug, PartialEq)]
 enum Destination {
-    /// By the value of this column.
-    Keyed(usize, Arc<Sharded>),
+    /// By the value of its column.
+    Keyed(Arc<Sharded>),
     One(ShardId),
 }
 
 /// A column that is inserted into.
 #[derive(Clone, Debug, PartialEq)]
 struct Target {
+    name: String,
     type_oid: u32,
     /// The query gives it a value without a type of its own.
     untyped: bool,
@@ -45,13 +53,18 @@ struct Target {
 /// How the rows of a query are inserted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inserted {
-    /// `INSERT INTO t (a, b)`
+    /// `INSERT INTO t`
     head: Arc<str>,
+    /// OVERRIDING …
+    middle: Arc<str>,
     /// ON CONFLICT …, RETURNING …
     tail: Arc<str>,
     table: String,
     destination: Destination,
     columns: Vec<Target>,
+    listed: bool,
+    /// Columns that sequences give their values where the query gives none.
+    numbered: Vec<(String, Sequence)>,
     returning: bool,
 }
 
@@ -75,42 +88,61 @@ impl Transferring {
         };
         let column = |(index, name): (usize, &&str)| {
             let type_oid = table.column(name)?.type_oid;
-            Some(Target { type_oid, untyped: untyped.contains(&index) })
+            Some(Target { name: (*name).to_owned(), type_oid, untyped: untyped.contains(&index) })
         };
         let columns = names.iter().enumerate().map(column).collect::<Option<Vec<Target>>>()?;
         let destination = match &target.class {
             Class::Sharded(sharded) => {
-                let position = names.iter().position(|name| *name == sharded.column)?;
-                Destination::Keyed(position, Arc::clone(sharded))
+                let key = table.column(&sharded.column)?;
+                (names.contains(&key.name.as_str()) || key.sequence.is_some()).then_some(())?;
+                Destination::Keyed(Arc::clone(sharded))
             }
             Class::Home => Destination::One(surroundings.database.home),
             _ => return None,
         };
+        let places = insert.places.as_ref()?;
+        let numbered: Vec<(String, Sequence)> = match &destination {
+            Destination::Keyed(_) => {
+                let sequences = table.columns.iter();
+                sequences.filter_map(|column| Some((column.name.clone(), column.sequence.clone()?))).collect()
+            }
+            // Home's rows take home's own.
+            Destination::One(_) => Vec::new(),
+        };
+        // What the query gives an identity column does not count.
+        (numbered.is_empty() || places.overriding != Some(Overriding::User)).then_some(())?;
         let keyed = Keyed::new(statement, resolved);
         let gathering = Gathering::new(statement, resolved, surroundings, &keyed).ok()?;
         let Tokens { start, end } = statement.tokens;
         Some(Self {
             keyed,
             gathering,
-            head: Tokens { start, end: tokens.start },
+            head: Tokens { start, end: places.head },
+            middle: Tokens { start: places.listed.map_or(places.head, |end| end + 1), end: tokens.start },
             tail: Tokens { start: tokens.end, end },
             table: target.name.clone(),
             destination,
             columns,
+            listed: !insert.columns.is_empty(),
+            numbered,
             returning: insert.returning,
         })
     }
 
     pub(super) fn plan(&self, values: &Values<'_>) -> Result<Plan, Error> {
-        let source = self.gathering.source(&self.keyed.shards(values), values, [self.head, self.tail]);
+        let before = Tokens { start: self.head.start, end: self.middle.end };
+        let source = self.gathering.source(&self.keyed.shards(values), values, [before, self.tail]);
         let splice = Splice::new(values.text);
-        let tail = if self.tail.start < self.tail.end { splice.words(self.tail) } else { "" };
+        let words = |tokens: Tokens| if tokens.start < tokens.end { splice.words(tokens) } else { "" };
         let insert = Inserted {
-            head: Arc::from(splice.words(self.head)),
-            tail: Arc::from(tail.trim_end_matches(';')),
+            head: Arc::from(words(self.head)),
+            middle: Arc::from(words(self.middle)),
+            tail: Arc::from(words(self.tail).trim_end_matches(';')),
             table: self.table.clone(),
             destination: self.destination.clone(),
             columns: self.columns.clone(),
+            listed: self.listed,
+            numbered: self.numbered.clone(),
             returning: self.returning,
         };
         Ok(Plan { route: Route::Transfer(Box::new(Transfer { source, insert })), access: Access::Write })
@@ -118,30 +150,63 @@ impl Transferring {
 }
 
 impl Inserted {
-    /// The write of `rows`, values as text, whose columns have these types.
-    pub fn spread(&self, types: &[u32], rows: &[Vec<Option<&str>>]) -> Result<Spread, Error> {
+    /// What is to be drawn for so many rows of so many columns.
+    pub fn draws(&self, columns: usize, rows: usize) -> Vec<Drawn> {
+        self.left(columns).map(|(_, sequence)| Drawn::new(sequence, rows)).filter(|drawn| drawn.count > 0).collect()
+    }
+
+    /// Columns that a query of so many leaves to their sequences.
+    fn left(&self, columns: usize) -> impl Iterator<Item = &(String, Sequence)> {
+        let given = &self.columns[..columns.min(self.columns.len())];
+        self.numbered.iter().filter(move |(name, _)| given.iter().all(|column| column.name != *name))
+    }
+
+    /// The write of `rows`, values as text, whose columns have these types. `numbers`: what was drawn.
+    pub fn spread<'r>(
+        &self,
+        types: &[u32],
+        mut rows: Vec<Vec<Option<&'r str>>>,
+        numbers: &'r [Vec<String>],
+    ) -> Result<Spread, Error> {
         if types.len() > self.columns.len() {
             return Err(Error::new(SqlState::SYNTAX, "INSERT has more expressions than target columns"));
         }
-        let casts = types.iter().zip(&self.columns).map(|(of, column)| column.cast(*of));
-        let casts: Vec<&str> = casts.collect::<Result<_, _>>()?;
-        let shards = rows.iter().map(|row| self.shard_of(row)).collect::<Result<Vec<ShardId>, Error>>()?;
+        let given = &self.columns[..types.len()];
+        let casts = types.iter().zip(given).map(|(of, column)| column.cast(*of));
+        let mut casts: Vec<&str> = casts.collect::<Result<_, _>>()?;
+        let mut names: Vec<&str> = given.iter().map(|column| column.name.as_str()).collect();
+        let mut overriding = "";
+        for ((name, sequence), numbers) in self.left(types.len()).zip(numbers) {
+            rows.iter_mut().zip(numbers).for_each(|(row, number)| row.push(Some(number)));
+            casts.push("");
+            names.push(name);
+            if sequence.always && self.middle.is_empty() {
+                overriding = "OVERRIDING SYSTEM VALUE";
+            }
+        }
+        let head = if self.listed || names.len() > types.len() {
+            let listed: Vec<String> = names.iter().map(|name| quoted_name(name)).collect();
+            format!("{} ({}) {}{overriding}", self.head, listed.join(", "), self.middle)
+        } else {
+            format!("{} {}", self.head, self.middle)
+        };
+        let shards = rows.iter().map(|row| self.shard_of(&names, row)).collect::<Result<Vec<ShardId>, Error>>()?;
         let mut distinct = shards.clone();
         distinct.sort_unstable();
         distinct.dedup();
         if distinct.is_empty() {
             let nothing = vec!["NULL"; types.len()].join(", ");
-            let text = format!("{} SELECT {nothing} WHERE false {}", self.head, self.tail);
+            let text = format!("{head} SELECT {nothing} WHERE false {}", self.tail);
             distinct.push(match &self.destination {
                 Destination::One(shard) => *shard,
-                Destination::Keyed(_, sharded) => sharded.mapping.all().iter().next().unwrap_or(ShardId(0)),
+                Destination::Keyed(sharded) => sharded.mapping.all().iter().next().unwrap_or(ShardId(0)),
             });
             return Ok(self.parts(&distinct, &[], |_| text.clone()));
         }
         let text = |shard: ShardId| {
             let own = rows.iter().zip(&shards).filter(|(_, of)| **of == shard);
             let own: Vec<String> = own.map(|(row, _)| written(row, &casts)).collect();
-            format!("{} VALUES {} {}", self.head, own.join(", "), self.tail)
+            format!("{head} VALUES {} {}", own.join(", "), self.tail)
         };
         Ok(self.parts(&distinct, &shards, text))
     }
@@ -153,17 +218,18 @@ impl Inserted {
         Spread { parts, tag: Tag::Sum, row_order, transactional: true, fetches: Vec::new() }
     }
 
-    fn shard_of(&self, row: &[Option<&str>]) -> Result<ShardId, Error> {
-        let (position, sharded) = match &self.destination {
+    fn shard_of(&self, names: &[&str], row: &[Option<&str>]) -> Result<ShardId, Error> {
+        let sharded = match &self.destination {
             Destination::One(shard) => return Ok(*shard),
-            Destination::Keyed(position, sharded) => (*position, sharded),
+            Destination::Keyed(sharded) => sharded,
         };
+        let position = names.iter().position(|name| *name == sharded.column);
         let nowhere = |what: &str| {
             let (table, column) = (&self.table, &sharded.column);
             let message = format!("{what} of column \"{column}\" of table \"{table}\" is in no shard's range");
             Error::new(SqlState::INVALID_VALUE, message).with_hint("Ranges are set by [[sharded_tables.mapping]].")
         };
-        let Some(text) = row.get(position).copied().flatten() else {
+        let Some(text) = position.and_then(|position| row.get(position).copied().flatten()) else {
             return sharded.mapping.default.ok_or_else(|| nowhere("a NULL"));
         };
         let key = Key::from_text(sharded.key_type, text).ok_or_else(|| nowhere(&format!("value {text}")))?;
@@ -173,10 +239,14 @@ impl Inserted {
     /// In words.
     pub(super) fn render(&self) -> String {
         let to = match &self.destination {
-            Destination::Keyed(_, sharded) => format!("by {}", sharded.column),
+            Destination::Keyed(sharded) => format!("by {}", sharded.column),
             Destination::One(shard) => format!("on shard {}", shard.0),
         };
-        format!("{} VALUES … {}, {to}", self.head, self.tail).replace(" ,", ",")
+        let names: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
+        let listed = if self.listed { format!(" ({})", names.join(", ")) } else { String::new() };
+        format!("{}{listed} {} VALUES … {}, {to}", self.head, self.middle, self.tail)
+            .replace("  ", " ")
+            .replace(" ,", ",")
     }
 }
 

@@ -40,7 +40,7 @@ impl Session {
         }
     }
 
-    async fn draw_all(&mut self, sequences: &[Drawn]) -> Result<Vec<Vec<String>>, Stopped> {
+    pub(super) async fn draw_all(&mut self, sequences: &[Drawn]) -> Result<Vec<Vec<String>>, Stopped> {
         let mut numbers = Vec::with_capacity(sequences.len());
         for Drawn { name, count } in sequences {
             let sql = format!("SELECT nextval({name}) FROM generate_series(1, {count})");

@@ -21,7 +21,15 @@ impl Session {
             Ok(collected) => collected,
             Err(stopped) => return Ok(Err(stopped)),
         };
-        let spread = collected.rows().and_then(|rows| plan.insert.spread(&collected.types, &rows));
+        let rows = match collected.rows() {
+            Ok(rows) => rows,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        let numbers = match self.draw_all(&plan.insert.draws(collected.types.len(), rows.len())).await {
+            Ok(numbers) => numbers,
+            Err(stopped) => return Ok(Err(stopped)),
+        };
+        let spread = plan.insert.spread(&collected.types, rows, &numbers);
         let Collected { parameters, .. } = collected;
         let request = request.with_types(&parameters);
         match spread {

@@ -92,6 +92,25 @@ async fn numbers_that_are_no_keys_are_unique_too() {
 }
 
 #[tokio::test]
+async fn rows_of_a_query_are_numbered_as_others() {
+    let client = client().await;
+    make(&client, "create table guests(user_id bigserial primary key, nr int generated always as identity, name text)")
+        .await;
+    make(&client, "select setval('guests_user_id_seq', 998)").await;
+    make(&client, "insert into guests(name) values ('a'), ('b'), ('c')").await;
+    let insert = "insert into guests(name) select name || '!' from guests order by user_id returning user_id, nr, name";
+    assert_eq!(rows(&client, insert).await, ["1002|4|a!", "1003|5|b!", "1004|6|c!"]);
+    make(&client, "insert into guests(name) select name from guests where user_id < 0").await;
+    let insert =
+        "insert into guests overriding system value select 1, 77, 'x' from guests where name = 'a' returning *";
+    assert_eq!(rows(&client, insert).await, ["1|77|x"]);
+    let insert = "insert into guests select user_id + 2 from guests where name = 'x' returning *";
+    assert_eq!(rows(&client, insert).await, ["3|7|NULL"]);
+    let typed = "insert into guests(name) select name || $1 from guests where name = $2 returning nr";
+    assert_eq!(client.query_one(typed, &[&"?", &"x"]).await.unwrap().get::<_, i32>(0), 8);
+}
+
+#[tokio::test]
 async fn what_a_shard_draws_by_itself_is_drawn_by_no_other() {
     let (client, cluster) = (client().await, shop().1);
     let made = "create table stamps(user_id bigint, id bigserial, nr serial, body text)";
