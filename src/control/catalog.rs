@@ -343,4 +343,6 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// A server that hangs is left for another try.
 const DEADLINE: Duration = Duration::from_secs(10);
 const NUMBERS_AGAIN: Duration = Duration::from_secs(2);
+/// A shard that is away keeps nobody from what is known of the others.
+const BLOCKS_DEADLINE: Duration = Duration::from_secs(1);
 const REFRESH_LIMIT: Duration = Duration::from_secs(2);

@@ -26,7 +26,9 @@ impl Blocks {
 
     /// Gives each sequence its block on each shard that had none.
     pub(super) async fn give(&mut self, primaries: &Primaries, database: &Database, catalog: &Catalog) {
-        self.behind = false;
+        // Who is stopped half way comes again.
+        self.behind = true;
+        let mut missing = false;
         let (Some(logins), home) = (primaries.all(), usize::from(database.home.0)) else { return };
         for sequence in sequences_of(database, catalog) {
             let Some(oid) = catalog.relation(Some(&sequence.schema), &sequence.name, &[]).map(|known| known.oid) else {
@@ -40,14 +42,15 @@ impl Blocks {
                 let place = if shard < home { shard + 1 } else { shard };
                 match give(primaries, (&logins[home], &logins[shard]), &sequence, (place, logins.len())).await {
                     Ok(true) => drop(self.done.insert((shard, oid))),
-                    Ok(false) => self.behind = true,
+                    Ok(false) => missing = true,
                     Err(cause) => {
                         tracing::warn!(%cause, sequence = sequence.name, shard, "numbers may repeat on this shard");
-                        self.behind |= cause.sqlstate().is_none();
+                        missing |= cause.sqlstate().is_none();
                     }
                 }
             }
         }
+        self.behind = missing;
     }
 }
 

@@ -16,7 +16,7 @@ impl Lines {
     /// One more row, of so many lines, the last of which is this one.
     pub fn push(&mut self, lines: u32, last: u64) {
         // Before a server knows how lines end, it counts none within quotes.
-        let lines = if self.own == 0 { 1 } else { lines };
+        let lines = if self.own == 0 { lines.min(1) } else { lines };
         for line in (0..u64::from(lines)).rev() {
             if self.steps.len() == KEPT {
                 self.steps.pop_front();

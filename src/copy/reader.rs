@@ -88,10 +88,10 @@ impl Reader {
             (true, _) => return Ok(Some(Piece::End(data))),
             (false, _) => {}
         }
-        if !std::mem::replace(&mut self.begun, true) {
-            if let Some(head) = self.head(data, last)? {
-                return Ok(head);
-            }
+        if !std::mem::replace(&mut self.begun, true)
+            && let Some(head) = self.head(data, last)?
+        {
+            return Ok(head);
         }
         let ends = self.end(data, last)?;
         let (end, is_last) = match ends {

@@ -201,12 +201,13 @@ impl<'p> Copying<'p> {
             let mut progress = false;
             for (place, input) in inputs.iter_mut().enumerate() {
                 progress |= poll_flush(cx, input);
-                if poll_fill(cx, input)? {
-                    progress = true;
-                    if let Some(failure) = hear(client, input)? {
-                        let found = |own, copying: &Self| copying.outlets[place].lines.in_whole(own);
-                        return Poll::Ready(Ok(Came::Failed(self.line_of(failure, found))));
-                    }
+                if !poll_fill(cx, input)? {
+                    continue;
+                }
+                progress = true;
+                if let Some(failure) = hear(client, input)? {
+                    let found = |own, copying: &Self| copying.outlets[place].lines.in_whole(own);
+                    return Poll::Ready(Ok(Came::Failed(self.line_of(failure, found))));
                 }
             }
             progress |= poll_client(cx, client, BUFFER_BYTES)?;
@@ -300,61 +301,57 @@ impl<'p> Copying<'p> {
         let mut at = 0;
         // Rows next to each other that go the same way: to which outlet, and from where.
         let mut run = (0, 0);
-        let mut outcome = Ok(());
-        loop {
+        let outcome = loop {
             let piece = match self.reader.next(&data[at..], last) {
                 Ok(Some(piece)) => piece,
-                Ok(None) => break,
-                Err(error) => {
-                    outcome = Err(self.fail(error, None));
-                    break;
-                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(self.fail(error, None)),
             };
-            let start = at;
             match piece {
                 Piece::Row { bytes, field, lines } | Piece::Last { bytes, field, lines } => {
-                    let placed = self.place(&field);
-                    let place = placed.as_ref().map_or_else(|_| 0, |place| *place);
-                    at += bytes.len();
-                    if let Err(Misplaced::Nowhere(error)) = placed {
-                        outcome = Err(self.fail(error, Some(&field)));
-                        at = start;
-                        break;
-                    }
+                    let (place, doubt) = match self.place(&field) {
+                        Ok(place) => (place, None),
+                        Err(Misplaced::Nowhere(error)) => break Err(self.fail(error, Some(&field))),
+                        Err(Misplaced::Unread(error)) => (0, Some(self.doubt(error, &field))),
+                    };
                     if place != run.0 {
-                        self.put(run, &data[run.1..start], inputs);
-                        run = (place, start);
+                        self.put(run.0, &data[run.1..at], inputs);
+                        run = (place, at);
                     }
+                    at += bytes.len();
                     self.outlets[place].lines.push(lines, self.reader.line());
-                    if let Err(Misplaced::Unread(error)) = placed {
-                        let context = self.plan.context(self.reader.line(), &field);
-                        outcome = Err(Came::Doubtful(place, error.with_context(context)));
-                        break;
+                    if let Some(came) = doubt {
+                        break Err(came);
                     }
                 }
                 Piece::Head(bytes) => {
                     at += bytes.len();
-                    for (outlet, input) in self.outlets.iter_mut().zip(inputs.iter_mut()) {
-                        outlet.put(input, bytes);
-                        if self.reader.line() > 0 {
-                            outlet.lines.push(1, self.reader.line());
-                        }
-                    }
                     run.1 = at;
+                    self.put_head(bytes, inputs);
                 }
                 Piece::End(bytes) => {
-                    self.put(run, &data[run.1..start], inputs);
+                    self.put(run.0, &data[run.1..at], inputs);
                     at += bytes.len();
                     run.1 = at;
                 }
             }
-        }
-        self.put(run, &data[run.1..at], inputs);
+        };
+        self.put(run.0, &data[run.1..at], inputs);
         self.outlets.iter_mut().zip(inputs).for_each(|(outlet, input)| outlet.close(input));
         outcome.map(|()| at)
     }
 
-    fn put(&mut self, (place, _): (usize, usize), rows: &[u8], inputs: &mut [&mut Connection]) {
+    /// Every shard is given it.
+    fn put_head(&mut self, bytes: &[u8], inputs: &mut [&mut Connection]) {
+        let line = self.reader.line();
+        for (outlet, input) in self.outlets.iter_mut().zip(inputs) {
+            outlet.put(input, bytes);
+            // That of the binary format is none.
+            outlet.lines.push(u32::from(line > 0), line);
+        }
+    }
+
+    fn put(&mut self, place: usize, rows: &[u8], inputs: &mut [&mut Connection]) {
         if !rows.is_empty() {
             self.outlets[place].put(inputs[place], rows);
         }
@@ -375,6 +372,11 @@ impl<'p> Copying<'p> {
         Came::Failed(Failure::Proxy(error.with_context(context)))
     }
 
+    /// As [`Copying::fail`], unless the server has something better to say.
+    fn doubt(&self, error: Error, field: &Field<'_>) -> Came {
+        Came::Doubtful(0, error.with_context(self.plan.context(self.reader.line(), field)))
+    }
+
     /// What is left of a message is a message of its own, for whoever reads on.
     fn put_back(&mut self, client: &mut Channel) {
         let length = std::mem::take(&mut self.passing);
@@ -387,7 +389,7 @@ impl<'p> Copying<'p> {
     }
 
     async fn collect(
-        &mut self,
+        &self,
         client: &mut Channel,
         inputs: &mut [&mut Connection],
     ) -> Result<Result<Answers, Failure>, Broken> {
