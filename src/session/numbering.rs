@@ -11,12 +11,7 @@ use crate::plan::{Access, Draw, Drawn};
 use crate::wire::Channel;
 
 impl Session {
-    pub(super) async fn carry_draw(
-        &mut self,
-        client: &mut Channel,
-        plan: &Draw,
-        request: Request<'_>,
-    ) -> Came<()> {
+    pub(super) async fn carry_draw(&mut self, client: &mut Channel, plan: &Draw, request: Request<'_>) -> Came<()> {
         let parameters = match request.parameters() {
             Ok(parameters) => parameters,
             Err(error) => return Ok(Err(error.into())),

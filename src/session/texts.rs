@@ -80,22 +80,20 @@ impl Session {
         if let Some(answer) = self.answer_statement(text, statement) {
             return Ok(answer.map(|answer| put_answer(&mut client.output, &answer, true)).map_err(Into::into));
         }
-        match &statement.kind {
-            Kind::Copy(copy) if copy.from && copy.is_client => {
-                let hint = "Send it in a text of its own.";
-                return Ok(Err(Error::unsupported("COPY FROM STDIN in a text of several statements", hint).into()));
-            }
-            kind if concerns_all(kind) && self.has_open_block() => {
-                return self.execute_in_all(client, (statement, text)).await;
-            }
-            _ => {}
+        if concerns_all(&statement.kind) && self.has_open_block() {
+            return self.execute_in_all(client, (statement, text)).await;
         }
         if matches!(self.transaction, Transaction::Idle) && !is_last {
             self.transaction = Transaction::Begun(Begun::implicit());
             *implicit = true;
         }
         let planned = entry.extra.get(&entry.analysis, &self.snapshot, &self.search_path);
+        let takes_rows = matches!(&statement.kind, Kind::Copy(copy) if copy.from && copy.is_client);
         match self.decide_query(text, &entry.analysis, literals, &planned) {
+            Ok(Decided { way: Way::One { .. }, .. }) if takes_rows => {
+                let what = "COPY FROM STDIN into one shard in a text of statements for several";
+                Ok(Err(Error::unsupported(what, "Send it in a text of its own.").into()))
+            }
             Ok(decided) => self.carry_decided(client, decided, Request::Simple { text: text.as_bytes() }).await,
             Err(error) => Ok(Err(Box::pin(self.reason_of(error, text, &entry.analysis)).await)),
         }

@@ -355,3 +355,15 @@ fn reference_tables_take_the_same_rows_everywhere() {
     assert_eq!(raw.refusal("copy categories from stdin where random() < 2"), "0A000");
     raw.rows("delete from categories where id >= 900");
 }
+
+#[test]
+fn a_text_of_several_statements_may_copy() {
+    let mut pair = Pair::new("texts", "user_id bigint primary key, name text");
+    let sql =
+        "insert into texts values (5, 'x'); copy texts from stdin; update texts set name = 'y' where user_id < 1001";
+    let came = pair.check(sql, &[b"1\ta\n1001\tb\n"]);
+    assert_eq!(came, "INSERT 0 1COPY 2UPDATE 2");
+    pair.check(sql, &[b"2\ta\n1002\tb\n"]);
+    pair.check("copy texts from stdin; select 1/0", &[b"3\ta\n1003\tb\n"]);
+    pair.compare("select * from texts order by user_id");
+}
