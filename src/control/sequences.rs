@@ -68,6 +68,11 @@ async fn give(
     if state.start == first || state.increment != 1 {
         return Ok(true);
     }
+    let drawn = State::read(&primaries.lend(home).await?, sequence).await?.and_then(|home| home.last);
+    if drawn.is_some_and(|drawn| drawn >= size) {
+        tracing::warn!(sequence = sequence.name, drawn, "no block is left for other shards: their numbers may repeat");
+        return Ok(true);
+    }
     let name = format!("{}.{}", quoted_name(&sequence.schema), quoted_name(&sequence.name));
     if let Some(last) = state.last.filter(|last| *last < first) {
         // What the shard gave before, home must not give again.

@@ -10,7 +10,8 @@ use super::{Access, MARK, Plan, Route};
 use crate::catalog::{Catalog, Column, Sequence};
 use crate::error::Error;
 use crate::statement::{
-    Insert, InsertPlaces, InsertSource, ObjectName, Overriding, Row, Tokens, Value, Values, quoted_literal, quoted_name,
+    Insert, InsertPlaces, InsertSource, Kind, ObjectName, Overriding, Row, Statement, Tokens, Value, Values,
+    quoted_literal, quoted_name,
 };
 use crate::topology::Database;
 
@@ -183,13 +184,73 @@ impl Numbered {
     }
 }
 
+/// A call of `lastval` or `currval`.
+struct Recall {
+    function: &'static str,
+    /// As it is written, without quotes.
+    sequence: Option<String>,
+    tokens: Tokens,
+}
+
+impl Recall {
+    /// The one that begins there.
+    fn read(splice: &Splice<'_>, start: u32, end: u32) -> Option<Self> {
+        let word = |token: u32| if token < end { splice.words(Tokens { start: token, end: token + 1 }) } else { "" };
+        let is = |token: u32, known: &str| word(token).eq_ignore_ascii_case(known);
+        let first = if is(start, "pg_catalog") && word(start + 1) == "." { start + 2 } else { start };
+        if is(first, "lastval") && word(first + 1) == "(" && word(first + 2) == ")" {
+            return Some(Self { function: "lastval", sequence: None, tokens: Tokens { start, end: first + 3 } });
+        }
+        let name = word(first + 2).strip_prefix('\'').and_then(|name| name.strip_suffix('\''))?;
+        (is(first, "currval") && word(first + 1) == "(").then_some(())?;
+        let is_cast = word(first + 3) == "::" && is(first + 4, "regclass");
+        let closing = if is_cast { first + 5 } else { first + 3 };
+        let sequence = Some(name.replace("''", "'"));
+        (word(closing) == ")").then_some(Self {
+            function: "currval",
+            sequence,
+            tokens: Tokens { start, end: closing + 1 },
+        })
+    }
+}
+
 impl Drawn {
+    /// Of this sequence, by which it is found again.
+    pub fn of(sequence: &Sequence) -> Self {
+        Self::new(sequence, 0)
+    }
+
     pub(super) fn new(Sequence { schema, name, .. }: &Sequence, count: usize) -> Self {
         Self { name: quoted_literal(&format!("{}.{}", quoted_name(schema), quoted_name(name))), count }
     }
 }
 
 impl Draw {
+    /// A statement whose calls of `lastval` and `currval` are answered by what is known: of the sequence that it names, or
+    /// whichever was the last. `None`: there are none.
+    pub fn recalled(text: &str, statement: &Statement, find: impl Fn(Option<&str>) -> Option<String>) -> Option<Self> {
+        let mut splice = Splice::new(text);
+        let (tokens, is_query) = (statement.tokens, matches!(statement.kind, Kind::Query));
+        let (mut token, mut found) = (tokens.start, false);
+        while token < tokens.end {
+            let call = Recall::read(&splice, token, tokens.end);
+            let number = call.as_ref().and_then(|call| find(call.sequence.as_deref()));
+            if let (Some(call), Some(number)) = (&call, number) {
+                let before = splice.words(Tokens { start: token.saturating_sub(1), end: token });
+                let may_be_column = is_query && (before == "," || before.eq_ignore_ascii_case("select"));
+                let words = match may_be_column {
+                    // Of the name that the call's column has.
+                    true => format!("(SELECT {number}::bigint AS {})", call.function),
+                    false => format!("{number}::bigint"),
+                };
+                splice.replace(call.tokens, words);
+                found = true;
+            }
+            token = call.map_or(token + 1, |call| call.tokens.end);
+        }
+        found.then(|| Self { sequences: Vec::new(), text: Arc::from(splice.finish()) })
+    }
+
     /// The statement with these numbers, of each sequence so many as it asks for.
     pub fn text(&self, numbers: &[Vec<String>]) -> String {
         let mut left: Vec<_> = numbers.iter().map(|numbers| numbers.iter()).collect();

@@ -650,6 +650,7 @@ impl Session {
             }
             Effect::Named => self.take_named(&mut open.lent.connection),
             Effect::Unseen => open.lent.connection.distrust(),
+            Effect::Counts => self.recalled = None,
             Effect::Local => self.local_variant = rand::random(),
             // The former is waited for when the unit has been settled.
             Effect::Ddl | Effect::Untie | Effect::Signal { .. } => {}
@@ -663,6 +664,7 @@ impl Session {
         self.settings.apply(&super::settings::Change::Reset("role".to_owned()));
         self.settings.apply(&super::settings::Change::Reset("session_authorization".to_owned()));
         self.ears = None;
+        self.recalled = None;
     }
 
     /// The server is gone: a block cannot go on, and is over where the unit was to end it.

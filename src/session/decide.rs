@@ -186,7 +186,7 @@ impl Session {
             effects::of(statement, Some(values), effects);
             effects.extend(template.is_opaque().then_some(Effect::Unseen));
             wanted.touched.merge(&template.touches().what);
-            let plan = template.plan(values)?;
+            let plan = self.recall(statement, values).map_or_else(|| template.plan(values), Ok)?;
             wanted.add(self, statement, template, plan)?;
         }
         Ok(())

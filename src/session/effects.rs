@@ -39,6 +39,8 @@ pub(super) enum Effect {
     Unseen,
     /// SET LOCAL of what the server's parser minds.
     Local,
+    /// Its server has counted a sequence on.
+    Counts,
     /// A transaction block begins.
     Begin(Begun),
     /// A shard that the block reaches later must be told, too.
@@ -105,7 +107,7 @@ fn of_setting(control: &SettingControl, effects: &mut Vec<Effect>) {
         }
         SettingControl::ResetAll => effects.push(Effect::Setting(Change::ResetAll)),
         SettingControl::Discard { what } if what == "ALL" => effects.push(Effect::Discard),
-        SettingControl::Discard { .. } => effects.push(Effect::Untie),
+        SettingControl::Discard { .. } => effects.extend([Effect::Untie, Effect::Counts]),
     }
 }
 
@@ -154,6 +156,7 @@ fn of_call(call: &Call, values: Option<&Values<'_>>, effects: &mut Vec<Effect>) 
         }
         "pg_advisory_unlock" | "pg_advisory_unlock_shared" | "pg_advisory_unlock_all" => effects.push(Effect::Untie),
         "pg_notify" => effects.push(Effect::Notify),
+        "nextval" | "setval" => effects.push(Effect::Counts),
         name @ ("pg_cancel_backend" | "pg_terminate_backend") => {
             let process = call.arguments.first().zip(values).and_then(|(value, values)| number(value, values));
             effects.push(Effect::Signal { process, end: name == "pg_terminate_backend" });

@@ -26,6 +26,7 @@ mod planned;
 mod portals;
 mod position;
 mod prepared;
+mod recall;
 mod registry;
 mod replan;
 mod run;
@@ -107,6 +108,8 @@ pub struct Session {
     prefix: Prefix,
     /// What the text that is served names of prepared statements.
     by_name: Option<Box<by_name::ByName>>,
+    /// Of a session for which numbers were drawn.
+    recalled: Option<Box<recall::Recalled>>,
     /// What the unit that is served may give to the result cache.
     filling: Option<Box<Filling>>,
     /// Of transactions that say nothing of it: as the session has set it, else the server's default.
@@ -167,6 +170,7 @@ impl Session {
             known_pools: KnownPools::default(),
             prefix: Prefix::default(),
             by_name: None,
+            recalled: None,
             filling: None,
             isolation: welcome.isolation,
             default_isolation: welcome.isolation,

@@ -5,8 +5,8 @@ use super::block::Came;
 use super::carry::Stopped;
 use super::decide::{Decided, Way};
 use super::transaction::Transaction;
-use crate::error::{Error, SqlState};
-use crate::executor::{Request, Writing};
+use crate::error::Error;
+use crate::executor::{Reading, Request, Writing};
 use crate::plan::{Access, Draw, Drawn};
 use crate::wire::Channel;
 
@@ -31,26 +31,40 @@ impl Session {
                 self.carry_single(client, (shard, access), (&effects, &touched), request).await
             }
             Way::Spread(plan) => self.carry_write(client, Writing::Spread(&plan), request, &touched).await,
-            _ => Ok(Err(Error::new(SqlState::INTERNAL, "an INSERT with all of its numbers that is no write").into())),
+            Way::Scatter(plan, access) => self.carry_read(client, Reading::Scatter(&plan), access, request).await,
+            Way::Gather(plan, access) => self.carry_read(client, Reading::Gather(&plan), access, request).await,
+            Way::Transfer(plan) => Box::pin(self.carry_transfer(client, &plan, request, &touched)).await,
+            // What it recalled is in it now, and what it draws is yet to come.
+            Way::Draw(plan) => Box::pin(self.carry_draw(client, &plan, request)).await,
+            Way::CopyIn(_) | Way::CopyOut(..) => {
+                Ok(Err(Error::unsupported("COPY with currval or lastval", "Give the value itself.").into()))
+            }
         }
     }
 
     pub(super) async fn draw_all(&mut self, sequences: &[Drawn]) -> Result<Vec<Vec<String>>, Stopped> {
-        let mut numbers = Vec::with_capacity(sequences.len());
+        let mut all = Vec::with_capacity(sequences.len());
         for Drawn { name, count } in sequences {
             let sql = format!("SELECT nextval({name}) FROM generate_series(1, {count})");
-            numbers.push(self.draw(&sql).await?);
+            let numbers = self.ask_home(&sql).await?;
+            if let Some(last) = numbers.last() {
+                self.recalled.get_or_insert_default().note(name, last);
+            }
+            all.push(numbers);
         }
-        Ok(numbers)
+        Ok(all)
     }
 
-    /// By the block's own connection, if it has one to the home shard: what is drawn there is not given back by its end.
-    async fn draw(&mut self, sql: &str) -> Result<Vec<String>, Stopped> {
+    /// By the session's own connection to the home shard, if it has one: what is drawn is not given back when a block ends.
+    async fn ask_home(&mut self, sql: &str) -> Result<Vec<String>, Stopped> {
         let home = self.snapshot.database.home;
         if let Transaction::Open(open) = &mut self.transaction
             && let Some(connection) = open.connections(&[home]).into_iter().next()
         {
             return connection.ask_all(sql).await?.map_err(Stopped::Server);
+        }
+        if let Some(pin) = self.pin.as_mut().filter(|pin| pin.lent.shard == home) {
+            return pin.lent.connection.ask_all(sql).await?.map_err(Stopped::Server);
         }
         let mut lent = self.lend_ready(home, Access::Write, None).await?;
         let numbers = lent.connection.ask_all(sql).await;

@@ -158,3 +158,38 @@ async fn numbers_that_shards_gave_before_are_not_given_again() {
     crate::support::until(|| cluster.sql(0, crate::Role::Primary, "select last_value from before.items_id_seq") == "8");
     assert_eq!(rows(&client, insert).await, ["9"]);
 }
+
+#[tokio::test]
+async fn a_session_knows_the_numbers_that_were_drawn_for_it() {
+    let (client, other) = (client().await, super::client().await);
+    make(&client, "create table parents(user_id bigserial primary key, name text)").await;
+    make(&client, "create table children(user_id bigint, id serial, body text)").await;
+    make(&client, "select setval('parents_user_id_seq', 999)").await;
+    make(&client, "insert into parents(name) values ('a'), ('b')").await;
+    make(&client, "insert into children(user_id, body) values (lastval(), 'c'), (currval('parents_user_id_seq'), 'd')")
+        .await;
+    assert_eq!(rows(&client, "select user_id, id, body from children order by id").await, ["1001|1|c", "1001|2|d"]);
+    for (call, value) in [
+        ("lastval()", "2"),
+        ("currval('children_id_seq')", "2"),
+        ("currval('public.parents_user_id_seq'::regclass)", "1001"),
+        ("pg_catalog.currval('\"public\".\"parents_user_id_seq\"')", "1001"),
+        ("1 + currval('parents_user_id_seq')", "1002"),
+    ] {
+        assert_eq!(rows(&client, &format!("select {call}")).await, [value], "{call}");
+    }
+    let row = client.query_one("select lastval(), currval('parents_user_id_seq')", &[]).await.unwrap();
+    assert_eq!((row.get::<_, i64>("lastval"), row.get::<_, i64>("currval")), (2, 1001));
+    assert_eq!(rows(&client, "select name from parents where user_id = currval('parents_user_id_seq')").await, ["b"]);
+    make(&other, "insert into parents(name) values ('e')").await;
+    assert_eq!(rows(&client, "select currval('parents_user_id_seq')").await, ["1001"]);
+    assert_eq!(rows(&other, "select lastval()").await, ["1002"]);
+    // In a text of several statements, and in a block that fails.
+    let text =
+        "insert into parents(name) values ('f'); insert into children(user_id) values (lastval()) returning user_id";
+    assert_eq!(rows(&client, text).await, ["1003"]);
+    client.batch_execute("begin").await.unwrap();
+    make(&client, "insert into parents(name) values ('g')").await;
+    client.batch_execute("rollback").await.unwrap();
+    assert_eq!(rows(&client, "select lastval()").await, ["1004"]);
+}
