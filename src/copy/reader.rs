@@ -315,7 +315,7 @@ mod tests {
     fn csv_keeps_what_is_quoted_together() {
         let plain = csv(quoting(), false);
         check(&plain, 0, "1,1\n\"a\nb\"\"c\",1\n2,3\n", &["1: 1 of 4", "3: a\nb\"c of 11", "4: 2 of 4"]);
-        check(&plain, 1, "\"a,b\",x\"y,z\"w\n", &["1: xy,zw of 13"]);
+        check(&plain, 1, "\"a,b\",x\"y,z\"w\n", &["1: xy,zw of 14"]);
         check(&plain, 0, ",1\n\"\",2\n", &["1: NULL of 3", "2:  of 5"]);
         check(&plain, 0, "\"open\n1\n", &["1: nothing of 8"]);
         check(&csv(quoting(), true), 0, "\"a\n,b\",c\r\n1,2\r\n", &["1: head of 10", "2: 1 of 5"]);

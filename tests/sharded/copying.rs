@@ -367,3 +367,70 @@ fn a_text_of_several_statements_may_copy() {
     pair.check("copy texts from stdin; select 1/0", &[b"3\ta\n1003\tb\n"]);
     pair.compare("select * from texts order by user_id");
 }
+
+#[test]
+fn a_slow_shard_holds_back_the_client() {
+    let mut pair = Pair::new("slowed", "user_id bigint, filler text");
+    let (proxy, cluster) = shop();
+    // Its server takes no rows while somebody else has the lock.
+    cluster.sql_everywhere(
+        "create function wait_here() returns trigger language plpgsql \
+         as $$ begin perform pg_advisory_xact_lock(4711); return new; end $$; \
+         create trigger waits before insert on slowed for each row when (new.user_id = 1001) execute function wait_here()",
+    );
+    let mut holder = Raw::log_in(cluster.primary(1).port(), &[("user", SUPERUSER), ("database", "shop")], PASSWORD);
+    holder.rows("select pg_advisory_lock(4711)");
+    let memory = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+    };
+    let before = memory();
+    pair.sharded.send(&[raw::query("copy slowed from stdin"), copy_data("1001\tfirst\n")].concat());
+    assert_eq!(pair.sharded.frame().unwrap().0, b'G');
+    let rows: String = (0..2000).map(|row| format!("{}\t{}\n", 1 + row % 2 * 1001, "x".repeat(500))).collect();
+    let data = copy_data(&rows);
+    pair.sharded.stream().set_write_timeout(Some(std::time::Duration::from_secs(2))).unwrap();
+    let mut sent = 0;
+    while let Ok(count) = std::io::Write::write(&mut pair.sharded.stream(), &data[sent % data.len()..]) {
+        sent += count;
+        assert!(sent < 256 << 20, "nothing holds the client back");
+    }
+    assert!(memory() < before + (16 << 20), "{before} bytes before, {} now", memory());
+    holder.rows("select pg_advisory_unlock(4711)");
+    pair.sharded.stream().set_write_timeout(None).unwrap();
+    let rest = &data[sent % data.len()..];
+    pair.sharded.send(&[rest, &copy_done()].concat());
+    let came = hear(&mut pair.sharded);
+    assert_eq!(came.outcome, format!("COPY {}", 1 + (sent / data.len() + 1) * 2000));
+    let by_shard = cluster.sql_everywhere("select count(*) from slowed");
+    let half = (sent / data.len() + 1) * 1000;
+    assert_eq!(by_shard, [half.to_string(), (half + 1).to_string()]);
+    cluster.sql_everywhere("drop table slowed; drop function wait_here()");
+}
+
+#[test]
+fn a_shard_that_is_lost_midway_takes_the_copy_with_it() {
+    let mut pair = Pair::new("lost", "user_id bigint primary key, name text");
+    let cluster = shop().1;
+    for block in [false, true] {
+        let raw = &mut pair.sharded;
+        if block {
+            raw.rows("begin");
+            raw.rows("insert into lost values (7, 'x')");
+        }
+        raw.send(&[raw::query("copy lost from stdin"), copy_data("1\ta\n1001\tb\n")].concat());
+        assert_eq!(raw.frame().unwrap().0, b'G');
+        let ended =
+            "select count(pg_terminate_backend(pid)) from pg_stat_activity where query = 'copy lost from stdin'";
+        crate::support::until(|| cluster.sql(1, Role::Primary, ended) == "1");
+        let came = hear(raw);
+        assert!(came.outcome.starts_with("08006 ") || came.outcome.starts_with("57P01 "), "{came:?}");
+        raw.send(&[copy_data("2\ta\n1002\tb\n"), copy_done()].concat());
+        if block {
+            raw.rows("rollback");
+        }
+        assert_eq!(raw.value("select count(*) from lost"), "0");
+        assert_eq!(cluster.sql_everywhere(&super::prepared_on("lost")), ["0", "0"]);
+    }
+}
