@@ -3,10 +3,8 @@
 use super::Session;
 use super::block::Came;
 use super::carry::Stopped;
-use super::decide::{Decided, Way};
 use super::transaction::Transaction;
-use crate::error::Error;
-use crate::executor::{Reading, Request, Writing};
+use crate::executor::Request;
 use crate::plan::{Access, Draw, Drawn};
 use crate::wire::Channel;
 
@@ -22,23 +20,9 @@ impl Session {
         };
         let text = plan.text(&numbers);
         let request = request.with_text(text.as_bytes());
-        let Decided { way, effects, touched } = match self.decide_text(&text, parameters.as_ref()) {
-            Ok(decided) => decided,
-            Err(error) => return Ok(Err(error.into())),
-        };
-        match way {
-            Way::One { shard, access } => {
-                self.carry_single(client, (shard, access), (&effects, &touched), request).await
-            }
-            Way::Spread(plan) => self.carry_write(client, Writing::Spread(&plan), request, &touched).await,
-            Way::Scatter(plan, access) => self.carry_read(client, Reading::Scatter(&plan), access, request).await,
-            Way::Gather(plan, access) => self.carry_read(client, Reading::Gather(&plan), access, request).await,
-            Way::Transfer(plan) => Box::pin(self.carry_transfer(client, &plan, request, &touched)).await,
-            // What it recalled is in it now, and what it draws is yet to come.
-            Way::Draw(plan) => Box::pin(self.carry_draw(client, &plan, request)).await,
-            Way::CopyIn(_) | Way::CopyOut(..) => {
-                Ok(Err(Error::unsupported("COPY with currval or lastval", "Give the value itself.").into()))
-            }
+        match self.decide_text(&text, parameters.as_ref()) {
+            Ok(decided) => Box::pin(self.carry_decided(client, decided, request)).await,
+            Err(error) => Ok(Err(error.into())),
         }
     }
 

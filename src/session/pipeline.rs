@@ -461,7 +461,7 @@ impl Session {
     }
 
     /// A statement on one shard.
-    pub(super) async fn carry_single(
+    async fn carry_single(
         &mut self,
         client: &mut Channel,
         (shard, access): (ShardId, Access),
