@@ -223,22 +223,20 @@ impl<'t> Source<'t> {
         Some(Statement { kind, tokens: part, blocks, calls, locks_rows, reads_clock, assigned, shape, hints, uses })
     }
 
-    /// A part's text as the grammar can read it, every token where it was: it knows no FOR NO KEY UPDATE, no FOR KEY
-    /// SHARE and no OVERRIDING.
+    /// A part's text as the grammar can read it, every token where it was: it knows no FOR NO KEY UPDATE and no FOR KEY
+    /// SHARE.
     fn readable(self, part: Tokens) -> Cow<'t, str> {
         let cursor = self.cursor(part);
         let range = self.bytes(part);
         let mut text = Cow::Borrowed(&self.text[range.clone()]);
         let word = |index: usize| cursor.nth(index).to_ascii_lowercase();
         for index in 0..cursor.tokens.len() {
-            if !matches!(word(index).as_str(), "for" | "overriding") {
+            if word(index) != "for" {
                 continue;
             }
-            let words = [word(index), word(index + 1), word(index + 2), word(index + 3)];
-            let unread = match words.each_ref().map(String::as_str) {
-                ["for", "no", "key", "update"] => index + 1..index + 3,
-                ["for", "key", "share", _] => index + 1..index + 2,
-                ["overriding", "system" | "user", "value", _] => index..index + 3,
+            let unread = match [word(index + 1), word(index + 2), word(index + 3)].each_ref().map(String::as_str) {
+                ["no", "key", "update"] => index + 1..index + 3,
+                ["key", "share", _] => index + 1..index + 2,
                 _ => continue,
             };
             for token in &cursor.tokens[unread] {
