@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::topology::ShardId;
 use crate::wire::Oids;
 
 /// One database's catalog as it was at one moment; replaced whole when it changes.
@@ -142,8 +141,9 @@ pub enum Volatility {
 }
 
 impl Catalog {
-    pub fn oids(&self, shard: ShardId) -> Option<&Arc<Oids>> {
-        self.oids.get(usize::from(shard.0))?.as_ref()
+    /// Of the shard of this number.
+    pub fn oids(&self, shard: u16) -> Option<&Arc<Oids>> {
+        self.oids.get(usize::from(shard))?.as_ref()
     }
 
     /// The relation a name means: as qualified, else the first match along `search_path`

@@ -412,7 +412,7 @@ impl Session {
 
     fn lent(&self, borrowed: Borrowed, shard: ShardId) -> Lent {
         let mut lent = Lent::new(borrowed, shard, &self.client);
-        lent.connection.oids = self.snapshot.catalog.oids(shard).cloned();
+        lent.connection.oids = self.snapshot.catalog.oids(shard.0).cloned();
         lent
     }
 
