@@ -17,7 +17,7 @@ use super::pool::Place;
 use super::settings::{Settings, difference};
 use crate::error::{Error, SqlState};
 use crate::topology::Server;
-use crate::wire::frame::{Header, client, malformed, server};
+use crate::wire::frame::{Header, client, malformed, put, server};
 use crate::wire::message::{error_field, put_bare, put_named, put_parse, put_query};
 use crate::wire::{CancelKey, Channel, Oids, Status};
 
@@ -349,13 +349,29 @@ impl Connection {
         texts: &[&str],
         report: &mut (dyn FnMut(&str, &str) + Send),
     ) -> Result<Result<(), Bytes>, Error> {
+        self.put_texts(texts)?;
+        self.finish(report).await
+    }
+
+    /// As [`Connection::run`]; notices are appended to what a client is told.
+    pub async fn run_telling(&mut self, sql: &str, told: &mut BytesMut) -> Result<Result<(), Bytes>, Error> {
+        self.put_texts(&[sql])?;
+        let mut tell = |_, kind, body: &[u8]| {
+            if kind == server::NOTICE && !is_last_word(body) {
+                put(told, kind, |out| out.extend_from_slice(body));
+            }
+        };
+        self.hear(&mut |_, _| {}, &mut tell).await
+    }
+
+    fn put_texts(&mut self, texts: &[&str]) -> Result<(), Error> {
         self.check_unasked()?;
         self.unnamed = None;
         for sql in texts {
             put_query(&mut self.channel.output, sql);
             self.owed.push(Cause::Query, Payee::Nobody);
         }
-        self.finish(report).await
+        Ok(())
     }
 
     /// What the server has against a statement, which is not run.

@@ -11,6 +11,7 @@ mod numbers;
 mod outcomes;
 mod primaries;
 mod probe;
+mod progress;
 mod recovery;
 mod schema;
 mod spaces;
@@ -25,7 +26,8 @@ use tokio::time::Instant;
 
 pub use catalog::CatalogCell;
 pub use listen::{Inbox, Listener, Voice};
-pub use recovery::{InProgress, Ticket};
+pub use progress::{InProgress, Phase, Ticket, Write};
+pub use recovery::{Fate, Found};
 
 use crate::backend::login_of;
 use crate::balance::Fleet;
@@ -132,11 +134,19 @@ impl Control {
 
     /// Names one write over several shards; waits until what decides it is there.
     pub async fn begin_write(&self, database: &str, home: ShardId) -> Result<Ticket, Error> {
-        let known = self.databases.load().get(database).cloned();
-        if let Some(known) = known {
-            known.schema.made().await?;
+        let unknown = || Error::new(SqlState::UNKNOWN_DATABASE, format!("database \"{database}\" is not configured"));
+        let schema = self.databases.load().get(database).ok_or_else(unknown)?.schema.clone();
+        let identities = schema.made().await?;
+        let identity = identities.get(usize::from(home.0)).ok_or_else(unknown)?;
+        Ok(self.progress.begin(database, home, identity))
+    }
+
+    /// Returns when a shard has ended what is prepared there under this name.
+    pub async fn ended(&self, database: &str, shard: ShardId, gid: &str) {
+        let askers = self.databases.load().get(database).and_then(|known| known.askers.clone());
+        if let Some(primaries) = askers {
+            recovery::ended(usize::from(shard.0), gid, &primaries).await;
         }
-        Ok(self.progress.begin(home))
     }
 
     /// Whether the servers could take part in a write over several shards, as far as it is known.
@@ -218,10 +228,8 @@ impl Control {
             tasks.spawn(catalog::watch(known.catalog, primaries.clone(), Arc::clone(&self.epoch)));
             if database.is_sharded() {
                 let (progress, retention) = (Arc::clone(&self.progress), topology.process.decision_retention);
-                tasks.spawn(async move {
-                    known.schema.ensure(&primaries).await;
-                    recovery::watch(primaries, progress, retention).await;
-                });
+                tasks.spawn(recovery::watch(primaries.clone(), progress, retention));
+                tasks.spawn(async move { known.schema.ensure(&primaries).await });
             }
         }
         if topology.process.cache.is_some() {

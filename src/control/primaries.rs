@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::connect::{Client, Login, Pools, SqlError};
 use super::{login, login_as};
 use crate::balance::Fleet;
-use crate::topology::{ConfiguredRole, Database, Role, Server, ShardId, Topology};
+use crate::topology::{ConfiguredRole, Database, Role, Server, Shard, ShardId, Topology};
 
 #[derive(Clone)]
 pub(super) struct Primaries {
@@ -37,6 +37,23 @@ impl Primaries {
     /// Of each shard, in order; nothing where there is no way to log in.
     pub(super) fn all(&self) -> Option<Vec<Login>> {
         self.database.shards.iter().map(|shard| self.of(shard.id)).collect()
+    }
+
+    pub(super) fn shards(&self) -> usize {
+        self.database.shards.len()
+    }
+
+    /// As [`Primaries::all`], only those that were seen to lead when they were looked at last.
+    pub(super) fn leading(&self) -> Vec<Option<Login>> {
+        let leads = |server: &&Arc<Server>| {
+            let health = self.fleet.state(server.id).health();
+            health.role == Some(Role::Primary) && health.up != Some(false)
+        };
+        let of = |shard: &Shard| {
+            let mut servers = shard.servers.iter().map(|&id| self.topology.server(id));
+            login(servers.find(leads)?, &self.topology)
+        };
+        self.database.shards.iter().map(of).collect()
     }
 
     pub(super) fn home(&self) -> Option<Login> {

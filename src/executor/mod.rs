@@ -2,6 +2,7 @@
 //!
 //! Knows connections and plans; nothing of sessions. What a client is sent goes to its channel's output.
 
+mod commit;
 mod failure;
 mod gather;
 mod reading;
@@ -11,10 +12,11 @@ mod scatter;
 mod single;
 mod spread;
 
+pub use commit::{Commit, commit_blocks};
 pub use gather::{Collected, collect};
 pub use reading::{Limits, Reading, read};
 pub use relay::{BUFFER_BYTES, Broken, Unit, move_front, relay};
 pub use request::Request;
 pub use scatter::Ended;
 pub use single::{describe, drain_all, parameter_types, single};
-pub use spread::{Decision, commit_blocks, spread};
+pub use spread::{Decision, spread};

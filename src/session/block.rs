@@ -1,12 +1,19 @@
 //! A transaction block that reaches several shards: a transaction on each, which end together.
 
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
 use super::Session;
 use super::carry::Stopped;
 use super::control::{Answer, already_begun};
 use super::effects::{self, Effect};
+use super::late::Late;
 use super::run::End;
 use super::settings::Tracked;
 use super::transaction::{Begun, Open, Transaction};
+use crate::backend::Connection;
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
 use crate::executor::{Broken, Decision, Ended, Limits, Reading, Request, commit_blocks, drain_all, read, spread};
@@ -121,7 +128,7 @@ impl Session {
         let reached = open.lents().filter(|lent| shards.contains(&lent.shard));
         reached.for_each(|lent| self.touch(lent, touched, false));
         let Limits { merge, gather } = self.limits();
-        let decision = Decision { gid: None, limit_bytes: merge, gather_limit: gather };
+        let decision = Decision { commit: None, limit_bytes: merge, gather_limit: gather };
         let ended = spread(client, &mut open.connections(&shards), plan, request, &decision).await;
         shards.iter().for_each(|&shard| open.note_write(shard));
         self.go_on(client, open, &shards, ended).await
@@ -266,7 +273,8 @@ impl Session {
     ) -> Came<Answer> {
         let commit = commit && !open.has_failed();
         let first = open.begun.clone().filter(|_| chain);
-        let outcome = if commit { self.commit_all(client, &mut open).await } else { roll_back(&mut open).await };
+        let limit = self.snapshot.topology.process.commit_timeout;
+        let outcome = if commit { self.commit_all(client, &mut open).await } else { roll_back(&mut open, limit).await };
         let committed = commit && matches!(outcome, Ok(Ok(())));
         match outcome {
             Ok(came) => {
@@ -287,13 +295,14 @@ impl Session {
     }
 
     /// Read parts first: only what wrote must commit together.
-    async fn commit_all(&self, client: &mut Channel, open: &mut Open) -> Result<Result<(), Stopped>, Broken> {
+    async fn commit_all(&mut self, client: &mut Channel, open: &mut Open) -> Result<Result<(), Stopped>, Broken> {
+        let limit = self.snapshot.topology.process.commit_timeout;
         let mut failure = None;
         for (connection, ..) in open.parts().filter(|part| !part.2) {
-            failure = failure.or(connection.run("COMMIT").await.map_err(lost)?.err());
+            failure = failure.or(run_within(limit, connection, "COMMIT").await.map_err(lost)?.err());
         }
         if let Some(body) = failure {
-            return roll_back(open).await.map(|_| Err(Stopped::Server(body)));
+            return roll_back(open, limit).await.map(|_| Err(Stopped::Server(body)));
         }
         let mut shards: Vec<ShardId> = open.parts().filter(|part| part.2).map(|(_, shard, _)| shard).collect();
         // The first one commits by itself. Home may have something to notify, which cannot be prepared.
@@ -303,19 +312,22 @@ impl Session {
             [] => return Ok(Ok(())),
             [_] => {
                 open.lents().for_each(|lent| self.announce(lent, None));
-                let committed = open.connections(&shards)[0].run("COMMIT").await.map_err(unknown_outcome)?;
-                return Ok(committed.map_err(Stopped::Server));
+                let committed = run_within(limit, open.connections(&shards)[0], "COMMIT").await;
+                return Ok(committed.map_err(unknown_outcome)?.map_err(Stopped::Server));
             }
             [home, ..] => *home,
         };
         let ticket = match self.station.shared.begin_two_phase(&self.snapshot.database.name, home).await {
             Ok(ticket) => ticket,
-            Err(error) => return roll_back(open).await.map(|_| Err(error.into())),
+            Err(error) => return roll_back(open, limit).await.map(|_| Err(error.into())),
         };
         open.lents().for_each(|lent| self.announce(lent, Some(ticket.gid())));
         let mut inputs = open.connections(&shards);
-        Ok(match commit_blocks(client, &mut inputs, ticket.gid()).await? {
-            Ended::Done => Ok(()),
+        Ok(match commit_blocks(client, &mut inputs, self.commit_by(&ticket)).await? {
+            Ended::Done => {
+                self.late.extend(Late::of(open.lents(), ticket.gid()));
+                Ok(())
+            }
             Ended::Failed(_) => Err(Stopped::Told),
             Ended::Refused(error) => Err(error.into()),
         })
@@ -372,14 +384,21 @@ fn tag_of(kind: &Kind) -> &'static str {
     }
 }
 
-async fn roll_back(open: &mut Open) -> Result<Result<(), Stopped>, Broken> {
+async fn roll_back(open: &mut Open, limit: Duration) -> Result<Result<(), Stopped>, Broken> {
     for (connection, ..) in open.parts() {
         if connection.status != Status::Idle {
             // A server that cannot even do this is not used again.
-            let _ = connection.run("ROLLBACK").await.map_err(lost)?;
+            let _ = run_within(limit, connection, "ROLLBACK").await.map_err(lost)?;
         }
     }
     Ok(Ok(()))
+}
+
+async fn run_within(limit: Duration, connection: &mut Connection, sql: &str) -> Result<Result<(), Bytes>, Error> {
+    match timeout(limit, connection.run(sql)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(connection.lost(&std::io::Error::other("no answer within commit_timeout"))),
+    }
 }
 
 fn lost(error: Error) -> Broken {

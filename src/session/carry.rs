@@ -11,6 +11,7 @@ use super::carried::Carried;
 use super::decide::{Decided, Way};
 use super::digest::Steps;
 use super::effects::Effect;
+use super::late::Late;
 use super::lent::Lent;
 use super::names::Done;
 use super::position::Position;
@@ -25,7 +26,7 @@ use crate::balance::{Need, ShardState};
 use crate::cache::Touched;
 use crate::control::Ticket;
 use crate::error::{Error, SqlState};
-use crate::executor::{Broken, Decision, Ended, Limits, Reading, Request, read, relay, spread};
+use crate::executor::{Broken, Commit, Decision, Ended, Limits, Reading, Request, read, relay, spread};
 use crate::figures::Route;
 use crate::plan::{Access, Spread, shards_of};
 use crate::statement::Isolation;
@@ -390,6 +391,9 @@ impl Session {
 
     /// A connection to a server that may serve; a cancel request ends the wait.
     async fn lend(&mut self, shard: ShardId, access: Access, without: Option<ServerId>) -> Result<Lent, Error> {
+        if self.is_late(shard) {
+            Box::pin(self.await_late(shard)).await?;
+        }
         if let Some(lent) = self.lend_at_once(shard, access, without) {
             return Ok(lent);
         }
@@ -418,6 +422,9 @@ impl Session {
 
     /// As [`Session::lend`], where nobody has to be waited for.
     fn lend_at_once(&mut self, shard: ShardId, access: Access, without: Option<ServerId>) -> Option<Lent> {
+        if self.is_late(shard) {
+            return None;
+        }
         let mut pools = std::mem::take(&mut self.known_pools);
         let (need, borrower) = (self.need(shard, access), self.borrower(without));
         let borrowed = self.station.shared.lend_at_once(&borrower, &need, &mut pools);
@@ -783,16 +790,25 @@ impl Session {
             self.announce(lent, gid);
         }
         let Limits { merge, gather } = self.limits();
-        let decision = Decision { gid, limit_bytes: merge, gather_limit: gather };
+        let commit = ticket.as_ref().map(|ticket| self.commit_by(ticket));
+        let decision = Decision { commit, limit_bytes: merge, gather_limit: gather };
         let mut inputs: Vec<_> = lents.iter_mut().map(|lent| &mut *lent.connection).collect();
         let ended = spread(client, &mut inputs, plan, request, &decision).await;
         if gid.is_some() && matches!(ended, Ok(Ended::Failed(_) | Ended::Refused(_))) {
             // All was rolled back.
             lents.iter_mut().for_each(|lent| lent.end_writes(false));
         }
+        if let (Some(gid), Ok(Ended::Done)) = (gid, &ended) {
+            self.late.extend(Late::of(lents.iter_mut(), gid));
+        }
         drop(ticket);
         self.note_writes(&shards_of(&plan.parts));
         self.settle_all(lents, ended)
+    }
+
+    /// How a write of this name is committed.
+    pub(super) fn commit_by<'t>(&self, ticket: &'t Ticket) -> Commit<'t> {
+        Commit { ticket, timeout: self.snapshot.topology.process.commit_timeout }
     }
 
     fn note_writes(&mut self, shards: &[ShardId]) {

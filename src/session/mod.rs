@@ -15,6 +15,7 @@ mod digest;
 mod ears;
 mod effects;
 mod extended;
+mod late;
 mod lent;
 mod local;
 mod meter;
@@ -111,6 +112,7 @@ pub struct Session {
     isolation: Isolation,
     default_isolation: Isolation,
     meter: Meter,
+    late: Vec<late::Late>,
     /// The unit at the front of the input is there for the second time.
     again: Option<again::Again>,
     /// So is the one being served.
@@ -169,6 +171,7 @@ impl Session {
             isolation: welcome.isolation,
             default_isolation: welcome.isolation,
             meter,
+            late: Vec::new(),
             again: None,
             retrying: None,
         };
