@@ -15,6 +15,7 @@ mod progress;
 mod recovery;
 mod schema;
 mod spaces;
+mod waits;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +29,7 @@ pub use catalog::CatalogCell;
 pub use listen::{Inbox, Listener, Voice};
 pub use progress::{InProgress, Phase, Ticket, Write};
 pub use recovery::{Fate, Found};
+pub use waits::{Blocker, Wait, Waits};
 
 use crate::backend::login_of;
 use crate::balance::Fleet;
@@ -133,12 +135,23 @@ impl Control {
     }
 
     /// Names one write over several shards; waits until what decides it is there.
-    pub async fn begin_write(&self, database: &str, home: ShardId) -> Result<Ticket, Error> {
+    pub async fn begin_write(&self, database: &str, home: ShardId, owner: i32) -> Result<Ticket, Error> {
         let unknown = || Error::new(SqlState::UNKNOWN_DATABASE, format!("database \"{database}\" is not configured"));
         let schema = self.databases.load().get(database).ok_or_else(unknown)?.schema.clone();
         let identities = schema.made().await?;
         let identity = identities.get(usize::from(home.0)).ok_or_else(unknown)?;
-        Ok(self.progress.begin(database, home, identity))
+        Ok(self.progress.begin((database, owner), home, identity))
+    }
+
+    /// Those that are being carried out, by name.
+    pub fn writes(&self) -> Vec<(String, Arc<Write>)> {
+        self.progress.all()
+    }
+
+    /// Who waits for whom on the primaries of a database.
+    pub async fn waits(&self, database: &str) -> Option<Waits> {
+        let askers = self.databases.load().get(database).and_then(|known| known.askers.clone())?;
+        Some(waits::ask(&askers).await)
     }
 
     /// Returns when a shard has ended what is prepared there under this name.

@@ -22,6 +22,8 @@ pub struct InProgress {
 #[derive(Debug)]
 pub struct Write {
     pub database: String,
+    /// The process number of its client.
+    pub owner: i32,
     pub home: ShardId,
     pub begun: Instant,
     phase: AtomicU8,
@@ -56,12 +58,12 @@ pub(super) struct Gid {
 }
 
 impl InProgress {
-    pub(super) fn begin(self: &Arc<Self>, database: &str, home: ShardId, identity: &str) -> Ticket {
+    pub(super) fn begin(self: &Arc<Self>, (database, owner): (&str, i32), home: ShardId, identity: &str) -> Ticket {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
         let identity = identity.to_owned();
         let gid = Gid { home: usize::from(home.0), identity, process: self.process(), sequence }.to_string();
         let (database, phase) = (database.to_owned(), AtomicU8::new(Phase::Open as u8));
-        let write = Arc::new(Write { database, home, begun: Instant::now(), phase });
+        let write = Arc::new(Write { database, owner, home, begun: Instant::now(), phase });
         self.lock().insert(gid.clone(), Arc::clone(&write));
         Ticket { gid, write, progress: Arc::clone(self) }
     }
@@ -150,7 +152,7 @@ mod tests {
 
     #[test]
     fn names_of_ours_are_told_from_others() {
-        let ticket = Arc::new(InProgress::default()).begin("shop", ShardId(3), "7500000000000000001.16384");
+        let ticket = Arc::new(InProgress::default()).begin(("shop", 7), ShardId(3), "7500000000000000001.16384");
         let gid = Gid::read(ticket.gid()).unwrap();
         assert_eq!((gid.home, gid.identity.as_str()), (3, "7500000000000000001.16384"));
         for other in ["", "pgweir:", "pgweir:0:1", "pgweir:0:1.2:00000000000000ff:1:2", "pgweir:0:1.2:ff:1", "app:1"] {

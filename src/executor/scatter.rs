@@ -211,6 +211,10 @@ pub(super) async fn next_reporting(
                     return Err(Broken::Server { error, midway: false });
                 }
                 _ if header.kind == server::NOTICE => client.output.extend_from_slice(&frame),
+                (_, Event::Failed(_)) => {
+                    let instead = input.instead_of(&frame[Header::BYTES..]);
+                    return Ok((header.kind, instead.unwrap_or_else(|| frame.freeze())));
+                }
                 _ => return Ok((header.kind, frame.freeze())),
             }
         }

@@ -317,7 +317,7 @@ impl Session {
             }
             [home, ..] => *home,
         };
-        let ticket = match self.station.shared.begin_two_phase(&self.snapshot.database.name, home).await {
+        let ticket = match self.name_write(home).await {
             Ok(ticket) => ticket,
             Err(error) => return roll_back(open, limit).await.map(|_| Err(error.into())),
         };

@@ -775,7 +775,11 @@ impl Session {
         if !matches!(self.transaction, Transaction::Idle) {
             return self.spread_in_block(client, plan, request, touched).await;
         }
-        let ticket = match self.name_write(plan).await {
+        let ticket = match plan.parts.first().filter(|_| plan.transactional && plan.parts.len() > 1) {
+            Some(home) => self.name_write(home.shard).await.map(Some),
+            None => Ok(None),
+        };
+        let ticket = match ticket {
             Ok(ticket) => ticket,
             Err(error) => return Ok(Err(Stopped::Refused(error))),
         };
@@ -817,13 +821,9 @@ impl Session {
     }
 
     /// A name for a write that takes two phases; waits until what decides it is there.
-    async fn name_write(&self, plan: &Spread) -> Result<Option<Ticket>, Error> {
-        match plan.parts.first() {
-            Some(home) if plan.transactional && plan.parts.len() > 1 => {
-                self.station.shared.begin_two_phase(&self.snapshot.database.name, home.shard).await.map(Some)
-            }
-            _ => Ok(None),
-        }
+    pub(super) async fn name_write(&self, home: ShardId) -> Result<Ticket, Error> {
+        let (control, owner) = (&self.station.shared.control, self.client.key.process);
+        control.begin_write(&self.snapshot.database.name, home, owner).await
     }
 
     pub(super) async fn lend_all(&mut self, shards: Vec<ShardId>, access: Access) -> Result<Vec<Lent>, Stopped> {

@@ -10,6 +10,7 @@ mod cached;
 mod carried;
 mod carry;
 mod control;
+mod deadlock;
 mod decide;
 mod digest;
 mod ears;
@@ -44,6 +45,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
+pub use deadlock::watch as watch_deadlocks;
 pub use registry::{Client, Registered, Registry, State};
 pub use run::End;
 pub use snapshot::Snapshot;
