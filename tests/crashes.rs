@@ -5,7 +5,7 @@
 
 mod support;
 
-#[path = "crashes/relay.rs"]
+#[path = "support/relay.rs"]
 mod relay;
 
 use std::fs;

@@ -27,8 +27,8 @@ use tokio::time::Instant;
 
 pub use catalog::CatalogCell;
 pub use listen::{Inbox, Listener, Voice};
-pub use progress::{InProgress, Phase, Ticket, Write};
-pub use recovery::{Fate, Found};
+pub use progress::{InProgress, Phase, Ticket, Write, participants};
+pub use recovery::{Fate, Found, recover_all};
 pub use waits::{Blocker, Wait, Waits};
 
 use crate::backend::login_of;
@@ -134,18 +134,34 @@ impl Control {
         self.databases.load().get(database)?.spaces.current()
     }
 
-    /// Names one write over several shards; waits until what decides it is there.
-    pub async fn begin_write(&self, database: &str, home: ShardId, owner: i32) -> Result<Ticket, Error> {
+    /// Names one write over several shards, home first; waits until what decides it is there.
+    pub async fn begin_write(&self, database: &str, shards: &[ShardId], owner: i32) -> Result<Ticket, Error> {
+        let home = *shards.first().expect("a write over several shards has parts");
         let unknown = || Error::new(SqlState::UNKNOWN_DATABASE, format!("database \"{database}\" is not configured"));
         let schema = self.databases.load().get(database).ok_or_else(unknown)?.schema.clone();
         let identities = schema.made().await?;
         let identity = identities.get(usize::from(home.0)).ok_or_else(unknown)?;
-        Ok(self.progress.begin((database, owner), home, identity))
+        let marks = self.topology().process.consistent_reads.then(|| shards.to_vec());
+        if marks.iter().flatten().any(|shard| shard.0 >= progress::MOST_SHARDS) {
+            let hint = "Leave out consistent_reads.";
+            return Err(Error::unsupported("consistent_reads with so many shards, for a write on several,", hint));
+        }
+        Ok(self.progress.begin((database, owner), (home, identity), marks))
+    }
+
+    /// While it is held, no write over several shards of this process becomes visible.
+    pub async fn hold_writes(&self) -> impl Drop {
+        self.progress.hold().await
     }
 
     /// Those that are being carried out, by name.
     pub fn writes(&self) -> Vec<(String, Arc<Write>)> {
         self.progress.all()
+    }
+
+    /// What was prepared on servers lately, by database.
+    pub fn prepared(&self) -> Vec<(String, Found)> {
+        self.progress.found()
     }
 
     /// Who waits for whom on the primaries of a database.

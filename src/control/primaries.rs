@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
+use tokio::time::timeout;
+
 use super::connect::{Client, Login, Pools, SqlError};
 use super::{login, login_as};
 use crate::balance::Fleet;
@@ -54,6 +57,26 @@ impl Primaries {
             login(servers.find(leads)?, &self.topology)
         };
         self.database.shards.iter().map(of).collect()
+    }
+
+    /// As [`Primaries::all`], by asking every server now; nothing where none or more than one takes writes.
+    pub(super) async fn found(&self) -> Vec<Option<Login>> {
+        let mut all = Vec::new();
+        for shard in &self.database.shards {
+            let servers = shard.servers.iter().filter_map(|&id| login(self.topology.server(id), &self.topology));
+            let leads = servers.map(async |login| {
+                let asked = async { self.lend(&login).await?.rows("SELECT pg_is_in_recovery()").await };
+                let rows = timeout(self.topology.process.connect_timeout, asked).await.ok()?.ok()?;
+                (rows == [[Some("f".to_owned())]]).then_some(login)
+            });
+            let leading: Vec<Login> = join_all(leads).await.into_iter().flatten().collect();
+            all.push(<[Login; 1]>::try_from(leading).ok().map(|[login]| login));
+        }
+        all
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.database.name
     }
 
     pub(super) fn home(&self) -> Option<Login> {

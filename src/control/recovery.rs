@@ -11,7 +11,9 @@ use tokio::time::{sleep, timeout};
 use super::connect::{Client, Login, SqlError};
 use super::primaries::Primaries;
 use super::progress::{Gid, IDENTITY, InProgress};
+use crate::balance::Fleet;
 use crate::statement::quoted_literal;
+use crate::topology::{Database, Topology};
 
 /// Looks after one database until it is aborted. A shard that is away or hangs does not keep the others waiting.
 pub(super) async fn watch(primaries: Primaries, progress: Arc<InProgress>, retention: Duration) {
@@ -24,7 +26,10 @@ async fn watch_shard(shard: usize, primaries: &Primaries, progress: &InProgress)
         sleep(INTERVAL).await;
         let logins = primaries.leading();
         match timeout(DEADLINE, recover(shard, &logins, primaries, progress)).await {
-            Ok(Ok(all)) => all.iter().for_each(log),
+            Ok(Ok(all)) => {
+                all.iter().for_each(log);
+                progress.note_found(primaries.name(), shard, all);
+            }
             Ok(Err(cause)) => tracing::debug!(%cause, shard, "recovery of two-phase commits"),
             Err(_) => tracing::debug!(shard, "recovery of two-phase commits: no answer"),
         }
@@ -35,15 +40,15 @@ fn log(found: &Found) {
     let Found { shard, gid, fate, .. } = found;
     match fate {
         Fate::Ended { .. } => tracing::warn!(shard, gid, %fate, "a prepared transaction had been left behind"),
-        Fate::InProgress => {}
+        Fate::InProgress | Fate::Unknown => {}
         Fate::Foreign | Fate::Homeless | Fate::Failed(_) => {
             tracing::debug!(shard, gid, %fate, "a prepared transaction stays");
         }
     }
 }
 
-/// A prepared transaction of some pgweir, and what became of it.
-#[derive(Debug)]
+/// A prepared transaction, and what became of it.
+#[derive(Clone, Debug)]
 pub struct Found {
     pub shard: usize,
     pub gid: String,
@@ -51,7 +56,7 @@ pub struct Found {
     pub fate: Fate,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Fate {
     Ended {
         committed: bool,
@@ -60,9 +65,11 @@ pub enum Fate {
     InProgress,
     /// Its decision is not in a database of this cluster.
     Foreign,
+    /// No pgweir has named it.
+    Unknown,
     /// Its home has no primary at the moment, or does not answer.
     Homeless,
-    Failed(SqlError),
+    Failed(String),
 }
 
 /// Ends what is pending on one shard, each as it was decided. `logins` are those of the primaries, as far as there are.
@@ -75,8 +82,12 @@ pub(super) async fn recover(
     let Some(login) = &logins[shard] else { return Ok(Vec::new()) };
     let rows = primaries.lend(login).await?.rows(PREPARED).await?;
     let mut by_home: BTreeMap<usize, Vec<Prepared>> = BTreeMap::new();
-    for prepared in rows.into_iter().filter_map(Prepared::read) {
-        by_home.entry(prepared.gid.home).or_default().push(prepared);
+    let mut all = Vec::new();
+    for prepared in rows.into_iter().filter_map(|row| Prepared::read(shard, row)) {
+        match prepared {
+            Ok(prepared) => by_home.entry(prepared.gid.home).or_default().push(prepared),
+            Err(found) => all.push(found),
+        }
     }
     // A home that is away or hangs does not keep the others waiting.
     let each = by_home.into_iter().map(async |(home, all)| {
@@ -86,7 +97,7 @@ pub(super) async fn recover(
             let owner = primaries.as_owner(shard, login, &prepared.owner);
             let ending = end(&prepared, home, &owner, (primaries, progress));
             let fate = match timeout(HOME_DEADLINE, ending).await {
-                Ok(fate) => fate.unwrap_or_else(Fate::Failed),
+                Ok(fate) => fate.unwrap_or_else(|cause| Fate::Failed(cause.to_string())),
                 Err(_) => Fate::Homeless,
             };
             let is_last = matches!(fate, Fate::Homeless);
@@ -97,7 +108,25 @@ pub(super) async fn recover(
         }
         found
     });
-    Ok(join_all(each).await.into_iter().flatten().collect())
+    all.extend(join_all(each).await.into_iter().flatten());
+    Ok(all)
+}
+
+/// Ends what is pending in a database, once: by shard, what was found there, or why nothing could be.
+pub async fn recover_all(database: &Arc<Database>, topology: &Arc<Topology>) -> Vec<Result<Vec<Found>, String>> {
+    let fleet = Arc::new(Fleet::new(topology, None));
+    let primaries = Primaries::new(database, topology, &fleet, &Arc::default());
+    let (logins, progress) = (primaries.found().await, InProgress::default());
+    let mut all = Vec::new();
+    for (shard, login) in logins.iter().enumerate() {
+        let work = timeout(DEADLINE, recover(shard, &logins, &primaries, &progress));
+        all.push(match (login, work.await) {
+            (None, _) => Err("no primary answers".to_owned()),
+            (Some(_), Ok(found)) => found.map_err(|cause| cause.to_string()),
+            (Some(login), Err(_)) => Err(format!("{}:{} does not answer", login.host, login.port)),
+        });
+    }
+    all
 }
 
 struct Prepared {
@@ -109,9 +138,14 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn read(row: Vec<Option<String>>) -> Option<Self> {
+    /// What is none of ours is left as it is found.
+    fn read(shard: usize, row: Vec<Option<String>>) -> Option<Result<Self, Found>> {
         let [gid, owner, age, is_left] = <[Option<String>; 4]>::try_from(row).ok()?;
-        Some(Self { gid: Gid::read(&gid?)?, owner: owner?, age: age?, is_left: is_left? == "t" })
+        let (name, owner, age, is_left) = (gid?, owner?, age?, is_left? == "t");
+        Some(match Gid::read(&name) {
+            Some(gid) => Ok(Self { gid, owner, age, is_left }),
+            None => Err(Found { shard, gid: name, age, fate: Fate::Unknown }),
+        })
     }
 }
 
@@ -210,6 +244,7 @@ impl fmt::Display for Fate {
             Self::Ended { committed: false } => f.write_str("rolled back: its commit was not decided"),
             Self::InProgress => f.write_str("left: some process may be about to end it"),
             Self::Foreign => f.write_str("left: its decision is not in a database of this cluster"),
+            Self::Unknown => f.write_str("left: no pgweir of this version has named it"),
             Self::Homeless => f.write_str("left: its home shard does not answer"),
             Self::Failed(cause) => write!(f, "left: {cause}"),
         }
@@ -218,7 +253,7 @@ impl fmt::Display for Fate {
 
 const PREPARED: &str = "SELECT gid, owner, extract(epoch FROM now() - prepared)::numeric(12,1), \
      prepared < now() - interval '5 seconds' \
-     FROM pg_prepared_xacts WHERE database = current_database() AND gid LIKE 'pgweir:%' ORDER BY prepared";
+     FROM pg_prepared_xacts WHERE database = current_database() ORDER BY prepared";
 const ALL_PREPARED: &str =
     "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND gid LIKE 'pgweir:%'";
 const UNDEFINED_OBJECT: &str = "42704";

@@ -50,17 +50,20 @@ pub(super) async fn commit(
     let Some((home, others)) = inputs.split_first_mut() else { return Ok(None) };
     let (gid, deadline) = (ticket.gid(), Instant::now() + timeout);
     ticket.enter(Phase::Prepare);
-    let prepare = format!("{RAISE};PREPARE TRANSACTION '{gid}'");
+    let mark = if ticket.is_marked() { format!("SELECT pgweir.decide('{gid}');") } else { String::new() };
+    let prepare = format!("{mark}{RAISE};PREPARE TRANSACTION '{gid}'");
     let prepared = tell_all(told, others.iter_mut().map(|other| (&mut **other, prepare.as_str())), deadline).await;
     let mut failure = prepared.iter().find_map(Answer::failure_to_prepare);
     // A decision that is late is none: recovery, which may be another process's, has no patience either.
     if failure.is_none() && Instant::now() < deadline {
+        let showing = ticket.show().await;
         ticket.enter(Phase::Decide);
         let decide = format!("SELECT pgweir.decide('{gid}');{RAISE};COMMIT");
         match tell(told, home, &decide, deadline).await {
             Answer::Done => {
                 ticket.enter(Phase::Commit);
                 finish(told, others, gid, Instant::now() + timeout).await;
+                drop(showing);
                 return Ok(None);
             }
             Answer::Failed(body) => failure = Some(name_aborted(body)),

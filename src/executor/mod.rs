@@ -10,6 +10,7 @@ mod relay;
 mod request;
 mod scatter;
 mod single;
+mod snapshots;
 mod spread;
 
 pub use commit::{Commit, commit_blocks};
@@ -19,4 +20,5 @@ pub use relay::{BUFFER_BYTES, Broken, Unit, move_front, relay};
 pub use request::Request;
 pub use scatter::Ended;
 pub use single::{describe, drain_all, parameter_types, single};
+pub use snapshots::Sight;
 pub use spread::{Decision, spread};

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::again::{Again, Kept};
 use super::carried::Carried;
+use super::consistent::close_snapshots;
 use super::decide::{Decided, Way};
 use super::digest::Steps;
 use super::effects::Effect;
@@ -714,8 +715,11 @@ impl Session {
         if !matches!(self.transaction, Transaction::Idle) {
             return self.read_in_block(client, reading, access, request).await;
         }
+        let consistent = self.is_consistent(reading, access);
+        let access = if consistent { Access::PrimaryRead } else { access };
         loop {
-            let mut lents = match self.lend_all(reading.shards(), access).await {
+            let shards = reading.shards();
+            let mut lents = match self.lend_all(shards.clone(), access).await {
                 Ok(lents) => lents,
                 Err(stopped) => return Ok(Err(stopped)),
             };
@@ -724,7 +728,13 @@ impl Session {
             self.record(client, &lents);
             let limits = self.limits();
             let mut inputs: Vec<_> = lents.iter_mut().map(|lent| &mut *lent.connection).collect();
+            if consistent && let Err(stopped) = self.open_snapshots(&mut inputs, &shards).await {
+                return self.settle_all(lents, Ok(Ended::Done)).map(|_| Err(stopped));
+            }
             let ended = read(client, &mut inputs, reading, request, limits).await;
+            if consistent && let Err(error) = close_snapshots(&mut inputs).await {
+                tracing::debug!(%error, "the end of a read");
+            }
             if access == Access::Write {
                 self.note_writes(&reading.shards());
             }
@@ -776,7 +786,7 @@ impl Session {
             return self.spread_in_block(client, plan, request, touched).await;
         }
         let ticket = match plan.parts.first().filter(|_| plan.transactional && plan.parts.len() > 1) {
-            Some(home) => self.name_write(home.shard).await.map(Some),
+            Some(_) => self.name_write(&shards_of(&plan.parts)).await.map(Some),
             None => Ok(None),
         };
         let ticket = match ticket {
@@ -821,9 +831,9 @@ impl Session {
     }
 
     /// A name for a write that takes two phases; waits until what decides it is there.
-    pub(super) async fn name_write(&self, home: ShardId) -> Result<Ticket, Error> {
+    pub(super) async fn name_write(&self, shards: &[ShardId]) -> Result<Ticket, Error> {
         let (control, owner) = (&self.station.shared.control, self.client.key.process);
-        control.begin_write(&self.snapshot.database.name, home, owner).await
+        control.begin_write(&self.snapshot.database.name, shards, owner).await
     }
 
     pub(super) async fn lend_all(&mut self, shards: Vec<ShardId>, access: Access) -> Result<Vec<Lent>, Stopped> {

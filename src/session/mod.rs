@@ -9,6 +9,7 @@ mod by_name;
 mod cached;
 mod carried;
 mod carry;
+mod consistent;
 mod control;
 mod deadlock;
 mod decide;

@@ -1,6 +1,8 @@
 //! What stands between the proxy and a server, or a client and the proxy: passes on what is said, until it is to hold
 //! something back, or everything.
 
+#![allow(clippy::unwrap_used, dead_code)]
+
 use std::io::{Error, ErrorKind, Result};
 use std::sync::Arc;
 
@@ -33,6 +35,8 @@ pub(crate) struct Stage {
 
 #[derive(Default)]
 struct State {
+    /// Which hold it is.
+    turn: u64,
     /// Nothing: all passes.
     held: Option<fn(Seen, &[Seen]) -> bool>,
     passed: Vec<Seen>,
@@ -47,7 +51,8 @@ impl Stage {
 
     /// From now on `held` says what is held back, by what has passed before.
     pub(crate) fn hold(&self, held: fn(Seen, &[Seen]) -> bool) {
-        self.state.send_replace(State { held: Some(held), ..State::default() });
+        let turn = self.state.borrow().turn + 1;
+        self.state.send_replace(State { turn, held: Some(held), ..State::default() });
     }
 
     /// Lets everything go.
@@ -62,13 +67,14 @@ impl Stage {
     }
 
     async fn pass(&self, seen: Seen) {
-        let mut held = false;
+        let (mut held, mut turn) = (false, 0);
         self.state.send_modify(|state| {
+            turn = state.turn;
             held = state.held.is_some_and(|held| held(seen, &state.passed));
             if held { state.waiting.push(seen) } else { state.passed.push(seen) }
         });
         if held {
-            self.state.subscribe().wait_for(|state| state.held.is_none()).await.unwrap();
+            self.state.subscribe().wait_for(|state| state.held.is_none() || state.turn != turn).await.unwrap();
         }
     }
 }
