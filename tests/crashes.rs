@@ -9,8 +9,10 @@ mod support;
 mod relay;
 
 use std::fs;
+use std::ops::Deref;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -21,7 +23,7 @@ use relay::{Relay, Seen, Stage, Step};
 use support::{APP, Cluster, KEYS, PASSWORD, Proxy, Role, SUPERUSER, Stop, sql, until};
 use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::{Instant, sleep, timeout};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{AsyncMessage, Client, NoTls, SimpleQueryMessage};
 
 /// When it happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,7 +185,7 @@ impl World {
         let relay = Relay::to_proxy(self.proxies[0].port, &self.stage).await;
         let client = self.connect(relay.port).await;
         let lock = (point == Point::WhileDeciding).then(|| Lock::take(&self.leader(HOME)));
-        let writing = self.write(client, block, point).await;
+        let writing = self.write(Box::new(client), block, point).await;
         let reached = self.stage.reached(point.is_reached());
         timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("{point:?} is not reached"));
         if point == Point::WhileDeciding {
@@ -194,13 +196,18 @@ impl World {
         self.check(&told).await;
     }
 
-    async fn connect(&self, port: u16) -> Client {
+    async fn connect_to(&self, port: u16) -> Option<Client> {
         let login = format!("host=127.0.0.1 port={port} user={APP} password='{PASSWORD}' dbname=shop");
+        let (client, connection) = tokio_postgres::connect(&login, NoTls).await.ok()?;
+        tokio::spawn(connection);
+        Some(client)
+    }
+
+    async fn connect(&self, port: u16) -> Client {
         let begun = Instant::now();
         // Until the proxy knows its servers, and writes work.
         loop {
-            if let Ok((client, connection)) = tokio_postgres::connect(&login, NoTls).await {
-                tokio::spawn(connection);
+            if let Some(client) = self.connect_to(port).await {
                 let probe = format!("update ledger set trial = trial where user_id in ({}) and trial = 0", keys());
                 if client.batch_execute(&probe).await.is_ok() {
                     return client;
@@ -212,7 +219,12 @@ impl World {
     }
 
     /// Begins the write that is to be interrupted.
-    async fn write(&self, client: Client, block: bool, point: Point) -> JoinHandle<Told> {
+    async fn write(
+        &self,
+        client: impl Deref<Target = Client> + Send + 'static,
+        block: bool,
+        point: Point,
+    ) -> JoinHandle<Told> {
         let insert = |key: u64| format!("insert into ledger values ({key}, {})", self.trial);
         let last = if block {
             client.batch_execute("begin").await.unwrap();
@@ -413,6 +425,113 @@ async fn a_commit_survives_whoever_asked_for_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_survives_its_servers() {
     matrix(&[ShardKilled, ShardBlackholed, ReplicaPromoted], 1).await;
+}
+
+/// The rows of a command of the console, values by `|`.
+async fn console(port: u16, command: &str) -> Vec<String> {
+    let login = format!("host=127.0.0.1 port={port} user={APP} password='{PASSWORD}' dbname=pgweir");
+    let (client, connection) = tokio_postgres::connect(&login, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let value = |row: &tokio_postgres::SimpleQueryRow, column| row.get(column).unwrap_or_default().to_owned();
+    let row = |message: &SimpleQueryMessage| match message {
+        SimpleQueryMessage::Row(row) => {
+            Some((0..row.len()).map(|column| value(row, column)).collect::<Vec<_>>().join("|"))
+        }
+        _ => None,
+    };
+    client.simple_query(command).await.unwrap().iter().filter_map(row).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pending_is_shown_and_ended_by_command() {
+    let mut world = World::new(0, 0).await;
+    world.trial = 1;
+    let port = world.proxies[0].port;
+    let client = world.connect(port).await;
+    let writing = world.write(Box::new(client), true, Point::AfterPrepares).await;
+    timeout(PATIENCE, world.stage.reached(Point::AfterPrepares.is_reached())).await.unwrap();
+    let mut shown = Vec::new();
+    // Recovery looks once a second.
+    while shown.iter().filter(|row: &&String| row.contains("|prepared|")).count() < 4 {
+        shown = console(port, "show transactions").await;
+        sleep(PAUSE).await;
+    }
+    let all = shown.join("\n");
+    let [transaction] = shown.iter().filter(|row| row.contains("|transaction|")).collect::<Vec<_>>()[..] else {
+        panic!("{all}")
+    };
+    assert!(transaction.contains("|0,1,2|pgweir:0:") && transaction.ends_with("|deciding"), "{all}");
+    for (shard, gid) in FOREIGN {
+        let of_row = format!("shop|prepared||{shard}|{gid}|");
+        assert!(shown.iter().any(|row| row.starts_with(&of_row) && row.contains("|left: ")), "{all}");
+    }
+    world.kill_proxies();
+    world.stage.release();
+    writing.await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pgweir.toml");
+    fs::write(&file, format!("[general]\n{}", world.config)).unwrap();
+    let recover = || {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_pgweir")).args(["recover", "--config"]).arg(&file).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let mut said = block_in_place(recover);
+    // At first, its process may be about to end it.
+    while !said.contains("as decided") && !said.contains("rolled back") {
+        assert!(said.matches("may be about to end it").count() >= 2, "{said}");
+        said = block_in_place(recover);
+    }
+    assert_eq!(said.lines().count(), 4, "{said}");
+    for (shard, gid) in FOREIGN {
+        let of_line = format!("shop shard {shard} {gid} (");
+        assert!(said.lines().any(|line| line.starts_with(&of_line) && line.contains("): left: ")), "{said}");
+    }
+    world.start_proxies(1);
+    world.check(&Told::Nothing).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_told_of_a_late_shard_waits_for_it() {
+    let mut world = World::new(0, 0).await;
+    for block in [true, false] {
+        world.trial += 1;
+        let login =
+            format!("host=127.0.0.1 port={} user={APP} password='{PASSWORD}' dbname=shop", world.proxies[0].port);
+        drop(world.connect(world.proxies[0].port).await);
+        let (client, mut connection) = tokio_postgres::connect(&login, NoTls).await.unwrap();
+        let warned = Arc::new(AtomicBool::new(false));
+        let warning = Arc::clone(&warned);
+        tokio::spawn(std::future::poll_fn(move |cx| {
+            while let Some(message) = std::task::ready!(connection.poll_message(cx)) {
+                if let Ok(AsyncMessage::Notice(notice)) = message {
+                    warning.store(notice.severity() == "WARNING" && notice.code().code() == "08007", Ordering::Relaxed);
+                }
+            }
+            std::task::Poll::Ready(())
+        }));
+        let client = Arc::new(client);
+        let writing = world.write(Arc::clone(&client), block, Point::AfterDecision).await;
+        timeout(PATIENCE, world.stage.reached(Point::AfterDecision.is_reached())).await.unwrap();
+        world.blackhole(2, true);
+        world.stage.release();
+        assert_eq!(writing.await.unwrap(), Told::Committed);
+        assert!(warned.load(Ordering::Relaxed), "it was not warned");
+        let count =
+            |shard| format!("select count(*) from ledger where user_id = {} and trial = {}", key(shard), world.trial);
+        let here: i64 = client.query_one(&count(1), &[]).await.unwrap().get(0);
+        assert_eq!(here, 1);
+        let (waits, late) = (Arc::clone(&client), count(2));
+        let waiting = tokio::spawn(async move { waits.query_one(&late, &[]).await.unwrap().get::<_, i64>(0) });
+        // Others who want nothing of that shard do not wait.
+        let other = world.connect_to(world.proxies[0].port).await.unwrap();
+        other.batch_execute(&count(0)).await.unwrap();
+        assert!(!waiting.is_finished());
+        world.blackhole(2, false);
+        assert_eq!(timeout(PATIENCE, waiting).await.unwrap().unwrap(), 1);
+        world.check(&Told::Committed).await;
+    }
 }
 
 const SHARDS: u16 = 3;

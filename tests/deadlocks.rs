@@ -205,24 +205,26 @@ async fn who_waits_long_for_somebody_who_does_not_wait_is_left_alone() {
     assert_eq!(world.sum(), 6);
 }
 
-/// Rows in the order of their keys: nobody waits for somebody behind.
+/// Adds to rows in the order of their keys: nobody waits for somebody behind.
+async fn one_of_the_crowd(client: Client, seed: u64) {
+    let mut random = StdRng::seed_from_u64(seed);
+    for _ in 0..20 {
+        client.batch_execute("begin").await.unwrap();
+        for key in [1, 2, 3, 1001, 1002] {
+            add(&client, &[key], random.random_bool(0.5)).await.unwrap();
+        }
+        client.batch_execute("select pg_sleep(0.01)").await.unwrap();
+        client.batch_execute("commit").await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_in_good_order_loses_nobody() {
     let world = World::take().await;
-    let crowd = (0..16).map(|number| {
-        let client = world.connect();
-        async move {
-            let (client, mut random) = (client.await, StdRng::seed_from_u64(number));
-            for _ in 0..20 {
-                client.batch_execute("begin").await.unwrap();
-                for key in [1, 2, 3, 1001, 1002] {
-                    add(&client, &[key], random.random_bool(0.5)).await.unwrap();
-                }
-                client.batch_execute("select pg_sleep(0.01)").await.unwrap();
-                client.batch_execute("commit").await.unwrap();
-            }
-        }
-    });
+    let mut crowd = Vec::new();
+    for number in 0..16 {
+        crowd.push(one_of_the_crowd(world.connect().await, number));
+    }
     futures_util::future::join_all(crowd).await;
     assert_eq!(world.sum(), 16 * 20 * 5);
 }

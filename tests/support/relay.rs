@@ -112,13 +112,7 @@ impl Relay {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let way = way.clone();
-                tokio::spawn(async move {
-                    way.clone().open().await;
-                    // A server that is away closes what comes.
-                    if let Ok(server) = TcpStream::connect(("127.0.0.1", to)).await {
-                        way.serve(stream, server).await;
-                    }
-                });
+                tokio::spawn(way.relay(stream, to));
             }
         });
         Self { port, cut }
@@ -136,7 +130,10 @@ impl Way {
         self.cut.wait_for(|cut| !cut).await.unwrap();
     }
 
-    async fn serve(self, near: TcpStream, far: TcpStream) {
+    async fn relay(mut self, near: TcpStream, to: u16) {
+        self.open().await;
+        // A server that is away closes what comes.
+        let Ok(far) = TcpStream::connect(("127.0.0.1", to)).await else { return };
         near.set_nodelay(true).unwrap();
         far.set_nodelay(true).unwrap();
         let ((mut from_near, mut to_near), (mut from_far, mut to_far)) = (near.into_split(), far.into_split());
