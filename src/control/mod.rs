@@ -96,6 +96,7 @@ impl Control {
         let fleet = Arc::new(Fleet::new(&topology, Some(&self.cluster.load().fleet)));
         self.cluster.store(Arc::new(Cluster { topology: Arc::new(topology), fleet }));
         self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.progress.forget_found();
         self.start_tasks();
     }
 

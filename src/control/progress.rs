@@ -97,6 +97,11 @@ impl InProgress {
         all.insert((database.to_owned(), shard), found);
     }
 
+    /// It will look anew.
+    pub(super) fn forget_found(&self) {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// By database.
     pub fn found(&self) -> Vec<(String, Found)> {
         let all = self.found.lock().unwrap_or_else(PoisonError::into_inner);

@@ -38,12 +38,12 @@ pub async fn watch(shared: Arc<Shared>) {
 /// Databases in which a statement on several shards, or one of a transaction on several, takes its time.
 fn slow(shared: &Shared, patience: Duration) -> HashSet<String> {
     let now = Instant::now();
-    let is_slow = |client: &Arc<Client>| {
+    let is_slow = |client: &Client| {
         client.state() == State::Active
             && now.saturating_duration_since(client.begun()) >= patience
-            && client.targets().len() > 1
+            && client.several_since().is_some()
     };
-    shared.registry.all().into_iter().filter(is_slow).map(|client| client.database.clone()).collect()
+    shared.registry.databases_of(is_slow)
 }
 
 /// Who may wait.
@@ -195,7 +195,7 @@ fn close<'e>(
     false
 }
 
-const INTERVAL: Duration = Duration::from_millis(100);
+const INTERVAL: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! All clients being served: who they are, what they do, and how a CancelRequest reaches them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -106,6 +106,12 @@ impl Registry {
 
     pub fn all(&self) -> Vec<Arc<Client>> {
         self.lock().values().cloned().collect()
+    }
+
+    /// Of those clients whom it holds for.
+    pub(super) fn databases_of(&self, holds: impl Fn(&Client) -> bool) -> HashSet<String> {
+        let clients = self.lock();
+        clients.values().filter(|client| holds(client)).map(|client| client.database.clone()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<i32, Arc<Client>, foldhash::fast::RandomState>> {
