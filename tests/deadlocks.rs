@@ -19,6 +19,7 @@ use tokio_postgres::{Client, NoTls};
 struct World {
     cluster: Cluster,
     proxy: Proxy,
+    another: Proxy,
 }
 
 impl World {
@@ -41,8 +42,8 @@ impl World {
              create constraint trigger follow after update on registers deferrable initially deferred \
                for each row when (new.user_id = 50 and new.v > 0) execute function follow()",
         );
-        let proxy = Proxy::start(&cluster.toml());
-        Self { cluster, proxy }
+        let [proxy, another] = [0, 1].map(|_| Proxy::start(&cluster.toml()));
+        Self { cluster, proxy, another }
     }
 
     /// One test has it at a time.
@@ -54,7 +55,11 @@ impl World {
     }
 
     async fn connect(&self) -> Client {
-        let login = format!("host=127.0.0.1 port={} user={APP} password='{PASSWORD}' dbname=shop", self.proxy.port);
+        self.connect_by(&self.proxy).await
+    }
+
+    async fn connect_by(&self, proxy: &Proxy) -> Client {
+        let login = format!("host=127.0.0.1 port={} user={APP} password='{PASSWORD}' dbname=shop", proxy.port);
         let (client, connection) = tokio_postgres::connect(&login, NoTls).await.unwrap();
         tokio::spawn(connection);
         client
@@ -95,7 +100,11 @@ fn adding(client: Client, keys: &'static [i64], prepared: bool) -> JoinHandle<(C
 }
 
 async fn begin(world: &World, keys: &[i64]) -> Client {
-    let client = world.connect().await;
+    begin_by(world, &world.proxy, keys).await
+}
+
+async fn begin_by(world: &World, proxy: &Proxy, keys: &[i64]) -> Client {
+    let client = world.connect_by(proxy).await;
     client.batch_execute("begin").await.unwrap();
     add(&client, keys, false).await.unwrap();
     client
@@ -169,6 +178,17 @@ async fn three_in_a_circle_lose_one() {
     let (a, b, c) = (begin(&world, &[1]).await, begin(&world, &[1001]).await, begin(&world, &[2]).await);
     settle(vec![adding(a, &[1001], true), adding(b, &[2], false), adding(c, &[1], false)]).await;
     assert_eq!(world.sum(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn circles_through_two_instances_are_seen() {
+    let world = World::take().await;
+    let (first, second) = (begin(&world, &[1]).await, begin_by(&world, &world.another, &[1001]).await);
+    settle(vec![adding(first, &[1001], false), adding(second, &[1], true)]).await;
+    let (a, b) = (begin(&world, &[1]).await, begin(&world, &[1001]).await);
+    let c = begin_by(&world, &world.another, &[2]).await;
+    settle(vec![adding(a, &[1001], true), adding(b, &[2], false), adding(c, &[1], false)]).await;
+    assert_eq!(world.sum(), 4 + 6);
 }
 
 #[tokio::test(flavor = "multi_thread")]

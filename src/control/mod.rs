@@ -29,7 +29,7 @@ pub use catalog::CatalogCell;
 pub use listen::{Inbox, Listener, Voice};
 pub use progress::{InProgress, Phase, Ticket, Write, participants};
 pub use recovery::{Fate, Found, recover_all};
-pub use waits::{Blocker, Wait, Waits};
+pub use waits::{Blocker, Leg, Wait, Waits};
 
 use crate::backend::login_of;
 use crate::balance::Fleet;
@@ -165,10 +165,15 @@ impl Control {
         self.progress.found()
     }
 
-    /// Who waits for whom on the primaries of a database.
-    pub async fn waits(&self, database: &str) -> Option<Waits> {
+    /// What this process is told from others by.
+    pub fn instance(&self) -> String {
+        format!("{:016x}", self.progress.process())
+    }
+
+    /// Who waits for whom on the primaries of a database; other instances hear which connections are one client's.
+    pub async fn waits(&self, database: &str, legs: &[Leg]) -> Option<Waits> {
         let askers = self.databases.load().get(database).and_then(|known| known.askers.clone())?;
-        Some(waits::ask(&askers).await)
+        Some(waits::ask(&askers, &self.instance(), legs).await)
     }
 
     /// Returns when a shard has ended what is prepared there under this name.

@@ -14,6 +14,8 @@ use crate::topology::ShardId;
 #[derive(Debug, Default)]
 pub struct Waits {
     pub all: Vec<Wait>,
+    /// Of other instances.
+    pub legs: Vec<(String, Leg)>,
     /// After which a server looks for deadlocks of its own: the shortest.
     pub deadlock_timeout: Option<Duration>,
 }
@@ -29,6 +31,16 @@ pub struct Wait {
     pub since: String,
 }
 
+/// A connection of a client that has several.
+#[derive(Clone, Debug)]
+pub struct Leg {
+    pub client: i32,
+    pub shard: ShardId,
+    pub process: i32,
+    /// The client is committing.
+    pub commits: bool,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Blocker {
     Process(i32),
@@ -36,8 +48,51 @@ pub enum Blocker {
     Prepared(String),
 }
 
+/// Tells the other instances of this one's connections, and hears of theirs.
+async fn exchange(primaries: &Primaries, instance: &str, legs: &[Leg]) -> Result<Vec<(String, Leg)>, SqlError> {
+    let Some(home) = primaries.home() else { return Ok(Vec::new()) };
+    let row = |leg: &Leg| {
+        let Leg { client, shard, process, commits } = leg;
+        format!("('{instance}',{client},{},{process},{commits})", shard.0)
+    };
+    let rows: Vec<String> = legs.iter().map(row).collect();
+    let insert = match rows.is_empty() {
+        true => String::new(),
+        false => format!(
+            "INSERT INTO pgweir.parties (instance, client, shard, process, commits) VALUES {} ON CONFLICT DO NOTHING;",
+            rows.join(",")
+        ),
+    };
+    let text = format!(
+        "BEGIN; SET LOCAL synchronous_commit = off; \
+         DELETE FROM pgweir.parties WHERE instance = '{instance}' OR seen < clock_timestamp() - interval '10 s'; \
+         {insert} COMMIT; \
+         SELECT instance, client, shard, process, commits FROM pgweir.parties WHERE instance <> '{instance}'"
+    );
+    let client = primaries.lend(&home).await?;
+    let answer = client.rows(&text).await;
+    if answer.is_err() {
+        client.batch("ROLLBACK").await?;
+    }
+    Ok(answer?.into_iter().filter_map(leg).collect())
+}
+
+fn leg(row: Vec<Option<String>>) -> Option<(String, Leg)> {
+    let [instance, client, shard, process, commits] = <[Option<String>; 5]>::try_from(row).ok()?;
+    let (client, process, commits) = (client?.parse().ok()?, process?.parse().ok()?, commits? == "t");
+    Some((instance?, Leg { client, shard: ShardId(shard?.parse().ok()?), process, commits }))
+}
+
 /// Asks all of them at once. One that does not answer has nothing to say.
-pub(super) async fn ask(primaries: &Primaries) -> Waits {
+pub(super) async fn ask(primaries: &Primaries, instance: &str, legs: &[Leg]) -> Waits {
+    let others = match timeout(DEADLINE, exchange(primaries, instance, legs)).await {
+        Ok(Ok(others)) => others,
+        Ok(Err(cause)) => {
+            tracing::debug!(%cause, "whose connections are whose");
+            Vec::new()
+        }
+        Err(_) => Vec::new(),
+    };
     let logins = primaries.leading();
     let each = logins.iter().enumerate().filter_map(|(shard, login)| Some((shard, login.as_ref()?)));
     let answers = join_all(each.map(async |(shard, login)| {
@@ -47,7 +102,7 @@ pub(super) async fn ask(primaries: &Primaries) -> Waits {
         let shard = ShardId(u16::try_from(shard).ok()?);
         Some((shard, Arc::new((login.host.clone(), login.port)), rows))
     }));
-    let mut waits = Waits::default();
+    let mut waits = Waits { legs: others, ..Waits::default() };
     for (shard, place, rows) in answers.await.into_iter().flatten() {
         for row in rows {
             match row.as_slice() {
@@ -83,7 +138,7 @@ fn wait(
 /// Rows of one column, and of four. A blocker without a number has been prepared; what waits for a row of its waits for
 /// its transaction.
 const WAITS: &str = "SELECT setting FROM pg_settings WHERE name = 'deadlock_timeout'; \
-     SELECT waiting.pid, blocker, prepared.gid, waiting.query_start \
+     SELECT waiting.pid, blocker, prepared.gid, extract(epoch FROM waiting.query_start)::numeric(20,6) \
      FROM pg_stat_activity waiting CROSS JOIN LATERAL unnest(pg_blocking_pids(waiting.pid)) AS blocker \
      LEFT JOIN pg_locks wanted ON blocker = 0 AND wanted.pid = waiting.pid AND NOT wanted.granted \
        AND wanted.locktype = 'transactionid' \

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::registry::{Client, State};
 use super::station::Shared;
 use crate::backend::CancelTarget;
-use crate::control::{Blocker, Phase, Wait};
+use crate::control::{Blocker, Leg, Phase, Wait};
 use crate::error::{Error, SqlState};
 use crate::topology::ShardId;
 
@@ -47,67 +47,84 @@ fn slow(shared: &Shared, patience: Duration) -> HashSet<String> {
 }
 
 /// Who may wait.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Party {
-    /// By its process number, as other clients know it.
-    Client(i32),
+    /// One with several connections: its instance, and its process number as other clients know it.
+    Client(String, i32),
     /// Somebody else's process on a server.
-    Stranger(Arc<(String, u16)>, i32),
+    Stranger(ShardId, i32),
 }
 
 /// What one party waits for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Edge {
     shard: ShardId,
     from: Party,
     to: Party,
+    /// When the statement began that waits.
     since: String,
 }
 
-/// Who waits for whom at about one moment.
+/// Who waits for whom at about one moment. Instances that look at the same time see the same.
 struct Picture {
-    clients: HashMap<i32, Known>,
+    /// Those of this process.
+    clients: HashMap<Party, Known>,
+    /// Clients that are committing: others go first.
+    committing: HashSet<Party>,
     edges: Vec<Edge>,
     patience: Option<Duration>,
 }
 
-/// A client, as it was before the servers were asked.
+/// A client of several connections, as it was before the servers were asked.
 struct Known {
     client: Arc<Client>,
     units: u64,
-    /// It is committing: others go first.
-    commits: bool,
 }
 
 impl Picture {
     async fn take(shared: &Shared, database: &str) -> Option<Self> {
-        let writes = shared.control.writes();
-        let owners: HashMap<&str, i32> = writes.iter().map(|(gid, write)| (gid.as_str(), write.owner)).collect();
-        let commits = |process| writes.iter().any(|(_, write)| write.owner == process && write.phase() != Phase::Open);
-        let (mut clients, mut processes) = (HashMap::new(), HashMap::new());
-        for client in shared.registry.all() {
-            let process = client.key.process;
-            for target in client.targets() {
-                let server = target.server();
-                processes.insert((server.host.clone(), server.port, target.process()), process);
+        let (writes, instance) = (shared.control.writes(), shared.control.instance());
+        let own = |process: i32| Party::Client(instance.clone(), process);
+        let begun = writes.iter().filter(|(_, write)| write.phase() != Phase::Open);
+        let mut committing: HashSet<Party> = begun.map(|(_, write)| own(write.owner)).collect();
+        let (mut clients, mut own_processes, mut legs) = (HashMap::new(), HashMap::new(), Vec::new());
+        for client in shared.registry.all().into_iter().filter(|client| client.database == database) {
+            let (party, targets) = (own(client.key.process), client.targets());
+            if targets.len() < 2 {
+                // To other instances it is a stranger, too.
+                continue;
             }
-            clients.insert(process, Known { units: client.units(), commits: commits(process), client });
+            for target in &targets {
+                let (server, process) = (target.server(), target.process());
+                own_processes.insert((server.host.clone(), server.port, process), party.clone());
+                let commits = committing.contains(&party);
+                legs.push(Leg { client: client.key.process, shard: server.shard, process, commits });
+            }
+            clients.insert(party, Known { units: client.units(), client });
         }
-        let waits = shared.control.waits(database).await?;
-        let party = |wait: &Wait, process| {
+        let waits = shared.control.waits(database, &legs).await?;
+        let mut others = HashMap::new();
+        for (instance, leg) in waits.legs {
+            let party = Party::Client(instance, leg.client);
+            committing.extend(leg.commits.then(|| party.clone()));
+            others.insert((leg.shard, leg.process), party);
+        }
+        let party = |wait: &Wait, process: i32| {
             let (host, port) = &*wait.place;
-            let known = processes.get(&(host.clone(), *port, process));
-            known.map_or_else(|| Party::Stranger(Arc::clone(&wait.place), process), |client| Party::Client(*client))
+            let known = own_processes.get(&(host.clone(), *port, process));
+            let known = known.or_else(|| others.get(&(wait.shard, process)));
+            known.cloned().unwrap_or(Party::Stranger(wait.shard, process))
         };
         let edge = |wait: &Wait| {
             let to = match &wait.blocker {
                 Blocker::Process(process) => party(wait, *process),
-                Blocker::Prepared(gid) => Party::Client(*owners.get(gid.as_str())?),
+                Blocker::Prepared(gid) => own(writes.iter().find(|(known, _)| known == gid)?.1.owner),
             };
             Some(Edge { shard: wait.shard, from: party(wait, wait.process), to, since: wait.since.clone() })
         };
-        let edges = waits.all.iter().filter_map(edge).collect();
-        Some(Self { clients, edges, patience: waits.deadlock_timeout })
+        let mut edges: Vec<Edge> = waits.all.iter().filter_map(edge).collect();
+        edges.sort();
+        Some(Self { clients, committing, edges, patience: waits.deadlock_timeout })
     }
 
     /// Of parties on more than one shard who wait for each other. What is on one only, its server sees.
@@ -116,27 +133,21 @@ impl Picture {
     }
 
     fn is_still_in(&self, later: &Self, circle: &[Edge]) -> bool {
-        let unit = |picture: &Self, process| picture.clients.get(&process).map(|known| known.units);
-        circle.iter().all(|edge| {
-            later.edges.contains(edge)
-                && match edge.from {
-                    Party::Client(process) => unit(self, process) == unit(later, process),
-                    Party::Stranger(..) => true,
-                }
-        })
+        let units = |picture: &Self, party| picture.clients.get(party).map(|known| known.units);
+        circle.iter().all(|edge| later.edges.contains(edge) && units(self, &edge.from) == units(later, &edge.from))
     }
 
-    /// Ends what the client who came last waits for; one that is not committing, if there is.
+    /// Ends what the client who came last waits for; one that is not committing, if there is. Of which instance it is,
+    /// is the same for all that look.
     async fn break_up(&self, circle: &[Edge]) {
-        let clients = circle.iter().filter_map(|edge| match edge.from {
-            Party::Client(process) => self.clients.get(&process),
-            Party::Stranger(..) => None,
-        });
-        let Some(victim) = clients.max_by_key(|known| (!known.commits, known.client.begun())) else { return };
+        let clients = circle.iter().filter(|edge| matches!(edge.from, Party::Client(..)));
+        let last = clients.max_by_key(|edge| (!self.committing.contains(&edge.from), &edge.since, &edge.from));
+        let Some((party, victim)) = last.and_then(|edge| Some((&edge.from, self.clients.get(&edge.from)?))) else {
+            return;
+        };
         let error = deadlock(circle);
         tracing::info!(detail = error.detail, "deadlock across shards");
-        let party = Party::Client(victim.client.key.process);
-        for edge in self.edges.iter().filter(|edge| edge.from == party) {
+        for edge in self.edges.iter().filter(|edge| edge.from == *party) {
             for target in victim.client.targets().iter().filter(|target| target.server().shard == edge.shard) {
                 end(target, &error).await;
             }
@@ -153,8 +164,8 @@ async fn end(target: &CancelTarget, error: &Error) {
 /// As PostgreSQL tells of one.
 fn deadlock(circle: &[Edge]) -> Error {
     let name = |party: &Party| match party {
-        Party::Client(process) => format!("process {process}"),
-        Party::Stranger(place, process) => format!("process {process} of {}:{}", place.0, place.1),
+        Party::Client(_, process) => format!("process {process}"),
+        Party::Stranger(_, process) => format!("process {process} of that server"),
     };
     let line = |edge: &Edge| format!("{} waits for {} on shard {}.", name(&edge.from), name(&edge.to), edge.shard.0);
     let lines: Vec<String> = circle.iter().map(line).collect();
@@ -204,8 +215,8 @@ mod tests {
     fn check(edges: &[(i32, i32, u16)], expected: bool) {
         let edge = |&(from, to, shard): &(i32, i32, u16)| Edge {
             shard: ShardId(shard),
-            from: Party::Client(from),
-            to: Party::Client(to),
+            from: Party::Client(String::new(), from),
+            to: Party::Client(String::new(), to),
             since: String::new(),
         };
         let edges: Vec<Edge> = edges.iter().map(edge).collect();
