@@ -83,16 +83,8 @@ fn leg(row: Vec<Option<String>>) -> Option<(String, Leg)> {
     Some((instance?, Leg { client, shard: ShardId(shard?.parse().ok()?), process, commits }))
 }
 
-/// Asks all of them at once. One that does not answer has nothing to say.
+/// Asks all of them at once; one that does not answer has nothing to say. `legs` are this instance's.
 pub(super) async fn ask(primaries: &Primaries, instance: &str, legs: &[Leg]) -> Waits {
-    let others = match timeout(DEADLINE, exchange(primaries, instance, legs)).await {
-        Ok(Ok(others)) => others,
-        Ok(Err(cause)) => {
-            tracing::debug!(%cause, "whose connections are whose");
-            Vec::new()
-        }
-        Err(_) => Vec::new(),
-    };
     let logins = primaries.leading();
     let each = logins.iter().enumerate().filter_map(|(shard, login)| Some((shard, login.as_ref()?)));
     let answers = join_all(each.map(async |(shard, login)| {
@@ -102,7 +94,7 @@ pub(super) async fn ask(primaries: &Primaries, instance: &str, legs: &[Leg]) -> 
         let shard = ShardId(u16::try_from(shard).ok()?);
         Some((shard, Arc::new((login.host.clone(), login.port)), rows))
     }));
-    let mut waits = Waits { legs: others, ..Waits::default() };
+    let mut waits = Waits::default();
     for (shard, place, rows) in answers.await.into_iter().flatten() {
         for row in rows {
             match row.as_slice() {
@@ -116,6 +108,15 @@ pub(super) async fn ask(primaries: &Primaries, instance: &str, legs: &[Leg]) -> 
                 }
                 _ => {}
             }
+        }
+    }
+    let is_own = |wait: &Wait| legs.iter().any(|leg| leg.shard == wait.shard && leg.process == wait.process);
+    // Whoever takes long and waits for nobody is of no interest to others.
+    if waits.all.iter().any(is_own) {
+        match timeout(DEADLINE, exchange(primaries, instance, legs)).await {
+            Ok(Ok(others)) => waits.legs = others,
+            Ok(Err(cause)) => tracing::debug!(%cause, "whose connections are whose"),
+            Err(_) => tracing::debug!("whose connections are whose: no answer"),
         }
     }
     waits

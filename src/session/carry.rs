@@ -307,6 +307,9 @@ impl Session {
         access: Access,
         begun: Option<&Begun>,
     ) -> Result<Lent, Stopped> {
+        if self.is_late(shard) {
+            Box::pin(self.await_late(shard)).await?;
+        }
         let access = match begun {
             // A block is whole on the primary unless it promised to write nothing. A standby has no serializable ones.
             Some(begun) if !begun.read_only || begun.isolation == Some(Isolation::Serializable) => Access::Write,
@@ -392,9 +395,6 @@ impl Session {
 
     /// A connection to a server that may serve; a cancel request ends the wait.
     async fn lend(&mut self, shard: ShardId, access: Access, without: Option<ServerId>) -> Result<Lent, Error> {
-        if self.is_late(shard) {
-            Box::pin(self.await_late(shard)).await?;
-        }
         if let Some(lent) = self.lend_at_once(shard, access, without) {
             return Ok(lent);
         }

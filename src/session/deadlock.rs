@@ -25,7 +25,10 @@ pub async fn watch(shared: Arc<Shared>) {
         for database in slow(&shared, patience) {
             let Some(first) = Picture::take(&shared, &database).await else { continue };
             patience = first.patience.unwrap_or(patience);
-            let Some(circle) = first.circle() else { continue };
+            let Some(circle) = first.circle() else {
+                sleep(INTERVAL).await;
+                continue;
+            };
             sleep(INTERVAL).await;
             let second = Picture::take(&shared, &database).await;
             if second.is_some_and(|second| first.is_still_in(&second, &circle)) {
