@@ -492,6 +492,12 @@ async fn what_is_pending_is_shown_and_ended_by_command() {
     world.check(&Told::Nothing).await;
 }
 
+/// That a shard is late.
+fn is_warning(message: &AsyncMessage) -> bool {
+    let AsyncMessage::Notice(notice) = message else { return false };
+    notice.severity() == "WARNING" && notice.code().code() == "08007"
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_told_of_a_late_shard_waits_for_it() {
     let mut world = World::new(0, 0).await;
@@ -505,9 +511,7 @@ async fn who_is_told_of_a_late_shard_waits_for_it() {
         let warning = Arc::clone(&warned);
         tokio::spawn(std::future::poll_fn(move |cx| {
             while let Some(message) = std::task::ready!(connection.poll_message(cx)) {
-                if let Ok(AsyncMessage::Notice(notice)) = message {
-                    warning.store(notice.severity() == "WARNING" && notice.code().code() == "08007", Ordering::Relaxed);
-                }
+                warning.fetch_or(message.is_ok_and(|message| is_warning(&message)), Ordering::Relaxed);
             }
             std::task::Poll::Ready(())
         }));
