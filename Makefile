@@ -1,4 +1,4 @@
-.PHONY: dev test compat suites consistency soak bench compose-test fmt lint postgresql poolers drivers trial
+.PHONY: dev test compat suites consistency soak bench compose-test fmt lint postgresql poolers drivers trial crashes
 
 # A sharded, replicated PostgreSQL with the shop in it, behind the proxy: make dev ARGS="--rows 1000 --fresh"
 dev: postgresql
@@ -46,6 +46,11 @@ soak: postgresql
 # 500 clients on 5 connections, with state of every kind.
 trial: postgresql
 	PGWEIR_TRIAL_SECONDS=600 cargo test --test pooling no_state_is_ever -- --nocapture
+
+# Whoever dies at each step of a commit on several shards, 20 times each; a bank over shards for ten minutes.
+crashes: postgresql
+	PGWEIR_CRASHES=20 cargo test --test crashes -- --nocapture
+	PGWEIR_BANK_SECONDS=600 cargo test --test consistent bank -- --nocapture
 
 fmt:
 	cargo fmt

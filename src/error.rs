@@ -42,6 +42,8 @@ impl SqlState {
     pub const INVALID_PASSWORD: Self = Self("28P01");
     pub const UNKNOWN_DATABASE: Self = Self("3D000");
     pub const BAD_COPY: Self = Self("22P04");
+    pub const SERIALIZATION_FAILURE: Self = Self("40001");
+    pub const DEADLOCK: Self = Self("40P01");
     pub const SYNTAX: Self = Self("42601");
     pub const INSUFFICIENT_PRIVILEGE: Self = Self("42501");
     pub const DUPLICATE_STATEMENT: Self = Self("42P05");

@@ -191,8 +191,7 @@ fn keys_of_later_versions_are_refused_by_name() {
     assert_eq!(topology.database("shop").unwrap().shards.len(), 2);
 }
 
-const LATER: &[&str] =
-    &["general.consistent_reads", "databases.zone", "outlier", "circuit_breaker", "limits", "mirroring"];
+const LATER: &[&str] = &["databases.zone", "outlier", "circuit_breaker", "limits", "mirroring"];
 
 /// `config/pgweir.toml` lists every key that is known, and none that is not.
 #[test]

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use super::pool::Place;
 use super::settings::{Settings, difference};
 use crate::error::{Error, SqlState};
 use crate::topology::Server;
-use crate::wire::frame::{Header, client, malformed, server};
-use crate::wire::message::{error_field, put_bare, put_named, put_parse, put_query};
-use crate::wire::{CancelKey, Channel, Oids, Status};
+use crate::wire::frame::{Header, client, malformed, put, server};
+use crate::wire::message::{error_field, put_bare, put_error, put_named, put_parse, put_query};
+use crate::wire::{CancelKey, Channel, Oids, Severity, Status};
 
 /// Owned by whoever uses it; dropping it closes it and frees its place in the pool.
 pub struct Connection {
@@ -64,6 +64,8 @@ pub struct CancelTarget {
     key: Option<CancelKey>,
     /// A request was or is being sent.
     announced: AtomicBool,
+    /// Of a request of the proxy's own: what the client is told in the place of 57014.
+    reason: Mutex<Option<Error>>,
     pub opened: Instant,
     /// This end of the connection.
     pub local: Option<SocketAddr>,
@@ -105,6 +107,7 @@ impl Connection {
             address,
             key,
             announced: AtomicBool::new(false),
+            reason: Mutex::default(),
             opened: Instant::now(),
             local: channel.local(),
             encryption: channel.encryption(),
@@ -349,13 +352,29 @@ impl Connection {
         texts: &[&str],
         report: &mut (dyn FnMut(&str, &str) + Send),
     ) -> Result<Result<(), Bytes>, Error> {
+        self.put_texts(texts)?;
+        self.finish(report).await
+    }
+
+    /// As [`Connection::run`]; notices are appended to what a client is told.
+    pub async fn run_telling(&mut self, sql: &str, told: &mut BytesMut) -> Result<Result<(), Bytes>, Error> {
+        self.put_texts(&[sql])?;
+        let mut tell = |_, kind, body: &[u8]| {
+            if kind == server::NOTICE && !is_last_word(body) {
+                put(told, kind, |out| out.extend_from_slice(body));
+            }
+        };
+        self.hear(&mut |_, _| {}, &mut tell).await
+    }
+
+    fn put_texts(&mut self, texts: &[&str]) -> Result<(), Error> {
         self.check_unasked()?;
         self.unnamed = None;
         for sql in texts {
             put_query(&mut self.channel.output, sql);
             self.owed.push(Cause::Query, Payee::Nobody);
         }
-        self.finish(report).await
+        Ok(())
     }
 
     /// What the server has against a statement, which is not run.
@@ -394,7 +413,8 @@ impl Connection {
             }
             each(settled.event, header.kind, &body);
             if matches!(settled.event, Event::Failed(_)) {
-                failure.get_or_insert(body);
+                let instead = self.instead_of(&body).map(|frame| frame.slice(Header::BYTES..));
+                failure.get_or_insert(instead.unwrap_or(body));
             }
         }
         Ok(failure.map_or(Ok(()), Err))
@@ -428,6 +448,14 @@ impl Connection {
             }
         }
         Ok(failure.map_or(Ok(values), Err))
+    }
+
+    /// The ErrorResponse that stands for one that the server has sent because the proxy ended its statement.
+    pub fn instead_of(&self, body: &[u8]) -> Option<Bytes> {
+        let reason = self.target.take_reason(body)?;
+        let mut frame = BytesMut::new();
+        put_error(&mut frame, Severity::Error, &reason);
+        Some(frame.freeze())
     }
 
     /// Whether [`Connection::apply`] would have nothing to do.
@@ -511,6 +539,10 @@ impl Connection {
 }
 
 impl CancelTarget {
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
     pub fn address(&self) -> &Address {
         &self.address
     }
@@ -528,6 +560,20 @@ impl CancelTarget {
     /// A cancel request is about to be sent. It may hit late: the connection is never used for another client.
     pub fn announce(&self) {
         self.announced.store(true, Ordering::Release);
+    }
+
+    /// As [`CancelTarget::cancel`]; the client is told another reason than its own request.
+    pub async fn cancel_for(&self, reason: Error) -> std::io::Result<()> {
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+        self.cancel().await
+    }
+
+    /// What the client is told in the place of an ErrorResponse with this body, once.
+    fn take_reason(&self, body: &[u8]) -> Option<Error> {
+        if !self.is_announced() || error_field(body, b'C') != Some(SqlState::CANCELED.0) {
+            return None;
+        }
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Asks the server to end what the connection runs; returns when the server has sent the signal.

@@ -5,12 +5,14 @@ mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
 use crate::config::Config;
 use crate::control::connect::Login;
 use crate::control::migrate::{Migrations, apply};
+use crate::control::{Fate, recover_all};
 use crate::dev;
 use crate::topology::{ConfiguredRole, Topology};
 
@@ -46,6 +48,8 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+    /// End what writes over several shards have left prepared on the servers, each as it was decided
+    Recover(ConfigFile),
     /// A whole cluster from nothing: sharded, replicated, with the demo's shop in it
     Dev(dev::Options),
 }
@@ -70,6 +74,7 @@ pub fn main() -> ExitCode {
             read(&config).and_then(|(_, topology)| route::print(&topology, database.as_deref(), &sql))
         }
         Command::Migrate { config, dir } => read(&config).and_then(|(_, topology)| migrate(&topology, dir)),
+        Command::Recover(config) => read(&config).and_then(|(_, topology)| recover(topology)),
         Command::Dev(options) => serve::dev(options),
     };
     match result {
@@ -85,6 +90,40 @@ fn read(config: &ConfigFile) -> Result<(Config, Topology), Failure> {
     let read =
         Config::load(&config.file).and_then(|config| Topology::new(&config, 1).map(|topology| (config, topology)));
     read.map_err(|error| error.render().into())
+}
+
+/// One line for each that was found; a failure where a shard could not be looked at, or would not do as it was told.
+fn recover(topology: Topology) -> Result<(), Failure> {
+    let topology = Arc::new(topology);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut databases: Vec<_> = topology.databases.values().filter(|database| database.is_sharded()).collect();
+    databases.sort_by_key(|database| &database.name);
+    let (mut found, mut failed) = (0, 0);
+    for database in databases {
+        for (shard, result) in runtime.block_on(recover_all(database, &topology)).into_iter().enumerate() {
+            let name = &database.name;
+            match result {
+                Ok(all) => {
+                    found += all.len();
+                    failed += all.iter().filter(|one| matches!(one.fate, Fate::Failed(_) | Fate::Homeless)).count();
+                    all.iter()
+                        .for_each(|one| println!("{name} shard {shard} {} ({} s): {}", one.gid, one.age, one.fate));
+                }
+                Err(why) => {
+                    failed += 1;
+                    println!("{name} shard {shard}: {why}");
+                }
+            }
+        }
+    }
+    match (found, failed) {
+        (_, 1..) => Err("not everything could be ended; try again when all shards have a primary".into()),
+        (0, 0) => {
+            println!("nothing is prepared");
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn migrate(topology: &Topology, dir: Option<PathBuf>) -> Result<(), Failure> {

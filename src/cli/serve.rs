@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::dev;
 use crate::frontend::{Acceptor, Encryption, Frontend, LocalListener};
-use crate::session::Shared;
+use crate::session::{Shared, watch_deadlocks};
 use crate::topology::{LogFormat, LogLevel, Process, Topology};
 
 pub(super) fn serve(file: PathBuf, topology: Topology) -> Result<(), Failure> {
@@ -104,6 +104,7 @@ async fn run(
     };
     tokio::spawn(tend(Arc::clone(&shared)));
     tokio::spawn(average(Arc::clone(&shared)));
+    tokio::spawn(watch_deadlocks(Arc::clone(&shared)));
     let mut hangups = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         while hangups.recv().await.is_some() {

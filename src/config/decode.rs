@@ -153,16 +153,8 @@ fn plain(message: &str) -> Problem {
 }
 
 /// Keys of features that are planned and named, and do nothing yet.
-const LATER: &[&str] = &[
-    "outlier",
-    "circuit_breaker",
-    "limits",
-    "mirroring",
-    "functions",
-    "general.consistent_reads",
-    "databases.zone",
-    "cache.max_invalidation_lag",
-];
+const LATER: &[&str] =
+    &["outlier", "circuit_breaker", "limits", "mirroring", "functions", "databases.zone", "cache.max_invalidation_lag"];
 
 const TYPES: &[(&str, &str)] = &[
     ("u16", "a whole number from 0 to 65535"),

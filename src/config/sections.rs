@@ -59,6 +59,7 @@ pub struct General {
     pub server_idle_timeout: Duration,
     #[serde(deserialize_with = "duration", serialize_with = "written_duration")]
     pub shutdown_timeout: Duration,
+    pub consistent_reads: bool,
     #[serde(deserialize_with = "duration", serialize_with = "written_duration")]
     pub commit_timeout: Duration,
     #[serde(deserialize_with = "duration", serialize_with = "written_duration")]
@@ -286,6 +287,7 @@ impl Default for General {
             server_lifetime: Duration::from_secs(3600),
             server_idle_timeout: Duration::from_secs(600),
             shutdown_timeout: Duration::from_secs(60),
+            consistent_reads: false,
             commit_timeout: Duration::from_secs(10),
             decision_retention: Duration::from_secs(3600),
             tcp_keepalive: Duration::from_secs(60),

@@ -269,6 +269,8 @@ const RUN_PREFIX: &str = "pgweir-migrate:";
 const OWN: &[(&str, &str)] = &[
     ("0001_migrations.sql", include_str!("../../migrations/pgweir/0001_migrations.sql")),
     ("0002_decisions.sql", include_str!("../../migrations/pgweir/0002_decisions.sql")),
+    ("0003_marks.sql", include_str!("../../migrations/pgweir/0003_marks.sql")),
+    ("0004_parties.sql", include_str!("../../migrations/pgweir/0004_parties.sql")),
 ];
 
 const SHOP: &[(&str, &str)] = &[

@@ -11,10 +11,12 @@ mod numbers;
 mod outcomes;
 mod primaries;
 mod probe;
+mod progress;
 mod recovery;
 mod schema;
 mod sequences;
 mod spaces;
+mod waits;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +28,9 @@ use tokio::time::Instant;
 
 pub use catalog::CatalogCell;
 pub use listen::{Inbox, Listener, Voice};
-pub use recovery::{InProgress, Ticket};
+pub use progress::{InProgress, Phase, Ticket, Write, participants};
+pub use recovery::{Fate, Found, recover_all};
+pub use waits::{Blocker, Leg, Wait, Waits};
 
 use crate::backend::login_of;
 use crate::balance::Fleet;
@@ -93,6 +97,7 @@ impl Control {
         let fleet = Arc::new(Fleet::new(&topology, Some(&self.cluster.load().fleet)));
         self.cluster.store(Arc::new(Cluster { topology: Arc::new(topology), fleet }));
         self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.progress.forget_found();
         self.start_tasks();
     }
 
@@ -131,13 +136,53 @@ impl Control {
         self.databases.load().get(database)?.spaces.current()
     }
 
-    /// Names one write over several shards; waits until what decides it is there.
-    pub async fn begin_write(&self, database: &str, home: ShardId) -> Result<Ticket, Error> {
-        let known = self.databases.load().get(database).cloned();
-        if let Some(known) = known {
-            known.schema.made().await?;
+    /// Names one write over several shards, home first; waits until what decides it is there.
+    pub async fn begin_write(&self, database: &str, shards: &[ShardId], owner: i32) -> Result<Ticket, Error> {
+        let home = *shards.first().expect("a write over several shards has parts");
+        let unknown = || Error::new(SqlState::UNKNOWN_DATABASE, format!("database \"{database}\" is not configured"));
+        let schema = self.databases.load().get(database).ok_or_else(unknown)?.schema.clone();
+        let identities = schema.made().await?;
+        let identity = identities.get(usize::from(home.0)).ok_or_else(unknown)?;
+        let marks = self.topology().process.consistent_reads.then(|| shards.to_vec());
+        if marks.iter().flatten().any(|shard| shard.0 >= progress::MOST_SHARDS) {
+            let hint = "Leave out consistent_reads.";
+            return Err(Error::unsupported("consistent_reads with so many shards, for a write on several,", hint));
         }
-        Ok(self.progress.begin(home))
+        Ok(self.progress.begin((database, owner), (home, identity), marks))
+    }
+
+    /// While it is held, no write over several shards of this process becomes visible.
+    pub async fn hold_writes(&self) -> impl Drop {
+        self.progress.hold().await
+    }
+
+    /// Those that are being carried out, by name.
+    pub fn writes(&self) -> Vec<(String, Arc<Write>)> {
+        self.progress.all()
+    }
+
+    /// What was prepared on servers lately, by database.
+    pub fn prepared(&self) -> Vec<(String, Found)> {
+        self.progress.found()
+    }
+
+    /// What this process is told from others by.
+    pub fn instance(&self) -> String {
+        format!("{:016x}", self.progress.process())
+    }
+
+    /// Who waits for whom on the primaries of a database; other instances hear which connections are one client's.
+    pub async fn waits(&self, database: &str, legs: &[Leg]) -> Option<Waits> {
+        let askers = self.databases.load().get(database).and_then(|known| known.askers.clone())?;
+        Some(waits::ask(&askers, &self.instance(), legs).await)
+    }
+
+    /// Returns when a shard has ended what is prepared there under this name.
+    pub async fn ended(&self, database: &str, shard: ShardId, gid: &str) {
+        let askers = self.databases.load().get(database).and_then(|known| known.askers.clone());
+        if let Some(primaries) = askers {
+            recovery::ended(usize::from(shard.0), gid, &primaries).await;
+        }
     }
 
     /// Whether the servers could take part in a write over several shards, as far as it is known.
@@ -220,10 +265,8 @@ impl Control {
             tasks.spawn(catalog::watch(known.catalog, Arc::clone(database), primaries.clone(), epochs));
             if database.is_sharded() {
                 let (progress, retention) = (Arc::clone(&self.progress), topology.process.decision_retention);
-                tasks.spawn(async move {
-                    known.schema.ensure(&primaries).await;
-                    recovery::watch(primaries, progress, retention).await;
-                });
+                tasks.spawn(recovery::watch(primaries.clone(), progress, retention));
+                tasks.spawn(async move { known.schema.ensure(&primaries).await });
             }
         }
         if topology.process.cache.is_some() {

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
+use tokio::time::timeout;
+
 use super::connect::{Client, Login, Pools, SqlError};
 use super::{login, login_as};
 use crate::balance::Fleet;
-use crate::topology::{ConfiguredRole, Database, Role, Server, ShardId, Topology};
+use crate::topology::{ConfiguredRole, Database, Role, Server, Shard, ShardId, Topology};
 
 #[derive(Clone)]
 pub(super) struct Primaries {
@@ -37,6 +40,43 @@ impl Primaries {
     /// Of each shard, in order; nothing where there is no way to log in.
     pub(super) fn all(&self) -> Option<Vec<Login>> {
         self.database.shards.iter().map(|shard| self.of(shard.id)).collect()
+    }
+
+    pub(super) fn shards(&self) -> usize {
+        self.database.shards.len()
+    }
+
+    /// As [`Primaries::all`], only those that were seen to lead when they were looked at last.
+    pub(super) fn leading(&self) -> Vec<Option<Login>> {
+        let leads = |server: &&Arc<Server>| {
+            let health = self.fleet.state(server.id).health();
+            health.role == Some(Role::Primary) && health.up != Some(false)
+        };
+        let of = |shard: &Shard| {
+            let mut servers = shard.servers.iter().map(|&id| self.topology.server(id));
+            login(servers.find(leads)?, &self.topology)
+        };
+        self.database.shards.iter().map(of).collect()
+    }
+
+    /// As [`Primaries::all`], by asking every server now; nothing where none or more than one takes writes.
+    pub(super) async fn found(&self) -> Vec<Option<Login>> {
+        let mut all = Vec::new();
+        for shard in &self.database.shards {
+            let servers = shard.servers.iter().filter_map(|&id| login(self.topology.server(id), &self.topology));
+            let leads = servers.map(async |login| {
+                let asked = async { self.lend(&login).await?.rows("SELECT pg_is_in_recovery()").await };
+                let rows = timeout(self.topology.process.connect_timeout, asked).await.ok()?.ok()?;
+                (rows == [[Some("f".to_owned())]]).then_some(login)
+            });
+            let leading: Vec<Login> = join_all(leads).await.into_iter().flatten().collect();
+            all.push(<[Login; 1]>::try_from(leading).ok().map(|[login]| login));
+        }
+        all
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.database.name
     }
 
     pub(super) fn home(&self) -> Option<Login> {

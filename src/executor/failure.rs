@@ -1,10 +1,11 @@
 //! Why a statement on several shards did not come to its end.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::scatter::Ended;
 use crate::error::Error;
 use crate::wire::Channel;
+use crate::wire::frame::{put, server};
 
 pub(super) enum Failure {
     /// An ErrorResponse frame of a server.
@@ -13,6 +14,13 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// From the body of a server's ErrorResponse.
+    pub(super) fn server(body: &[u8]) -> Self {
+        let mut frame = BytesMut::new();
+        put(&mut frame, server::ERROR, |out| out.extend_from_slice(body));
+        Self::Server(frame.freeze())
+    }
+
     /// A server's error goes to the client.
     pub(super) fn tell(self, client: &mut Channel) -> Ended {
         match self {

@@ -2,6 +2,7 @@
 //!
 //! Knows connections and plans; nothing of sessions. What a client is sent goes to its channel's output.
 
+mod commit;
 mod copy_in;
 mod copy_out;
 mod failure;
@@ -11,14 +12,17 @@ mod relay;
 mod request;
 mod scatter;
 mod single;
+mod snapshots;
 mod spread;
 mod writing;
 
+pub use commit::{Commit, commit_blocks};
 pub use gather::{Collected, collect};
 pub use reading::{Limits, Reading, read};
 pub use relay::{BUFFER_BYTES, Broken, Unit, move_front, relay};
 pub use request::Request;
 pub use scatter::Ended;
 pub use single::{describe, drain_all, parameter_types, single};
-pub use spread::{Decision, commit_blocks, write};
+pub use snapshots::Sight;
+pub use spread::{Decision, write};
 pub use writing::Writing;

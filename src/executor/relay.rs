@@ -203,8 +203,10 @@ impl Relay {
             }
             (_, Event::Failed(_)) => {
                 let fault = connection.owed.fault();
-                let instead = unit.failed(body, fault).filter(|_| to_client && header.length <= there);
-                if let Some(instead) = instead {
+                let reason = connection.instead_of(body);
+                let told = reason.as_ref().map_or(body, |frame| &frame[Header::BYTES..]);
+                let instead = unit.failed(told, fault).map(BytesMut::freeze).or(reason);
+                if let Some(instead) = instead.filter(|_| to_client && header.length <= there) {
                     client.output.extend_from_slice(&instead);
                     to_client = false;
                 }

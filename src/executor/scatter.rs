@@ -224,6 +224,10 @@ pub(super) fn take_answer(
                 return Err(Broken::Server { error, midway: false });
             }
             _ if header.kind == server::NOTICE => client.output.extend_from_slice(&frame),
+            (_, Event::Failed(_)) => {
+                let instead = input.instead_of(&frame[Header::BYTES..]);
+                return Ok(Some((header.kind, instead.unwrap_or_else(|| frame.freeze()))));
+            }
             _ => return Ok(Some((header.kind, frame.freeze()))),
         }
     }

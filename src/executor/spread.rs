@@ -1,11 +1,10 @@
 //! One write on several shards, all or none.
 //!
-//! Two-phase commit with its decision kept in PostgreSQL: every participant but home (the first) prepares; home's
-//! own commit carries the decision row; then the others commit what they prepared. Whoever finds a prepared
-//! transaction later asks home (see `control::recovery`).
+//! The parts run in transactions of their own, which are then committed together (see `commit`).
 
 use bytes::Bytes;
 
+use super::commit::{Commit, commit};
 use super::copy_in::copy_in;
 use super::failure::Failure;
 use super::gather::fetch;
@@ -13,25 +12,17 @@ use super::relay::Broken;
 use super::request::Request;
 use super::scatter::{Ended, drain, next, send};
 use super::writing::Writing;
-use crate::backend::{Cause, Connection, Payee, describe_failure};
+use crate::backend::{Cause, Connection, Payee};
 use crate::error::{Error, SqlState};
 use crate::plan::{Spread, Tag, shards_of};
 use crate::wire::frame::{Header, server};
-use crate::wire::message::{put_bare, put_command_complete, put_query, put_warning};
+use crate::wire::message::{put_bare, put_command_complete, put_query};
 use crate::wire::{Channel, frame};
-
-/// A commit that the client has been told of must outlive a crash, whatever the session's `synchronous_commit` is.
-macro_rules! raise {
-    () => {
-        "SELECT set_config('synchronous_commit','on',true) \
-         WHERE current_setting('synchronous_commit') IN ('off','local','remote_write')"
-    };
-}
 
 /// How one write comes to its end.
 pub struct Decision<'a> {
-    /// The name of its prepared transactions; `None`: each part commits by itself.
-    pub gid: Option<&'a str>,
+    /// `None`: each part commits by itself.
+    pub commit: Option<Commit<'a>>,
     /// Bytes of rows that may be held for RETURNING.
     pub limit_bytes: usize,
     /// Bytes of rows that may be fetched before.
@@ -46,10 +37,10 @@ pub async fn write(
     request: Request<'_>,
     decision: &Decision<'_>,
 ) -> Result<Ended, Broken> {
-    let two_phase = decision.gid.is_some();
+    let two_phase = decision.commit.is_some();
     if two_phase {
         // Answered before the parts are sent: a part after a BEGIN that was cancelled would commit by itself.
-        let failures = ask_all(client, inputs, BEGIN).await?;
+        let failures = ask_all(client, inputs, "BEGIN").await?;
         if let Some(failure) = failures.into_iter().flatten().next() {
             return give_up(client, inputs, true, Failure::Server(failure)).await;
         }
@@ -62,10 +53,10 @@ pub async fn write(
         Ok(answers) => answers,
         Err(failure) => return give_up(client, inputs, two_phase, failure).await,
     };
-    if let Some(gid) = decision.gid
-        && let Some(failure) = commit(client, inputs, gid).await?
+    if let Some(terms) = decision.commit
+        && let Some(failure) = commit(&mut client.output, inputs, terms).await?
     {
-        return give_up(client, inputs, false, failure).await;
+        return Ok(failure.tell(client));
     }
     answers.give(client, writing, request);
     Ok(Ended::Done)
@@ -183,65 +174,6 @@ fn in_order(rows: Vec<Vec<Bytes>>, row_order: &[u16]) -> Vec<Bytes> {
     ordered
 }
 
-/// Commits the blocks that are open on `inputs`, home first, all or none. Nothing is open there afterwards.
-pub async fn commit_blocks(client: &mut Channel, inputs: &mut [&mut Connection], gid: &str) -> Result<Ended, Broken> {
-    let failures = ask_all(client, inputs, RAISE).await?;
-    let failure = match failures.into_iter().flatten().next() {
-        None => commit(client, inputs, gid).await?,
-        Some(failure) => {
-            ask_all(client, inputs, "ROLLBACK").await?;
-            Some(Failure::Server(failure))
-        }
-    };
-    Ok(match failure {
-        None => Ended::Done,
-        Some(failure) => failure.tell(client),
-    })
-}
-
-/// Prepares, decides, commits. The failure of a step before the decision undoes everything.
-async fn commit(client: &mut Channel, inputs: &mut [&mut Connection], gid: &str) -> Result<Option<Failure>, Broken> {
-    let Some((home, others)) = inputs.split_first_mut() else { return Ok(None) };
-    let mut failures = ask_all(client, others, &format!("PREPARE TRANSACTION '{gid}'")).await?;
-    if failures.iter().all(Option::is_none) {
-        // Home's commit is the decision; what it does not answer is for recovery to find out.
-        let decided = ask(client, home, &format!("SELECT pgweir.decide('{gid}');COMMIT")).await;
-        match decided.map_err(|broken| unknown_outcome(broken, gid))? {
-            None => return finish(client, others, gid).await.map(|()| None),
-            failure => failures.push(failure),
-        }
-    }
-    let failed: Vec<bool> = failures.iter().map(Option::is_some).collect();
-    for (other, failed) in others.iter_mut().zip(failed) {
-        let undo = if failed { "ROLLBACK".to_owned() } else { format!("ROLLBACK PREPARED '{gid}'") };
-        if let Some(failure) = ask(client, other, &undo).await? {
-            tracing::warn!(gid, failure = describe_failure(&failure[Header::BYTES..]), "undoing a prepared write");
-        }
-    }
-    ask(client, home, "ROLLBACK").await?;
-    Ok(failures.into_iter().flatten().next().map(name_disabled))
-}
-
-/// Second phase. The write has happened: what cannot be told now, recovery tells later.
-async fn finish(client: &mut Channel, others: &mut [&mut Connection], gid: &str) -> Result<(), Broken> {
-    let failures = ask_all(client, others, &format!("COMMIT PREPARED '{gid}'")).await;
-    if let Ok(failures) = &failures {
-        // What it prepared is there still: until recovery has seen to it, its write is under way.
-        others.iter_mut().zip(failures).filter(|(_, failure)| failure.is_some()).for_each(|(other, _)| other.taint());
-    }
-    let late = match failures {
-        Ok(failures) => failures.into_iter().flatten().next().map(|frame| describe_failure(&frame[Header::BYTES..])),
-        Err(Broken::Server { error, .. }) => Some(error.to_string()),
-        Err(broken) => return Err(broken),
-    };
-    if let Some(why) = late {
-        let warning =
-            Error::new(SqlState::OUTCOME_UNKNOWN, "the write is committed; a shard will show it a little later");
-        put_warning(&mut client.output, &warning.with_detail(why));
-    }
-    Ok(())
-}
-
 async fn give_up(
     client: &mut Channel,
     inputs: &mut [&mut Connection],
@@ -279,27 +211,6 @@ async fn ask(client: &mut Channel, input: &mut Connection, sql: &str) -> Result<
     Ok(ask_all(client, &mut [input], sql).await?.pop().flatten())
 }
 
-fn unknown_outcome(broken: Broken, gid: &str) -> Broken {
-    match broken {
-        Broken::Server { error, .. } => {
-            let message = "the server was lost while committing; whether the write happened is decided by recovery";
-            let error = Error::new(SqlState::OUTCOME_UNKNOWN, message).with_detail(format!("{gid}: {error}"));
-            Broken::Server { error, midway: false }
-        }
-        other => other,
-    }
-}
-
-/// Servers without room for prepared transactions cannot take part at all: say so in the proxy's words.
-fn name_disabled(frame: Bytes) -> Failure {
-    let body = &frame[Header::BYTES..];
-    if crate::wire::message::error_field(body, b'C') == Some("55000") {
-        let error = Error::unsupported("a write on several shards", "Set max_prepared_transactions on every server.");
-        return Failure::Proxy(error.with_detail(describe_failure(body)));
-    }
-    Failure::Server(frame)
-}
-
 /// The command tag of the whole statement: `INSERT 0 3`, `UPDATE 3`, `CREATE TABLE`.
 fn tag(tags: &[String], how: Tag) -> String {
     let first = tags.first().cloned().unwrap_or_default();
@@ -312,9 +223,6 @@ fn tag(tags: &[String], how: Tag) -> String {
         _ => first,
     }
 }
-
-const BEGIN: &str = concat!("BEGIN;", raise!());
-const RAISE: &str = raise!();
 
 #[cfg(test)]
 mod tests {

@@ -1,12 +1,20 @@
 //! A transaction block that reaches several shards: a transaction on each, which end together.
 
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
 use super::Session;
 use super::carry::Stopped;
+use super::consistent::take_back_end;
 use super::control::{Answer, already_begun};
 use super::effects::{self, Effect};
+use super::late::Late;
 use super::run::End;
 use super::settings::Tracked;
 use super::transaction::{Begun, Open, Transaction};
+use crate::backend::Connection;
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
 use crate::executor::{
@@ -88,7 +96,25 @@ impl Session {
             self.put_news(&mut client.output);
             let answer = client.put_so_far();
             let limits = self.limits();
+            let before = match self.is_consistent(reading, access) {
+                true => self.look_before(&mut open.connections(&shards), &shards).await.map(Some),
+                false => Ok(None),
+            };
+            let before = match before {
+                Ok(before) => before,
+                Err(stopped) => {
+                    self.transaction = Transaction::Failed(Some(open));
+                    return Ok(Err(stopped));
+                }
+            };
             let ended = read(client, &mut open.connections(&shards), reading, request, limits).await;
+            if let (Some(before), Ok(Ended::Done)) = (before, &ended)
+                && let Err(stopped) = self.look_after(&mut open.connections(&shards), &before).await
+            {
+                take_back_end(&mut client.output);
+                self.transaction = Transaction::Failed(Some(open));
+                return Ok(Err(stopped));
+            }
             if access == Access::Write {
                 shards.iter().for_each(|&shard| open.note_write(shard));
             }
@@ -123,7 +149,7 @@ impl Session {
         let reached = open.lents().filter(|lent| shards.contains(&lent.shard));
         reached.for_each(|lent| self.touch(lent, touched, false));
         let Limits { merge, gather } = self.limits();
-        let decision = Decision { gid: None, limit_bytes: merge, gather_limit: gather };
+        let decision = Decision { commit: None, limit_bytes: merge, gather_limit: gather };
         let ended = write(client, &mut open.connections(&shards), writing, request, &decision).await;
         shards.iter().for_each(|&shard| open.note_write(shard));
         self.go_on(client, open, &shards, ended).await
@@ -196,21 +222,31 @@ impl Session {
         statement: &Statement,
         text: &str,
     ) -> Came<Answer> {
-        let open = match std::mem::replace(&mut self.transaction, Transaction::Idle) {
-            Transaction::Open(open) => open,
-            Transaction::Failed(Some(open)) => match self.fail_on_servers(open).await {
-                Ok(open) => open,
-                Err(stopped) => return Ok(Err(stopped)),
-            },
+        use TransactionControl as Control;
+        let (open, failed) = match std::mem::replace(&mut self.transaction, Transaction::Idle) {
+            Transaction::Open(open) => (open, false),
+            Transaction::Failed(Some(open)) => (open, true),
             other => {
                 self.transaction = other;
                 return Ok(Err(Error::new(SqlState::INTERNAL, "no block is open").into()));
             }
         };
-        use TransactionControl as Control;
+        let ends = match &statement.kind {
+            Kind::Transaction(Control::Commit { chain }) => Some((!failed, *chain)),
+            Kind::Transaction(Control::Rollback { chain }) => Some((false, *chain)),
+            _ => None,
+        };
+        if let Some((commit, chain)) = ends {
+            return self.end_block_of_all(client, open, commit, chain).await;
+        }
+        let open = match failed {
+            false => open,
+            true => match self.fail_on_servers(open).await {
+                Ok(open) => open,
+                Err(stopped) => return Ok(Err(stopped)),
+            },
+        };
         match &statement.kind {
-            Kind::Transaction(Control::Commit { chain }) => self.end_block_of_all(client, open, true, *chain).await,
-            Kind::Transaction(Control::Rollback { chain }) => self.end_block_of_all(client, open, false, *chain).await,
             Kind::Transaction(Control::Begin { .. }) if !open.has_failed() => {
                 self.transaction = Transaction::Open(open);
                 Ok(Ok(already_begun(text)))
@@ -268,7 +304,14 @@ impl Session {
     ) -> Came<Answer> {
         let commit = commit && !open.has_failed();
         let first = open.begun.clone().filter(|_| chain);
-        let outcome = if commit { self.commit_all(client, &mut open).await } else { roll_back(&mut open).await };
+        let limit = self.snapshot.topology.process.commit_timeout;
+        let outcome = match commit {
+            true => self.commit_all(client, &mut open).await,
+            false => {
+                roll_back(&mut open, limit).await;
+                Ok(Ok(()))
+            }
+        };
         let committed = commit && matches!(outcome, Ok(Ok(())));
         match outcome {
             Ok(came) => {
@@ -289,35 +332,43 @@ impl Session {
     }
 
     /// Read parts first: only what wrote must commit together.
-    async fn commit_all(&self, client: &mut Channel, open: &mut Open) -> Result<Result<(), Stopped>, Broken> {
+    async fn commit_all(&mut self, client: &mut Channel, open: &mut Open) -> Result<Result<(), Stopped>, Broken> {
+        let limit = self.snapshot.topology.process.commit_timeout;
         let mut failure = None;
         for (connection, ..) in open.parts().filter(|part| !part.2) {
-            failure = failure.or(connection.run("COMMIT").await.map_err(lost)?.err());
+            failure = failure.or(run_within(limit, connection, "COMMIT").await.map_err(lost)?.err());
         }
         if let Some(body) = failure {
-            return roll_back(open).await.map(|_| Err(Stopped::Server(body)));
+            roll_back(open, limit).await;
+            return Ok(Err(Stopped::Server(body)));
         }
         let mut shards: Vec<ShardId> = open.parts().filter(|part| part.2).map(|(_, shard, _)| shard).collect();
         // The first one commits by itself. Home may have something to notify, which cannot be prepared.
         let database_home = self.snapshot.database.home;
         shards.sort_by_key(|&shard| (shard != database_home, shard));
-        let home = match shards.as_slice() {
+        match shards.as_slice() {
             [] => return Ok(Ok(())),
             [_] => {
                 open.lents().for_each(|lent| self.announce(lent, None));
-                let committed = open.connections(&shards)[0].run("COMMIT").await.map_err(unknown_outcome)?;
-                return Ok(committed.map_err(Stopped::Server));
+                let committed = run_within(limit, open.connections(&shards)[0], "COMMIT").await;
+                return Ok(committed.map_err(unknown_outcome)?.map_err(Stopped::Server));
             }
-            [home, ..] => *home,
-        };
-        let ticket = match self.station.shared.begin_two_phase(&self.snapshot.database.name, home).await {
+            _ => {}
+        }
+        let ticket = match self.name_write(&shards).await {
             Ok(ticket) => ticket,
-            Err(error) => return roll_back(open).await.map(|_| Err(error.into())),
+            Err(error) => {
+                roll_back(open, limit).await;
+                return Ok(Err(error.into()));
+            }
         };
         open.lents().for_each(|lent| self.announce(lent, Some(ticket.gid())));
         let mut inputs = open.connections(&shards);
-        Ok(match commit_blocks(client, &mut inputs, ticket.gid()).await? {
-            Ended::Done => Ok(()),
+        Ok(match commit_blocks(client, &mut inputs, self.commit_by(&ticket)).await? {
+            Ended::Done => {
+                self.late.extend(Late::of(open.lents(), ticket.gid()));
+                Ok(())
+            }
             Ended::Failed(_) => Err(Stopped::Told),
             Ended::Refused(error) => Err(error.into()),
         })
@@ -374,14 +425,20 @@ fn tag_of(kind: &Kind) -> &'static str {
     }
 }
 
-async fn roll_back(open: &mut Open) -> Result<Result<(), Stopped>, Broken> {
+async fn roll_back(open: &mut Open, limit: Duration) {
     for (connection, ..) in open.parts() {
-        if connection.status != Status::Idle {
-            // A server that cannot even do this is not used again.
-            let _ = connection.run("ROLLBACK").await.map_err(lost)?;
+        if connection.status != Status::Idle && connection.owed.is_empty() {
+            // A server that cannot even do this is not used again, and does it when its connection ends.
+            let _ = run_within(limit, connection, "ROLLBACK").await;
         }
     }
-    Ok(Ok(()))
+}
+
+async fn run_within(limit: Duration, connection: &mut Connection, sql: &str) -> Result<Result<(), Bytes>, Error> {
+    match timeout(limit, connection.run(sql)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(connection.lost(&std::io::Error::other("no answer within commit_timeout"))),
+    }
 }
 
 fn lost(error: Error) -> Broken {

@@ -8,9 +8,11 @@ use tokio::time::Instant;
 
 use super::again::{Again, Kept};
 use super::carried::Carried;
+use super::consistent::close_snapshots;
 use super::decide::{Decided, Way};
 use super::digest::Steps;
 use super::effects::Effect;
+use super::late::Late;
 use super::lent::Lent;
 use super::names::Done;
 use super::position::Position;
@@ -25,7 +27,7 @@ use crate::balance::{Need, ShardState};
 use crate::cache::Touched;
 use crate::control::Ticket;
 use crate::error::{Error, SqlState};
-use crate::executor::{Broken, Decision, Ended, Limits, Reading, Request, Writing, read, relay, write};
+use crate::executor::{Broken, Commit, Decision, Ended, Limits, Reading, Request, Writing, read, relay, write};
 use crate::figures::Route;
 use crate::plan::Access;
 use crate::statement::Isolation;
@@ -305,6 +307,9 @@ impl Session {
         access: Access,
         begun: Option<&Begun>,
     ) -> Result<Lent, Stopped> {
+        if self.is_late(shard) {
+            Box::pin(self.await_late(shard)).await?;
+        }
         let access = match begun {
             // A block is whole on the primary unless it promised to write nothing. A standby has no serializable ones.
             Some(begun) if !begun.read_only || begun.isolation == Some(Isolation::Serializable) => Access::Write,
@@ -418,6 +423,9 @@ impl Session {
 
     /// As [`Session::lend`], where nobody has to be waited for.
     fn lend_at_once(&mut self, shard: ShardId, access: Access, without: Option<ServerId>) -> Option<Lent> {
+        if self.is_late(shard) {
+            return None;
+        }
         let mut pools = std::mem::take(&mut self.known_pools);
         let (need, borrower) = (self.need(shard, access), self.borrower(without));
         let borrowed = self.station.shared.lend_at_once(&borrower, &need, &mut pools);
@@ -709,8 +717,11 @@ impl Session {
         if !matches!(self.transaction, Transaction::Idle) {
             return self.read_in_block(client, reading, access, request).await;
         }
+        let consistent = self.is_consistent(reading, access);
+        let access = if consistent { Access::PrimaryRead } else { access };
         loop {
-            let mut lents = match self.lend_all(reading.shards(), access).await {
+            let shards = reading.shards();
+            let mut lents = match self.lend_all(shards.clone(), access).await {
                 Ok(lents) => lents,
                 Err(stopped) => return Ok(Err(stopped)),
             };
@@ -719,7 +730,13 @@ impl Session {
             self.record(client, &lents);
             let limits = self.limits();
             let mut inputs: Vec<_> = lents.iter_mut().map(|lent| &mut *lent.connection).collect();
+            if consistent && let Err(stopped) = self.open_snapshots(&mut inputs, &shards).await {
+                return self.settle_all(lents, Ok(Ended::Done)).map(|_| Err(stopped));
+            }
             let ended = read(client, &mut inputs, reading, request, limits).await;
+            if consistent && let Err(error) = close_snapshots(&mut inputs).await {
+                tracing::debug!(%error, "the end of a read");
+            }
             if access == Access::Write {
                 self.note_writes(&reading.shards());
             }
@@ -770,7 +787,11 @@ impl Session {
         if !matches!(self.transaction, Transaction::Idle) {
             return self.write_in_block(client, writing, request, touched).await;
         }
-        let ticket = match self.name_write(writing).await {
+        let ticket = match writing.takes_two_phases() {
+            true => self.name_write(&writing.shards()).await.map(Some),
+            false => Ok(None),
+        };
+        let ticket = match ticket {
             Ok(ticket) => ticket,
             Err(error) => return Ok(Err(Stopped::Refused(error))),
         };
@@ -785,16 +806,25 @@ impl Session {
             self.announce(lent, gid);
         }
         let Limits { merge, gather } = self.limits();
-        let decision = Decision { gid, limit_bytes: merge, gather_limit: gather };
+        let commit = ticket.as_ref().map(|ticket| self.commit_by(ticket));
+        let decision = Decision { commit, limit_bytes: merge, gather_limit: gather };
         let mut inputs: Vec<_> = lents.iter_mut().map(|lent| &mut *lent.connection).collect();
         let ended = write(client, &mut inputs, writing, request, &decision).await;
         if gid.is_some() && matches!(ended, Ok(Ended::Failed(_) | Ended::Refused(_))) {
             // All was rolled back.
             lents.iter_mut().for_each(|lent| lent.end_writes(false));
         }
+        if let (Some(gid), Ok(Ended::Done)) = (gid, &ended) {
+            self.late.extend(Late::of(lents.iter_mut(), gid));
+        }
         drop(ticket);
         self.note_writes(&writing.shards());
         self.settle_all(lents, ended)
+    }
+
+    /// How a write of this name is committed.
+    pub(super) fn commit_by<'t>(&self, ticket: &'t Ticket) -> Commit<'t> {
+        Commit { ticket, timeout: self.snapshot.topology.process.commit_timeout }
     }
 
     fn note_writes(&mut self, shards: &[ShardId]) {
@@ -803,13 +833,9 @@ impl Session {
     }
 
     /// A name for a write that takes two phases; waits until what decides it is there.
-    async fn name_write(&self, writing: Writing<'_>) -> Result<Option<Ticket>, Error> {
-        match writing.shards().first() {
-            Some(home) if writing.takes_two_phases() => {
-                self.station.shared.begin_two_phase(&self.snapshot.database.name, *home).await.map(Some)
-            }
-            _ => Ok(None),
-        }
+    pub(super) async fn name_write(&self, shards: &[ShardId]) -> Result<Ticket, Error> {
+        let (control, owner) = (&self.station.shared.control, self.client.key.process);
+        control.begin_write(&self.snapshot.database.name, shards, owner).await
     }
 
     pub(super) async fn lend_all(&mut self, shards: Vec<ShardId>, access: Access) -> Result<Vec<Lent>, Stopped> {

@@ -9,13 +9,16 @@ mod by_name;
 mod cached;
 mod carried;
 mod carry;
+mod consistent;
 mod control;
 mod copying;
+mod deadlock;
 mod decide;
 mod digest;
 mod ears;
 mod effects;
 mod extended;
+mod late;
 mod lent;
 mod local;
 mod meter;
@@ -46,6 +49,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
+pub use deadlock::watch as watch_deadlocks;
 pub use registry::{Client, Registered, Registry, State};
 pub use run::End;
 pub use snapshot::Snapshot;
@@ -116,6 +120,7 @@ pub struct Session {
     isolation: Isolation,
     default_isolation: Isolation,
     meter: Meter,
+    late: Vec<late::Late>,
     /// The unit at the front of the input is there for the second time.
     again: Option<again::Again>,
     /// So is the one being served.
@@ -175,6 +180,7 @@ impl Session {
             isolation: welcome.isolation,
             default_isolation: welcome.isolation,
             meter,
+            late: Vec::new(),
             again: None,
             retrying: None,
         };

@@ -1,6 +1,6 @@
 //! All clients being served: who they are, what they do, and how a CancelRequest reaches them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,6 +48,8 @@ pub struct Client {
 struct Bound {
     targets: Vec<Arc<CancelTarget>>,
     application: String,
+    /// Since when there is more than one of them.
+    several_since: Option<Instant>,
     /// Why a connection stays with the client.
     pinned: Option<&'static str>,
 }
@@ -104,6 +106,12 @@ impl Registry {
 
     pub fn all(&self) -> Vec<Arc<Client>> {
         self.lock().values().cloned().collect()
+    }
+
+    /// Of those clients whom it holds for.
+    pub(super) fn databases_of(&self, holds: impl Fn(&Client) -> bool) -> HashSet<String> {
+        let clients = self.lock();
+        clients.values().filter(|client| holds(client)).map(|client| client.database.clone()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<i32, Arc<Client>, foldhash::fast::RandomState>> {
@@ -206,12 +214,25 @@ impl Client {
 
     /// A CancelRequest ends what runs on this connection, until [`Client::unbind`].
     pub(super) fn bind(&self, target: &Arc<CancelTarget>) {
-        self.lock().targets.push(Arc::clone(target));
+        let mut bound = self.lock();
+        bound.targets.push(Arc::clone(target));
+        if bound.targets.len() == 2 {
+            bound.several_since = Some(Instant::now());
+        }
     }
 
     /// No CancelRequest that comes from now on reaches the connection; one on its way keeps it from being used again.
     pub(super) fn unbind(&self, target: &Arc<CancelTarget>) {
-        self.lock().targets.retain(|known| !Arc::ptr_eq(known, target));
+        let mut bound = self.lock();
+        bound.targets.retain(|known| !Arc::ptr_eq(known, target));
+        if bound.targets.len() < 2 {
+            bound.several_since = None;
+        }
+    }
+
+    /// Since when it uses more than one connection, if it does.
+    pub fn several_since(&self) -> Option<Instant> {
+        self.lock().several_since
     }
 
     pub(super) fn pin(&self, reason: Option<&'static str>) {

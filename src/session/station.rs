@@ -19,11 +19,11 @@ use crate::backend::settings::Settings;
 use crate::backend::{Connection, Pool, Pools, Reported};
 use crate::balance::{Access, Choice, Fleet, InFlight, Need, Unfit};
 use crate::cache::Cache;
-use crate::control::{Cluster, Control, Ticket};
+use crate::control::{Cluster, Control};
 use crate::error::{Error, SqlState};
 use crate::figures::{DatabaseFigures, Figures};
 use crate::statement::{Analysis, Entry, Isolation, LiteralSpan, ShapeCache};
-use crate::topology::{Consistency, ServerId, ShardId, Topology, User};
+use crate::topology::{Consistency, ServerId, Topology, User};
 use crate::wire::message::error_field;
 
 /// One worker's own.
@@ -329,10 +329,6 @@ impl Shared {
     /// Within the budget of second attempts.
     pub(super) fn may_try_again(&self) -> bool {
         self.retries.spend(self.control.fleet().states().iter().map(|state| state.served()).sum())
-    }
-
-    pub(super) async fn begin_two_phase(&self, database: &str, home: ShardId) -> Result<Ticket, Error> {
-        self.control.begin_write(database, home).await
     }
 
     /// Before anything of such a write is done.

@@ -418,6 +418,7 @@ impl Builder<'_> {
             server_lifetime: general.server_lifetime,
             server_idle_timeout: general.server_idle_timeout,
             shutdown_timeout: general.shutdown_timeout,
+            consistent_reads: general.consistent_reads,
             commit_timeout: general.commit_timeout,
             tcp_keepalive: general.tcp_keepalive,
             probe_interval: general.probe_interval,

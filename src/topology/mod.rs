@@ -81,7 +81,10 @@ pub struct Process {
     pub server_idle_timeout: Duration,
     /// How long a SIGTERM waits for transactions.
     pub shutdown_timeout: Duration,
-    /// How long a COMMIT PREPARED may take before the client gets its answer with a WARNING.
+    /// Reads of several shards see a commit over several wholly or not at all.
+    pub consistent_reads: bool,
+    /// How long the decision of a write over several shards may take, else it is undone; then how long a COMMIT PREPARED
+    /// may take, before the client gets its answer with a WARNING.
     pub commit_timeout: Duration,
     /// TCP keepalive: idle time before the first probe, on both sides.
     pub tcp_keepalive: Duration,

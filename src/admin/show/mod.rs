@@ -3,6 +3,7 @@
 mod cluster;
 mod pools;
 mod stats;
+mod transactions;
 
 use super::table::{Table, Value};
 use crate::session::Shared;
@@ -47,6 +48,7 @@ pub(super) const TOPICS: &[Topic] = &[
     topic("RANGES", "which keys are on which shard", cluster::ranges),
     topic("HEALTH", "each server: role, state, load, latency", cluster::health),
     topic("LAG", "each replica: how far behind, in seconds and bytes", cluster::lag),
+    topic("TRANSACTIONS", "on several shards, and what is prepared on servers", transactions::transactions),
     topic("CACHE", "what the result cache holds and did", stats::cache),
     topic("CONFIG", "keys of [general], and which of them RELOAD changes", config),
 ];

@@ -290,7 +290,7 @@ pub(in crate::admin) fn state_name(state: State) -> &'static str {
 }
 
 /// As unique as PgBouncer's `ptr`, without an address of memory.
-fn client_name(client: &Client) -> String {
+pub(super) fn client_name(client: &Client) -> String {
     format!("c{}", client.key.process)
 }
 
