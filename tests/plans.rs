@@ -245,6 +245,7 @@ fn relation(name: &str, columns: &str) -> Relation {
         collation_is_bytes: !written.ends_with(['~', '?']),
         is_nondeterministic: written.ends_with('?'),
         varying_default: written.ends_with('*'),
+        is_generated: false,
     };
     let reads = match name {
         "big_orders" => "orders",

@@ -6,6 +6,8 @@
 mod differential;
 #[path = "sharded/gathered.rs"]
 mod gathered;
+#[path = "sharded/moved.rs"]
+mod moved;
 mod support;
 
 use std::future::poll_fn;

@@ -70,7 +70,8 @@ pub struct ViewCall {
 pub struct Cascade {
     /// The referring table, as (schema, name).
     pub table: (String, String),
-    /// Its columns that refer, and those referred to; none where a generated column is among these.
+    /// Its columns that refer, and those referred to, in the same order; none of these where a generated column is among
+    /// them.
     pub referring: Vec<String>,
     pub referred: Vec<String>,
     pub on_delete: Option<Consequence>,
@@ -109,6 +110,8 @@ pub struct Column {
     pub is_nondeterministic: bool,
     /// The default may give another value on another server or at another time.
     pub varying_default: bool,
+    /// Computed from other columns of its row: nothing can be written into it.
+    pub is_generated: bool,
 }
 
 /// A row of `pg_proc` (PostgreSQL documentation, 53.39).

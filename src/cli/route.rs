@@ -120,6 +120,7 @@ fn assumed_column(name: &str) -> Column {
         collation_is_bytes: true,
         is_nondeterministic: false,
         varying_default: false,
+        is_generated: false,
     }
 }
 

@@ -149,6 +149,7 @@ async fn load(client: &Client, epoch: u64) -> Result<Catalog, SqlError> {
                 },
                 is_nondeterministic: flag(&row, 8),
                 varying_default: flag(&row, 9),
+                is_generated: flag(&row, 10),
             });
         }
     }
@@ -263,7 +264,7 @@ const COLUMNS: &str = "SELECT a.attrelid, a.attname, a.atttypid, a.attnotnull, \
      coalesce(NOT o.collisdeterministic, false), \
      a.attidentity <> '' OR coalesce(d.adbin::text ~ 'SQLVALUEFUNCTION|NEXTVALUEEXPR' OR EXISTS ( \
        SELECT FROM regexp_matches(d.adbin::text, ':(?:op)?funcid (\\d+)', 'g') AS called \
-       JOIN pg_proc p ON p.oid = called[1]::oid WHERE p.provolatile <> 'i'), false) AND a.attgenerated = '' \
+       JOIN pg_proc p ON p.oid = called[1]::oid WHERE p.provolatile <> 'i'), false) AND a.attgenerated = '', a.attgenerated <> '' \
      FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
      LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
      LEFT JOIN pg_collation o ON o.oid = a.attcollation \

@@ -10,6 +10,7 @@ mod request;
 mod scatter;
 mod single;
 mod spread;
+mod staged;
 
 pub use gather::{Collected, collect};
 pub use reading::{Limits, Reading, read};
@@ -17,4 +18,4 @@ pub use relay::{BUFFER_BYTES, Broken, Unit, move_front, relay};
 pub use request::Request;
 pub use scatter::Ended;
 pub use single::{describe, drain_all, parameter_types, single};
-pub use spread::{Decision, commit_blocks, spread};
+pub use spread::{Decision, Writing, commit_blocks, spread};

@@ -38,6 +38,16 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// The same, all rows of its answer.
+    pub(super) fn whole(self) -> Self {
+        match self {
+            Self::Extended { text, types, bind, described, bound, .. } => {
+                Self::Extended { text, types, bind, described, bound, rows: 0 }
+            }
+            simple @ Self::Simple { .. } => simple,
+        }
+    }
+
     /// Puts the part on the connection; it is sent with the next flush. `hidden`: output columns of the part that the
     /// client does not know of; `rows`: how many are of use at most, 0 for all.
     pub fn put(self, connection: &mut Connection, part: &Part, hidden: usize, rows: u32) {

@@ -11,9 +11,11 @@ use super::gather::fetch;
 use super::relay::Broken;
 use super::request::Request;
 use super::scatter::{Ended, drain, next, send};
+use super::staged::staged;
 use crate::backend::{Cause, Connection, Payee, describe_failure};
 use crate::error::{Error, SqlState};
-use crate::plan::{Spread, Tag, shards_of};
+use crate::plan::{Spread, Staged, Tag, shards_of};
+use crate::topology::ShardId;
 use crate::wire::frame::{Header, server};
 use crate::wire::message::{put_bare, put_command_complete, put_query, put_warning};
 use crate::wire::{Channel, frame};
@@ -36,11 +38,45 @@ pub struct Decision<'a> {
     pub gather_limit: usize,
 }
 
-/// Runs every part, then commits. `inputs` are idle connections, one for each part, home first.
+/// What is written.
+#[derive(Clone, Copy)]
+pub enum Writing<'p> {
+    Spread(&'p Spread),
+    Staged(&'p Staged),
+}
+
+impl Writing<'_> {
+    /// Each of which it needs one connection to, in this order.
+    pub fn shards(self) -> Vec<ShardId> {
+        match self {
+            Self::Spread(plan) => shards_of(&plan.parts),
+            Self::Staged(plan) => plan.shards().to_vec(),
+        }
+    }
+
+    /// Where the write is decided, if it takes two phases.
+    pub fn home(self) -> Option<ShardId> {
+        match (self, self.shards().as_slice()) {
+            (Self::Spread(Spread { transactional: false, .. }), _) => None,
+            (_, [home, _, ..]) => Some(*home),
+            _ => None,
+        }
+    }
+
+    /// Rows go from server to server.
+    pub fn carries_rows(self) -> bool {
+        match self {
+            Self::Spread(plan) => !plan.fetches.is_empty(),
+            Self::Staged(_) => true,
+        }
+    }
+}
+
+/// Runs every part, then commits. `inputs` are idle connections, one for each shard of the plan, home first.
 pub async fn spread(
     client: &mut Channel,
     inputs: &mut [&mut Connection],
-    plan: &Spread,
+    writing: Writing<'_>,
     request: Request<'_>,
     decision: &Decision<'_>,
 ) -> Result<Ended, Broken> {
@@ -52,46 +88,70 @@ pub async fn spread(
             return give_up(client, inputs, true, Failure::Server(failure)).await;
         }
     }
-    let shards = shards_of(&plan.parts);
-    let fetched = fetch(client, (inputs, &shards), &plan.fetches, request, decision.gather_limit).await?;
-    let tables = match fetched {
-        Ok(tables) => tables,
+    let written = match writing {
+        Writing::Spread(plan) => parts(client, inputs, plan, request, decision).await?,
+        Writing::Staged(plan) => staged(client, inputs, plan, request, decision).await?,
+    };
+    let answers = match written {
+        Ok(answers) => answers,
         Err(failure) => return give_up(client, inputs, two_phase, failure).await,
     };
-    for (input, part) in inputs.iter_mut().zip(&plan.parts) {
-        match part.text.as_ref().filter(|_| !plan.fetches.is_empty()) {
-            Some(text) => request.put_gathered(input, text, &tables),
-            None => request.put(input, part, 0, 0),
-        }
-        send(client, input).await?;
-    }
-    drop(tables);
-    let mut answers = Answers::default();
-    for input in inputs.iter_mut() {
-        if let Err(failure) = answers.collect(client, input, decision.limit_bytes).await? {
-            return give_up(client, inputs, two_phase, failure).await;
-        }
-    }
     if let Some(gid) = decision.gid
         && let Some(failure) = commit(client, inputs, gid).await?
     {
         return give_up(client, inputs, false, failure).await;
     }
-    answers.give(client, plan, request);
+    answers.give(client, request);
     Ok(Ended::Done)
+}
+
+/// Every part of a write, at the same time.
+async fn parts(
+    client: &mut Channel,
+    inputs: &mut [&mut Connection],
+    plan: &Spread,
+    request: Request<'_>,
+    decision: &Decision<'_>,
+) -> Result<Result<Answers, Failure>, Broken> {
+    let shards = shards_of(&plan.parts);
+    let tables = match fetch(client, (inputs, &shards), &plan.fetches, request, decision.gather_limit).await? {
+        Ok(tables) => tables,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    for (input, part) in inputs.iter_mut().zip(&plan.parts) {
+        match part.text.as_ref().filter(|_| !plan.fetches.is_empty()) {
+            Some(text) => request.whole().put_gathered(input, text, &tables),
+            None => request.put(input, part, 0, 0),
+        }
+        send(client, input).await?;
+    }
+    drop(tables);
+    let mut answers = Answers { row_order: plan.row_order.clone(), ..Answers::default() };
+    for input in inputs.iter_mut() {
+        if let Err(failure) = answers.collect(client, input, decision.limit_bytes).await? {
+            return Ok(Err(failure));
+        }
+    }
+    answers.tag = tag(&answers.tags, plan.tag);
+    Ok(Ok(answers))
 }
 
 /// What the parts answered, held until all are committed.
 #[derive(Default)]
-struct Answers {
+pub(super) struct Answers {
     columns: Option<Bytes>,
     rows: Vec<Vec<Bytes>>,
     bytes: usize,
-    tags: Vec<String>,
+    /// Of each answer.
+    pub tags: Vec<String>,
+    /// Of the whole statement.
+    pub tag: String,
+    /// See [`Spread::row_order`].
+    row_order: Vec<u16>,
 }
 
 impl Answers {
-    async fn collect(
+    pub(super) async fn collect(
         &mut self,
         client: &mut Channel,
         input: &mut Connection,
@@ -128,7 +188,7 @@ impl Answers {
         Ok(failure.map_or(Ok(()), Err))
     }
 
-    fn give(self, client: &mut Channel, plan: &Spread, request: Request<'_>) {
+    fn give(self, client: &mut Channel, request: Request<'_>) {
         if request.announces_bind() {
             put_bare(&mut client.output, server::BIND_COMPLETE);
         }
@@ -141,15 +201,14 @@ impl Answers {
             }
             _ => {}
         }
-        let tag = tag(&self.tags, plan.tag);
-        let rows = in_order(self.rows, &plan.row_order);
+        let rows = in_order(self.rows, &self.row_order);
         let most = usize::try_from(request.rows()).unwrap_or(usize::MAX);
         if most > 0 && rows.len() >= most {
             rows[..most].iter().for_each(|row| client.output.extend_from_slice(row));
             put_bare(&mut client.output, server::PORTAL_SUSPENDED);
         } else {
             rows.iter().for_each(|row| client.output.extend_from_slice(row));
-            put_command_complete(&mut client.output, &tag);
+            put_command_complete(&mut client.output, &self.tag);
         }
     }
 }
@@ -286,11 +345,15 @@ fn tag(tags: &[String], how: Tag) -> String {
     if how == Tag::First {
         return first;
     }
-    let count = |tag: &String| tag.rsplit(' ').next().and_then(|count| count.parse::<u64>().ok());
-    match (first.rsplit_once(' '), tags.iter().map(count).sum::<Option<u64>>()) {
+    match (first.rsplit_once(' '), tags.iter().map(|tag| count(tag)).sum::<Option<u64>>()) {
         (Some((command, _)), Some(sum)) => format!("{command} {sum}"),
         _ => first,
     }
+}
+
+/// How many rows a command tag tells of.
+pub(super) fn count(tag: &str) -> Option<u64> {
+    tag.rsplit(' ').next()?.parse().ok()
 }
 
 const BEGIN: &str = concat!("BEGIN;", raise!());

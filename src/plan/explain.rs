@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::types::shards_of;
-use super::{Access, Fetch, MARK, Part, Plan, Route, Template, caching};
+use super::{Access, Fetch, MARK, Part, Plan, Route, Staged, Template, caching};
 use crate::merge::{Final, HIDDEN, Merge};
 use crate::statement::{Kind, Values};
 use crate::topology::ShardId;
@@ -48,6 +48,7 @@ impl Plan {
             Route::Gather(gather) => gather.shards(),
             Route::Spread(spread) => shards_of(&spread.parts),
             Route::Transfer(transfer) => transfer.source.shards(),
+            Route::Staged(staged) => staged.shards().to_vec(),
         }
     }
 
@@ -57,6 +58,15 @@ impl Plan {
         match &self.route {
             Route::One(shard) => row("route", format!("one shard ({})", shard.0)),
             Route::Transfer(_) => {}
+            Route::Staged(staged) => match &**staged {
+                Staged::Move(moving) => {
+                    let all: Vec<String> = moving.shards.iter().map(|shard| shard.0.to_string()).collect();
+                    row("route", format!("write on shards ({}), all or none, moving rows", all.join(", ")));
+                    fetches(&moving.fetches, &mut row);
+                    row("look", moving.look.to_string());
+                    moving.moved.render().into_iter().for_each(|(name, text)| row(name, text));
+                }
+            },
             Route::Scatter(scatter) => {
                 row("route", format!("scatter over shards ({})", shards(&scatter.parts)));
                 texts(&scatter.parts, &mut row);

@@ -147,9 +147,20 @@ impl Gathering {
         Gather { at: self.home, text: Arc::from(text), fetches, written_out: false, cursor: None }
     }
 
+    /// The statement as `splice` has it, and what it needs on each shard that runs it.
+    pub(super) fn over(&self, sets: &[ShardSet], values: &Values<'_>, splice: Splice<'_>) -> (String, Vec<Fetch>) {
+        self.fetch(sets, values, &ShardSet::is_empty, splice)
+    }
+
+    /// Something of these tokens is replaced.
+    pub(super) fn changes(&self, tokens: Tokens) -> bool {
+        let within = |table: &Table| tokens.start <= table.place.start && table.place.end <= tokens.end;
+        self.tables.iter().flatten().chain(&self.at_home).any(within)
+    }
+
     /// Of a write: every shard that has rows of the written table, or that something is fetched from, runs it.
     fn write(&self, sets: &[ShardSet], written: usize, values: &Values<'_>) -> Plan {
-        let (text, fetches) = self.fetch(sets, values, &ShardSet::is_empty, Splice::new(values.text));
+        let (text, fetches) = self.over(sets, values, Splice::new(values.text));
         let text: Arc<str> = Arc::from(text);
         let mut shards = sets[written].clone();
         fetches.iter().flat_map(|fetch| &fetch.parts).for_each(|part| shards.insert(part.shard));

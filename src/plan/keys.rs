@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::relations::{Resolved, Sharded};
+use crate::error::Error;
 use crate::statement::{ColumnRef, Comparison, Given, Predicate, Statement, Value, Values};
 use crate::topology::{Key, KeyBound, KeyType, ShardId, ShardSet};
 
@@ -375,6 +376,18 @@ impl Sharded {
             }
             Given::Text(text) => self.read_text(&text, negated),
         }
+    }
+
+    /// Where a row goes that is given this key. `None`: that is not known.
+    pub(super) fn place(&self, table: &str, value: &Value, values: &Values<'_>) -> Option<Result<ShardId, Error>> {
+        Some(match self.key(value, values) {
+            KeyValue::Key(key) => {
+                self.mapping.shard_of(&key).ok_or_else(|| self.nowhere(table, format!("value {key}")))
+            }
+            KeyValue::Null => self.mapping.default.ok_or_else(|| self.nowhere(table, "a NULL")),
+            KeyValue::Outside(_) => Err(self.nowhere(table, "a value beyond the key's type")),
+            KeyValue::Unknown => return None,
+        })
     }
 
     /// A value in words.

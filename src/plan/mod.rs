@@ -10,6 +10,7 @@ pub mod explain;
 mod gather;
 mod insert;
 mod keys;
+mod moving;
 mod relations;
 mod rewrite;
 mod scatter;
@@ -21,8 +22,12 @@ mod views;
 
 pub use caching::Cacheable;
 pub use constraints::of_each_shard;
+pub use moving::{Looked, Moved};
 pub use template::{Surroundings, Template};
 pub use touches::Touches;
 pub use transfer::Inserted;
-pub use types::{Access, Fetch, Gather, MARK, Part, Plan, Route, Scatter, Spread, Tag, Transfer, shards_of};
+pub use types::{
+    Access, Fetch, Gather, Goal, MARK, Move, Part, Plan, Route, Scatter, Spread, Staged, Step, Steps, Tag, Transfer,
+    shards_of,
+};
 pub use views::written_out;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::gather::Gathering;
 use super::insert::Inserting;
 use super::keys::Keyed;
+use super::moving::{self, Moving};
 use super::relations::{self, Class, Resolved};
 use super::scatter::Scattering;
 use super::transfer::Transferring;
@@ -13,8 +14,7 @@ use crate::cache::Reason;
 use crate::catalog::{Catalog, Column};
 use crate::error::{Error, SqlState};
 use crate::statement::{
-    Assigned, CacheHint, ColumnRef, Hints, Insert, InsertSource, Kind, ObjectName, RelationRef, SettingControl,
-    Statement, Value, Values,
+    Assigned, CacheHint, Hints, Insert, InsertSource, Kind, ObjectName, SettingControl, Statement, Value, Values,
 };
 use crate::topology::{Database, Key, ShardId, ShardSet};
 
@@ -54,6 +54,8 @@ enum Placement {
     Keyed(Box<ByKey>),
     Insert(Box<Inserting>),
     Transfer(Box<Transferring>),
+    /// It changes the shard key.
+    Move(Box<Moving>),
     /// On every shard the same.
     Everywhere {
         transactional: bool,
@@ -73,7 +75,7 @@ struct ByKey {
 }
 
 #[derive(Debug)]
-enum Several {
+pub(super) enum Several {
     Scatter(Box<Scattering>),
     /// UPDATE or DELETE of the relation of this index.
     Spread(usize),
@@ -184,6 +186,7 @@ impl Template {
             }
             Placement::Insert(inserting) => inserting.plan(values),
             Placement::Transfer(transferring) => transferring.plan(values),
+            Placement::Move(moving) => moving.plan(values),
             Placement::Keyed(by_key) => match by_key.keyed.single(values) {
                 Some(shard) if !by_key.needs_home || shard == self.home => one(shard),
                 _ => self.plan_sets(by_key, values),
@@ -238,6 +241,7 @@ impl Template {
         match &self.placement {
             Placement::Keyed(by_key) => by_key.keyed.describe(values),
             Placement::Insert(inserting) => inserting.describe(values),
+            Placement::Move(moving) => moving.describe(values),
             _ => Vec::new(),
         }
     }
@@ -251,7 +255,11 @@ impl Template {
             Placement::Fixed(_) if self.floats => Some("home; any would do"),
             Placement::Fixed(_) => Some("home"),
             Placement::Everywhere { .. } => Some("the same on every shard"),
-            Placement::Refused(_) | Placement::Keyed(_) | Placement::Insert(_) | Placement::Transfer(_) => None,
+            Placement::Refused(_)
+            | Placement::Keyed(_)
+            | Placement::Insert(_)
+            | Placement::Transfer(_)
+            | Placement::Move(_) => None,
         }
     }
 
@@ -324,6 +332,13 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
     }
     let home = database.home;
     let refuse = |what: &str, hint: &str| Placement::Refused(Error::unsupported(what, hint));
+    if let Kind::Update(update) = &statement.kind
+        && !resolved.iter().any(|relation| matches!(relation.class, Class::View))
+        && !statement.calls.iter().any(|call| access::is_user_defined(call, catalog))
+        && let Some(moving) = Moving::new(statement, update, resolved, surroundings)
+    {
+        return Placement::Move(Box::new(moving));
+    }
     if let Err(error) = check_assigned_keys(statement, resolved) {
         return Placement::Refused(error);
     }
@@ -516,7 +531,7 @@ fn with_otherwise(mut plan: Plan, gathered: Plan) -> Plan {
     plan
 }
 
-fn several(
+pub(super) fn several(
     statement: &Arc<Statement>,
     resolved: &[Resolved],
     surroundings: &Surroundings<'_>,
@@ -550,16 +565,10 @@ fn several(
 
 /// Changing a row's key may mean moving it.
 fn check_assigned_keys(statement: &Statement, resolved: &[Resolved]) -> Result<(), Error> {
-    for assigned in &statement.assigned {
-        let RelationRef { block, relation } = assigned.target;
-        let target = resolved.iter().find(|known| (known.block, known.relation) == (block, relation));
-        let Some((target, sharded)) = target.and_then(|target| Some((target, target.sharded()?))) else { continue };
-        // A row that keeps its key: `SET user_id = user_id`, or `= excluded.user_id`, which came to this shard by it.
-        let keeps =
-            |own: &ColumnRef| own.column == sharded.column && own.relation.is_none_or(|of| of == assigned.target);
-        let is_kept = matches!(&assigned.value, Value::Column(own) if keeps(own));
-        if assigned.column == sharded.column && !is_kept {
-            let what = format!("changing the shard key \"{}\" of \"{}\"", sharded.column, target.name);
+    for target in resolved {
+        let changes = |assigned: &&Assigned| moving::changes_key(assigned, target);
+        if let Some(assigned) = statement.assigned.iter().find(changes) {
+            let what = format!("changing the shard key \"{}\" of \"{}\"", assigned.column, target.name);
             return Err(Error::unsupported(what, "Delete the row and insert it with its new key."));
         }
     }

@@ -10,7 +10,7 @@ use super::template::Surroundings;
 use super::{Access, Part, Plan, Route, Spread, Tag, Transfer, access};
 use crate::error::{Error, SqlState};
 use crate::statement::{Insert, InsertSource, SourceQuery, Statement, Tokens, Values, quoted_literal};
-use crate::topology::{Key, ShardId};
+use crate::topology::ShardId;
 
 /// An INSERT of a query's rows, its values left open.
 #[derive(Debug)]
@@ -36,10 +36,19 @@ enum Destination {
 
 /// A column that is inserted into.
 #[derive(Clone, Debug, PartialEq)]
-struct Target {
+pub(super) struct Target {
     type_oid: u32,
-    /// The query gives it a value without a type of its own.
-    untyped: bool,
+    source: Source,
+}
+
+/// What it gets.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Source {
+    /// A value without a type of its own: the text that a query makes of it is not its type.
+    Untyped,
+    /// What it had already.
+    Itself,
+    Typed,
 }
 
 /// How the rows of a query are inserted.
@@ -75,7 +84,8 @@ impl Transferring {
         };
         let column = |(index, name): (usize, &&str)| {
             let type_oid = table.column(name)?.type_oid;
-            Some(Target { type_oid, untyped: untyped.contains(&index) })
+            let source = if untyped.contains(&index) { Source::Untyped } else { Source::Typed };
+            Some(Target { type_oid, source })
         };
         let columns = names.iter().enumerate().map(column).collect::<Option<Vec<Target>>>()?;
         let destination = match &target.class {
@@ -123,8 +133,7 @@ impl Inserted {
         if types.len() > self.columns.len() {
             return Err(Error::new(SqlState::SYNTAX, "INSERT has more expressions than target columns"));
         }
-        let casts = types.iter().zip(&self.columns).map(|(of, column)| column.cast(*of));
-        let casts: Vec<&str> = casts.collect::<Result<_, _>>()?;
+        let casts = casts(&self.columns, types)?;
         let shards = rows.iter().map(|row| self.shard_of(row)).collect::<Result<Vec<ShardId>, Error>>()?;
         let mut distinct = shards.clone();
         distinct.sort_unstable();
@@ -139,9 +148,8 @@ impl Inserted {
             return Ok(self.parts(&distinct, &[], |_| text.clone()));
         }
         let text = |shard: ShardId| {
-            let own = rows.iter().zip(&shards).filter(|(_, of)| **of == shard);
-            let own: Vec<String> = own.map(|(row, _)| written(row, &casts)).collect();
-            format!("{} VALUES {} {}", self.head, own.join(", "), self.tail)
+            let own = rows.iter().zip(&shards).filter(|(_, of)| **of == shard).map(|(row, _)| row.as_slice());
+            format!("{} VALUES {} {}", self.head, written(own, &casts), self.tail)
         };
         Ok(self.parts(&distinct, &shards, text))
     }
@@ -158,16 +166,7 @@ impl Inserted {
             Destination::One(shard) => return Ok(*shard),
             Destination::Keyed(position, sharded) => (*position, sharded),
         };
-        let nowhere = |what: &str| {
-            let (table, column) = (&self.table, &sharded.column);
-            let message = format!("{what} of column \"{column}\" of table \"{table}\" is in no shard's range");
-            Error::new(SqlState::INVALID_VALUE, message).with_hint("Ranges are set by [[sharded_tables.mapping]].")
-        };
-        let Some(text) = row.get(position).copied().flatten() else {
-            return sharded.mapping.default.ok_or_else(|| nowhere("a NULL"));
-        };
-        let key = Key::from_text(sharded.key_type, text).ok_or_else(|| nowhere(&format!("value {text}")))?;
-        sharded.mapping.shard_of(&key).ok_or_else(|| nowhere(&format!("value {key}")))
+        sharded.shard_of_text(&self.table, row.get(position).copied().flatten())
     }
 
     /// In words.
@@ -180,21 +179,38 @@ impl Inserted {
     }
 }
 
-/// A row as VALUES has it.
-fn written(row: &[Option<&str>], casts: &[&str]) -> String {
+/// What each value is cast to before it is assigned to its column.
+pub(super) fn casts(columns: &[Target], types: &[u32]) -> Result<Vec<&'static str>, Error> {
+    types.iter().zip(columns).map(|(of, column)| column.cast(*of)).collect()
+}
+
+/// Rows as VALUES has them.
+pub(super) fn written<'r>(rows: impl Iterator<Item = &'r [Option<&'r str>]>, casts: &[&str]) -> String {
     let value = |(value, cast): (&Option<&str>, &&str)| match value {
         None => "NULL".to_owned(),
         Some(value) => format!("{}{cast}", quoted_literal(value)),
     };
-    let values: Vec<String> = row.iter().zip(casts).map(value).collect();
-    format!("({})", values.join(", "))
+    let row = |row: &[Option<&str>]| {
+        let values: Vec<String> = row.iter().zip(casts).map(value).collect();
+        format!("({})", values.join(", "))
+    };
+    rows.map(row).collect::<Vec<_>>().join(", ")
 }
 
 impl Target {
+    pub(super) fn new(type_oid: u32, source: Source) -> Self {
+        Self { type_oid, source }
+    }
+
     /// What makes a value that was read as text one of type `of` again: assigned to the column, PostgreSQL converts it
     /// as it would have.
     fn cast(&self, of: u32) -> Result<&'static str, Error> {
-        if self.untyped || of == self.type_oid {
+        let is_own = match self.source {
+            Source::Itself => true,
+            Source::Untyped => of == TEXT || of == self.type_oid,
+            Source::Typed => of == self.type_oid,
+        };
+        if is_own {
             return Ok("");
         }
         let known = NAMES.iter().find(|(oid, _)| *oid == of).map(|(_, cast)| *cast);
@@ -205,6 +221,7 @@ impl Target {
     }
 }
 
+const TEXT: u32 = 25;
 /// Types of PostgreSQL's own, which have the same number everywhere.
 const NAMES: [(u32, &str); 22] = [
     (16, "::bool"),

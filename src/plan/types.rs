@@ -1,6 +1,7 @@
 //! What a plan is.
 use std::sync::Arc;
 
+use crate::error::Error;
 use crate::topology::ShardId;
 
 /// Where a statement runs and how the answers become one. Data: comparable, printable.
@@ -22,6 +23,8 @@ pub enum Route {
     Spread(Box<Spread>),
     /// INSERT … SELECT: a read, and a write of what it gives.
     Transfer(Box<Transfer>),
+    /// Write on several shards, all or none, where what one writes depends on what another has.
+    Staged(Box<Staged>),
 }
 
 /// Which server of a shard may serve.
@@ -102,6 +105,62 @@ pub struct Spread {
     pub transactional: bool,
     /// Rows that are fetched before, in the same transactions: the parts' last parameters, as of a [`Gather`].
     pub fetches: Vec<Fetch>,
+}
+
+/// A write whose later statements are made of what the first ones gave.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Staged {
+    Move(Move),
+}
+
+impl Staged {
+    /// Each that may take part.
+    pub fn shards(&self) -> &[ShardId] {
+        match self {
+            Self::Move(moving) => &moving.shards,
+        }
+    }
+}
+
+/// An UPDATE that may give rows another shard.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Move {
+    pub shards: Vec<ShardId>,
+    /// Where the rows are that it may change.
+    pub from: Vec<ShardId>,
+    /// Rows that the texts need, as of a [`Gather`].
+    pub fetches: Vec<Fetch>,
+    /// Locks these rows. Of each it gives table and place, the new key, and all its new values.
+    pub look: Arc<str>,
+    pub moved: super::moving::Moved,
+}
+
+/// Statements of a write, one after another.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Steps {
+    /// Those of one stage are done at the same time, each on another shard.
+    pub stages: Vec<Vec<Step>>,
+    /// How many rows it changes in all.
+    pub count: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    pub part: Part,
+    pub goal: Goal,
+}
+
+/// What a step is to come to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Goal {
+    /// It gives no rows, else this is what is wrong.
+    Nothing(Error),
+    /// The client's own statement, over the fetched rows, changes so many rows and returns them.
+    Own(usize),
+    /// It changes so many rows and returns them to the client.
+    Answer(usize),
+    /// It changes so many rows.
+    Change(usize),
 }
 
 /// What one shard is asked.

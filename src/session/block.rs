@@ -9,9 +9,11 @@ use super::settings::Tracked;
 use super::transaction::{Begun, Open, Transaction};
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
-use crate::executor::{Broken, Decision, Ended, Limits, Reading, Request, commit_blocks, drain_all, read, spread};
+use crate::executor::{
+    Broken, Decision, Ended, Limits, Reading, Request, Writing, commit_blocks, drain_all, read, spread,
+};
 use crate::figures::Route;
-use crate::plan::{Access, Gather, Spread, shards_of};
+use crate::plan::{Access, Gather};
 use crate::statement::{Kind, SettingControl, Statement, TransactionControl};
 use crate::topology::ShardId;
 use crate::wire::frame::Header;
@@ -105,14 +107,14 @@ impl Session {
         }
     }
 
-    pub(super) async fn spread_in_block(
+    pub(super) async fn write_in_block(
         &mut self,
         client: &mut Channel,
-        plan: &Spread,
+        writing: Writing<'_>,
         request: Request<'_>,
         touched: &Touched,
     ) -> Came<()> {
-        let shards = shards_of(&plan.parts);
+        let shards = writing.shards();
         let mut open = match self.reach_all(&shards, Access::Write).await {
             Ok(open) => open,
             Err(stopped) => return Ok(Err(stopped)),
@@ -122,7 +124,7 @@ impl Session {
         reached.for_each(|lent| self.touch(lent, touched, false));
         let Limits { merge, gather } = self.limits();
         let decision = Decision { gid: None, limit_bytes: merge, gather_limit: gather };
-        let ended = spread(client, &mut open.connections(&shards), plan, request, &decision).await;
+        let ended = spread(client, &mut open.connections(&shards), writing, request, &decision).await;
         shards.iter().for_each(|&shard| open.note_write(shard));
         self.go_on(client, open, &shards, ended).await
     }

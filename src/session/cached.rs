@@ -237,7 +237,7 @@ impl Session {
             Way::One { shard, .. } => space(*shard).map(|space| smallvec::smallvec![space]),
             Way::Scatter(scatter, _) => scatter.parts.iter().map(|part| space(part.shard)).collect(),
             Way::Gather(gather, _) => gather.shards().into_iter().map(space).collect(),
-            Way::Spread(_) | Way::Transfer(_) => return Err(Reason::Write),
+            Way::Spread(_) | Way::Transfer(_) | Way::Staged(_) => return Err(Reason::Write),
         };
         Ok((ttl, spaces.ok_or(Reason::Unready)?))
     }
@@ -328,7 +328,7 @@ impl Session {
             Way::Gather(gather, _) => {
                 gather.shards().into_iter().for_each(|shard| self.position.saw(shard, entry.ended()));
             }
-            Way::Spread(_) | Way::Transfer(_) => {}
+            Way::Spread(_) | Way::Transfer(_) | Way::Staged(_) => {}
         }
     }
 

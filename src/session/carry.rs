@@ -25,9 +25,9 @@ use crate::balance::{Need, ShardState};
 use crate::cache::Touched;
 use crate::control::Ticket;
 use crate::error::{Error, SqlState};
-use crate::executor::{Broken, Decision, Ended, Limits, Reading, Request, read, relay, spread};
+use crate::executor::{Broken, Decision, Ended, Limits, Reading, Request, Writing, read, relay, spread};
 use crate::figures::Route;
-use crate::plan::{Access, Spread, shards_of};
+use crate::plan::Access;
 use crate::statement::Isolation;
 use crate::topology::{Consistency, Database, Role, ServerId, ShardId, User};
 use crate::wire::frame::{Header, server};
@@ -757,22 +757,25 @@ impl Session {
     }
 
     /// A write on several shards, all or none.
-    pub(super) async fn carry_spread(
+    pub(super) async fn carry_write(
         &mut self,
         client: &mut Channel,
-        plan: &Spread,
+        writing: Writing<'_>,
         request: Request<'_>,
         touched: &Touched,
     ) -> Result<Result<(), Stopped>, End> {
         self.meter.route = Route::Spread;
-        if !matches!(self.transaction, Transaction::Idle) {
-            return self.spread_in_block(client, plan, request, touched).await;
+        if let (true, Err(error)) = (writing.carries_rows(), self.check_styles()) {
+            return Ok(Err(error.into()));
         }
-        let ticket = match self.name_write(plan).await {
+        if !matches!(self.transaction, Transaction::Idle) {
+            return self.write_in_block(client, writing, request, touched).await;
+        }
+        let ticket = match self.name_write(writing).await {
             Ok(ticket) => ticket,
             Err(error) => return Ok(Err(Stopped::Refused(error))),
         };
-        let mut lents = match self.lend_all(shards_of(&plan.parts), Access::Write).await {
+        let mut lents = match self.lend_all(writing.shards(), Access::Write).await {
             Ok(lents) => lents,
             Err(stopped) => return Ok(Err(stopped)),
         };
@@ -785,13 +788,13 @@ impl Session {
         let Limits { merge, gather } = self.limits();
         let decision = Decision { gid, limit_bytes: merge, gather_limit: gather };
         let mut inputs: Vec<_> = lents.iter_mut().map(|lent| &mut *lent.connection).collect();
-        let ended = spread(client, &mut inputs, plan, request, &decision).await;
+        let ended = spread(client, &mut inputs, writing, request, &decision).await;
         if gid.is_some() && matches!(ended, Ok(Ended::Failed(_) | Ended::Refused(_))) {
             // All was rolled back.
             lents.iter_mut().for_each(|lent| lent.end_writes(false));
         }
         drop(ticket);
-        self.note_writes(&shards_of(&plan.parts));
+        self.note_writes(&writing.shards());
         self.settle_all(lents, ended)
     }
 
@@ -801,12 +804,10 @@ impl Session {
     }
 
     /// A name for a write that takes two phases; waits until what decides it is there.
-    async fn name_write(&self, plan: &Spread) -> Result<Option<Ticket>, Error> {
-        match plan.parts.first() {
-            Some(home) if plan.transactional && plan.parts.len() > 1 => {
-                self.station.shared.begin_two_phase(&self.snapshot.database.name, home.shard).await.map(Some)
-            }
-            _ => Ok(None),
+    async fn name_write(&self, writing: Writing<'_>) -> Result<Option<Ticket>, Error> {
+        match writing.home() {
+            Some(home) => self.station.shared.begin_two_phase(&self.snapshot.database.name, home).await.map(Some),
+            None => Ok(None),
         }
     }
 

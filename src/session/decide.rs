@@ -10,7 +10,7 @@ use super::transaction::{Begun, Open, Transaction};
 use super::unit::Frame;
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
-use crate::plan::{Access, Gather, Plan, Route, Scatter, Spread, Template, Transfer};
+use crate::plan::{Access, Gather, Plan, Route, Scatter, Spread, Staged, Template, Transfer};
 use crate::statement::{Analysis, Kind, LiteralSpan, Parameters, SettingControl, Statement, Values};
 use crate::topology::{CrossShardWrites, ShardId};
 use crate::wire::{Bind, Status};
@@ -31,6 +31,7 @@ pub(super) enum Way {
     Gather(Box<Gather>, Access),
     Spread(Box<Spread>),
     Transfer(Box<Transfer>),
+    Staged(Box<Staged>),
 }
 
 /// Where the statements of a unit want to go, taken together.
@@ -249,7 +250,7 @@ impl Session {
 impl Session {
     /// Of a statement on several shards at once.
     fn check_several(&self, way: &Way, effects: &[Effect]) -> Result<(), Error> {
-        if let Way::Spread(_) | Way::Transfer(_) = way {
+        if let Way::Spread(_) | Way::Transfer(_) | Way::Staged(_) = way {
             self.check_two_phase()?;
         }
         match &self.transaction {
@@ -365,6 +366,7 @@ impl Wanted {
             Route::Gather(gather) => Way::Gather(gather, access),
             Route::Spread(spread) => Way::Spread(spread),
             Route::Transfer(transfer) => Way::Transfer(transfer),
+            Route::Staged(staged) => Way::Staged(staged),
         };
         if self.statements > 1 || self.several.is_some() {
             return Err(Error::unsupported(

@@ -24,7 +24,7 @@ use super::transaction::{Begun, Transaction};
 use super::unit::{Frame, STATEMENT_BYTES};
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
-use crate::executor::{BUFFER_BYTES, Broken, Ended, Reading, Request, describe, single};
+use crate::executor::{BUFFER_BYTES, Broken, Ended, Reading, Request, Writing, describe, single};
 use crate::figures::Route;
 use crate::plan::{Access, Part, Surroundings, of_each_shard};
 use crate::statement::{Kind, Statement, TransactionControl, constraints};
@@ -429,8 +429,9 @@ impl Session {
                 if self.pin.is_some() {
                     self.doubt_ties(&effects);
                 }
-                self.carry_spread(client, &plan, request, &touched).await?
+                self.carry_write(client, Writing::Spread(&plan), request, &touched).await?
             }
+            Way::Staged(plan) => self.carry_write(client, Writing::Staged(&plan), request, &touched).await?,
         };
         if ddl {
             if let Ok(()) = came {

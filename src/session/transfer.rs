@@ -5,7 +5,7 @@ use super::carry::Stopped;
 use super::run::End;
 use super::transaction::Transaction;
 use crate::cache::Touched;
-use crate::executor::{Collected, Ended, Request, collect};
+use crate::executor::{Collected, Ended, Request, Writing, collect};
 use crate::plan::{Access, Gather, Transfer};
 use crate::wire::Channel;
 
@@ -25,7 +25,7 @@ impl Session {
         let Collected { parameters, .. } = collected;
         let request = request.with_types(&parameters);
         match spread {
-            Ok(spread) => Box::pin(self.carry_spread(client, &spread, request, touched)).await,
+            Ok(spread) => Box::pin(self.carry_write(client, Writing::Spread(&spread), request, touched)).await,
             Err(error) => Ok(Err(error.into())),
         }
     }

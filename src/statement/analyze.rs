@@ -8,6 +8,7 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Location, Token as SqlToken, TokenWithSpan, Tokenizer};
 
+use super::assignments;
 use super::blocks::{self, Walker};
 use super::clauses;
 use super::commands::{Cursor, command, explained};
@@ -182,7 +183,7 @@ impl<'t> Source<'t> {
         }
         let (ast, places) = parse(&self.readable(part), range.start, self)?;
         let mut walker = Walker::new(self, &places);
-        let kind = match &ast {
+        let mut kind = match &ast {
             Ast::Query(query) => walker.outermost(query),
             Ast::Insert(insert) => {
                 walker.insert(insert);
@@ -190,7 +191,7 @@ impl<'t> Source<'t> {
             }
             Ast::Update(update) => {
                 walker.update(update);
-                Kind::Update(Update { returning: update.returning.is_some() })
+                Kind::Update(Update { returning: update.returning.is_some(), clauses: None })
             }
             Ast::Delete(delete) => {
                 walker.delete(delete);
@@ -204,6 +205,9 @@ impl<'t> Source<'t> {
         };
         if !walker.has_walked(&ast) {
             return None;
+        }
+        if let (Kind::Update(found), Some(update)) = (&mut kind, assignments::updated(&ast)) {
+            found.clauses = assignments::clauses(self, part, update);
         }
         let uses = uses::of(&ast, self.cursor(part), &walker);
         let shape = clauses::shape(self, part, &walker);

@@ -75,7 +75,7 @@ impl<'t> Walker<'t> {
             (_, 0) => Kind::Query,
             // WITH in front of one, and nothing else in it writes.
             (SetExpr::Update(ast::Statement::Update(update)), 1) => {
-                Kind::Update(Update { returning: update.returning.is_some() })
+                Kind::Update(Update { returning: update.returning.is_some(), clauses: None })
             }
             (SetExpr::Delete(ast::Statement::Delete(delete)), 1) => {
                 Kind::Delete { returning: delete.returning.is_some() }

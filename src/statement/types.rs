@@ -193,6 +193,33 @@ pub struct Row {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Update {
     pub returning: bool,
+    /// `None`: it could not be told where they stand.
+    pub clauses: Option<UpdateClauses>,
+}
+
+/// Where the clauses of an UPDATE stand.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpdateClauses {
+    /// From UPDATE to SET.
+    pub head: Tokens,
+    /// Between the two: the table and its alias.
+    pub target: Tokens,
+    /// In the order of [`Statement::assigned`].
+    pub assignments: Vec<Assignment>,
+    /// The keyword.
+    pub from: Option<u32>,
+    /// The condition behind WHERE.
+    pub filter: Option<Tokens>,
+    /// RETURNING and what it returns.
+    pub returning: Option<Tokens>,
+}
+
+/// `column = value` in an UPDATE.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Assignment {
+    /// With the sign behind it.
+    pub column: Tokens,
+    pub value: Tokens,
 }
 
 /// One column of a written relation that gets a value.

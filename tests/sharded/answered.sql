@@ -457,3 +457,52 @@ begin; lock table users, orders in exclusive mode; select count(*) from users; c
 begin; lock products; rollback
 begin; lock nosuch; commit
 rollback
+-- rows whose shard key changes
+update users set id = id + 1
+update users set id = 1099 where id = 5
+update users set id = 1099 where id = 4242
+insert into users(id, handle, email, country, full_name, created_at) values (31, 'mover', 'm@example.org', 'DE', null, '2024-05-01'), (1033, 'other', 'o@example.org', 'FR', 'O''Hara', '2024-05-01')
+update users set id = 1031 where id = 31 returning id, handle, balance + 1
+update users set id = 32, balance = '12.345', interests = '{x,"y,z"}', settings = '{"a": "b"}', avatar = '\x00ff' where id = 1031 returning *
+update users set id = 2 * 500 + id where handle = 'mover' returning *
+update users set id = 1005 where id = 1032
+update users set id = 5 where id = 1032
+update users set id = id - 1000 where handle in ('mover', 'other') returning id, full_name
+update users set id = id + 1000, handle = handle || '!', country = case id when 32 then 'PL' else country end where handle in ('mover', 'other') and id < 40
+update users as "U" set id = case handle when 'mover!' then 33 else id + 100 end where "U".handle like '%r!' returning "U".id, upper(handle)
+update users u set id = 1000 + id from categories c where c.id = 1 and u.handle = 'mover!' and c.slug = 'books'
+update users set id = 40 where email = 'm@example.org' and exists (select from users x where x.id = 1033)
+update posts set user_id = 1001
+update posts set user_id = user_id + 1000, id = id + 50 where user_id in (1, 2, 3) returning user_id, id, likes, public_id, score
+update posts set user_id = user_id - 1000 where id > 50 returning *
+update posts set user_id = 4242 where user_id = 1
+update posts set user_id = 1001, visible = 1 where user_id = 1
+update posts set user_id = 1001, id = 60, likes = '7', score = 2, tags = array['a', null, ''], attachments = '[1]', edited_at = '2024-06-06' where user_id = 1 and id = 1 returning *
+update posts set user_id = 1001, nosuch = 1 where user_id = 1
+update posts set user_id = 1001, likes = null where user_id = 1
+update posts set user_id = user_id where user_id = 1 returning id
+update posts p set user_id = u.id, id = 61 from users u where u.id = p.user_id + 1000 and p.id = 2 and u.country = 'DE'
+update posts p set user_id = f.followed_id, id = 62 from follows f where f.user_id = p.user_id and f.followed_id = 1001 and p.id = 1
+update posts p set user_id = u.id, id = 63 + p.id from users u where u.handle = (select handle from users order by id desc limit 1) and p.likes = 3
+update posts set user_id = 1002, id = 80, likes = (select count(*) from users) where user_id = 4 and id = 1
+update posts set user_id = 7, id = 81 where user_id in (select id from users where balance > (select avg(balance) from users)) and id = 2 and likes > 4 and user_id = 1016
+with old as (select id from users where country = 'FR' and id < 8) update posts p set user_id = old.id + 1000, id = 82 from old where old.id = p.user_id and p.id = 1
+update posts set user_id = 1003 where false
+update posts set user_id = 1003 where user_id = null
+update posts set user_id = '1003', id = 83 where user_id = 8 and id = 1
+update posts set user_id = 1003.4, id = 84 where user_id = 9 and id = 1
+update posts set user_id = user_id + 1000.4, id = 85 where user_id = 11 and id = 1
+update posts set user_id = user_id::text where user_id = 11
+update orders set user_id = 1001, id = 70 where user_id = 2
+update orders set user_id = 1001, id = 70, currency = 'toolong' where user_id = 2 and id = 1
+insert into orders values (2, 70, '3fbe5a9e-0f37-4b54-8a47-4a0b0a0b0a0b', 'placed', 1, 'EUR', false, null, '2024-04-04'), (3, 71, '3fbe5a9e-0f37-4b54-8a47-4a0b0a0b0a0b', 'placed', 1, 'EUR', false, null, '2024-04-04')
+update orders set user_id = user_id + 1000, total = total * 2, status = 'lost' where id in (70, 71)
+update orders set user_id = user_id + 1000, total = total * 2, note = 'moved' where id in (70, 71) returning *
+update orders set user_id = 1003, id = 72, placed_at = placed_at + interval '1 day' where note = 'moved' and user_id = 1002
+update carts set user_id = 1004 where user_id = 6
+update follows set user_id = followed_id, followed_id = user_id where user_id = 3 and followed_id > 1000
+select * from users order by id
+select * from posts order by 1, 2
+select user_id, id, total, note, placed_at from orders order by 1, 2
+select * from carts order by 1, 2
+select * from follows order by 1, 2

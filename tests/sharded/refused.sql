@@ -13,9 +13,20 @@ create temp table copied as select * from users
 -- shard is not known
 insert into orders(id) values (1)
 -- changing the shard key
-update users set id = id + 1
 insert into users(id, handle, email, country) values (5, 'x', 'x', 'DE') on conflict (id) do update set id = 1005
 with u as (update users set id = 1099 where id = 5 returning id) select * from u
+-- an UPDATE with FROM or WITH and RETURNING that changes the shard key
+update posts p set user_id = 1001, id = 71 from users u where u.id = p.user_id and u.id = 2 and p.id = 1 returning p.id, u.handle
+-- an UPDATE with a volatile function that changes the shard key
+update posts set user_id = 1001 + (random() * 10)::int where user_id = 3
+-- a new shard key or RETURNING over rows of several shards
+update posts set user_id = (select max(id) - 1 from users), id = 72 where user_id = 3 and id = 1
+-- an UPDATE of this form that changes the shard key
+update orders set (user_id, id) = (1001, 70) where user_id = 2 and id = 1
+-- an UPDATE to DEFAULT
+update posts set user_id = 1001, likes = default where user_id = 3
+-- several new shard keys
+update posts p set user_id = u.id, id = 90 from users u where p.user_id = 14 and p.id = 2 and u.id in (4, 1004)
 -- a default which may differ
 insert into products(id, sku, category_id, name, price) values (12, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12', 1, 'x', 1)
 -- a function that may differ
