@@ -6,6 +6,8 @@
 mod differential;
 #[path = "sharded/gathered.rs"]
 mod gathered;
+#[path = "sharded/locked.rs"]
+mod locked;
 #[path = "sharded/moved.rs"]
 mod moved;
 mod support;

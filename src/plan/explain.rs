@@ -68,7 +68,8 @@ impl Plan {
                 }
             },
             Route::Scatter(scatter) => {
-                row("route", format!("scatter over shards ({})", shards(&scatter.parts)));
+                let how = if scatter.in_turn { ", one after another" } else { "" };
+                row("route", format!("scatter over shards ({}){how}", shards(&scatter.parts)));
                 texts(&scatter.parts, &mut row);
                 row("merge", merge(&scatter.merge));
             }
@@ -149,7 +150,7 @@ fn fetches(fetches: &[Fetch], row: &mut impl FnMut(&str, String)) {
 fn texts(parts: &[Part], row: &mut impl FnMut(&str, String)) {
     for part in parts {
         if let Some(text) = &part.text {
-            row(&format!("shard {}", part.shard.0), text.to_string());
+            row(&format!("shard {}", part.shard.0), text.replace(MARK, "…"));
         }
     }
 }

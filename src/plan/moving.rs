@@ -18,7 +18,7 @@ use super::{Access, Fetch, Goal, Move, Part, Plan, Route, Staged, Step, Steps, a
 use crate::catalog::{Cascade, Relation};
 use crate::error::{Error, SqlState};
 use crate::statement::{
-    Assigned, Statement, Tokens, Update, UpdateClauses, Value, Values, quoted_literal, quoted_name,
+    Assigned, Kind, Statement, Tokens, Update, UpdateClauses, Value, Values, quoted_literal, quoted_name,
 };
 use crate::topology::{ShardId, ShardSet};
 
@@ -87,13 +87,18 @@ pub struct Looked<'r> {
 }
 
 impl Moving {
-    /// `None`: the statement does not change the shard key of the table that it updates.
+    /// `None`: the statement is no UPDATE that changes the shard key.
     pub(super) fn new(
         statement: &Arc<Statement>,
-        update: &Update,
         resolved: &[Resolved],
         surroundings: &Surroundings<'_>,
     ) -> Option<Self> {
+        let Kind::Update(update) = &statement.kind else { return None };
+        let is_opaque = resolved.iter().any(|relation| matches!(relation.class, Class::View))
+            || statement.calls.iter().any(|call| access::is_user_defined(call, surroundings.catalog));
+        if is_opaque {
+            return None;
+        }
         let known = resolved.iter().find(|known| known.written && known.block == 0)?;
         let sharded = known.sharded()?;
         let place = statement.assigned.iter().position(|assigned| changes_key(assigned, known))?;
@@ -326,6 +331,13 @@ struct Row<'r> {
     values: &'r [Option<&'r str>],
 }
 
+/// The rows of one shard: those that stay there, and those that go, by where.
+#[derive(Default)]
+struct Sorted<'r> {
+    stay: Vec<Row<'r>>,
+    go: BTreeMap<ShardId, Vec<Row<'r>>>,
+}
+
 impl Moved {
     /// What is to be done with the rows that were found.
     pub fn steps(&self, looked: &[Looked<'_>]) -> Result<Steps, Error> {
@@ -333,7 +345,7 @@ impl Moved {
         let (mut updates, mut deletes, mut count) = (Vec::new(), Vec::new(), 0);
         let mut come: BTreeMap<ShardId, (Vec<String>, usize)> = BTreeMap::new();
         for found in looked {
-            let (stay, go) = self.sorted(found)?;
+            let Sorted { stay, go } = self.sorted(found)?;
             count += stay.len() + go.values().map(Vec::len).sum::<usize>();
             if !stay.is_empty() {
                 updates.push(self.updated(found.shard, &stay));
@@ -376,16 +388,15 @@ impl Moved {
         Err(Error::unsupported(what, "Delete the rows and insert them with their new key."))
     }
 
-    /// Those that stay, and those that go, by where.
-    fn sorted<'r>(&self, found: &'r Looked<'_>) -> Result<(Vec<Row<'r>>, BTreeMap<ShardId, Vec<Row<'r>>>), Error> {
-        let (mut stay, mut go, mut seen) = (Vec::new(), BTreeMap::<ShardId, Vec<Row<'r>>>::new(), HashMap::new());
+    fn sorted<'r>(&self, found: &'r Looked<'_>) -> Result<Sorted<'r>, Error> {
+        let (mut sorted, mut seen) = (Sorted::default(), HashMap::new());
         for values in &found.rows {
             let [Some(table), Some(place), key, values @ ..] = values.as_slice() else { continue };
             let row = Row { table, place, key: *key, values };
             let shard = self.table.sharded.shard_of_text(&self.table.name, row.key)?;
             match seen.insert((row.table, row.place), shard) {
-                None if shard == found.shard => stay.push(row),
-                None => go.entry(shard).or_default().push(row),
+                None if shard == found.shard => sorted.stay.push(row),
+                None => sorted.go.entry(shard).or_default().push(row),
                 // Joined with more than one row: which of them counts, PostgreSQL does not tell.
                 Some(other) if other == shard => {}
                 Some(_) => {
@@ -394,7 +405,7 @@ impl Moved {
                 }
             }
         }
-        Ok((stay, go))
+        Ok(sorted)
     }
 
     fn updated(&self, shard: ShardId, rows: &[Row<'_>]) -> Step {

@@ -324,27 +324,14 @@ fn shallow(statement: &Statement) -> Statement {
 /// On a sharded database, without a hint.
 fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Placement {
     let Surroundings { database, catalog, .. } = surroundings;
-    if !catalog.loaded && resolved.iter().any(|relation| matches!(relation.class, Class::Unknown)) {
-        // It may be sharded by a column: where its rows are is not known.
-        let message = format!("the catalog of database \"{}\" is not loaded yet", database.name);
-        let error = Error::new(SqlState::UNAVAILABLE, message);
-        return Placement::Refused(error.with_hint("The control plane needs the home shard's primary; see the log."));
+    if let Some(moving) = Moving::new(statement, resolved, surroundings) {
+        return Placement::Move(Box::new(moving));
+    }
+    if let Err(error) = check(statement, resolved, surroundings) {
+        return Placement::Refused(error);
     }
     let home = database.home;
     let refuse = |what: &str, hint: &str| Placement::Refused(Error::unsupported(what, hint));
-    if let Kind::Update(update) = &statement.kind
-        && !resolved.iter().any(|relation| matches!(relation.class, Class::View))
-        && !statement.calls.iter().any(|call| access::is_user_defined(call, catalog))
-        && let Some(moving) = Moving::new(statement, update, resolved, surroundings)
-    {
-        return Placement::Move(Box::new(moving));
-    }
-    if let Err(error) = check_assigned_keys(statement, resolved) {
-        return Placement::Refused(error);
-    }
-    if sets_path_of_block(&statement.kind) {
-        return refuse("SET LOCAL search_path", "Use SET, and RESET when the transaction has ended.");
-    }
     match &statement.kind {
         Kind::Transaction(_)
         | Kind::Setting(_)
@@ -401,6 +388,23 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
         Kind::Update(_) | Kind::Delete { .. } if writes_reference(resolved) => everywhere(statement, resolved, catalog),
         _ => by_key(statement, resolved, surroundings),
     }
+}
+
+/// What is refused wherever the rows are.
+fn check(statement: &Statement, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Result<(), Error> {
+    let Surroundings { database, catalog, .. } = surroundings;
+    if !catalog.loaded && resolved.iter().any(|relation| matches!(relation.class, Class::Unknown)) {
+        // It may be sharded by a column: where its rows are is not known.
+        let message = format!("the catalog of database \"{}\" is not loaded yet", database.name);
+        let error = Error::new(SqlState::UNAVAILABLE, message);
+        return Err(error.with_hint("The control plane needs the home shard's primary; see the log."));
+    }
+    check_assigned_keys(statement, resolved)?;
+    if sets_path_of_block(&statement.kind) {
+        let hint = "Use SET, and RESET when the transaction has ended.";
+        return Err(Error::unsupported("SET LOCAL search_path", hint));
+    }
+    Ok(())
 }
 
 fn are_home(tables: &[ObjectName], surroundings: &Surroundings<'_>) -> bool {

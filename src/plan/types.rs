@@ -44,6 +44,8 @@ pub enum Access {
 pub struct Scatter {
     pub parts: Vec<Part>,
     pub merge: crate::merge::Merge,
+    /// Each shard is asked for what those before it have left of the limit: the texts have a [`MARK`] in its place.
+    pub in_turn: bool,
     /// Where the servers compare in a way that cannot be done here, which is known when the columns are.
     pub otherwise: Option<Box<Gather>>,
 }

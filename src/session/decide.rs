@@ -250,7 +250,10 @@ impl Session {
 impl Session {
     /// Of a statement on several shards at once.
     fn check_several(&self, way: &Way, effects: &[Effect]) -> Result<(), Error> {
-        if let Way::Spread(_) | Way::Transfer(_) | Way::Staged(_) = way {
+        let is_write = matches!(way, Way::Spread(_) | Way::Transfer(_) | Way::Staged(_));
+        // Locks are held until all is committed.
+        let locks = matches!(way, Way::Scatter(_, Access::Write)) && !matches!(self.transaction, Transaction::Idle);
+        if is_write || locks {
             self.check_two_phase()?;
         }
         match &self.transaction {

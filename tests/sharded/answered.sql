@@ -506,3 +506,25 @@ select * from posts order by 1, 2
 select user_id, id, total, note, placed_at from orders order by 1, 2
 select * from carts order by 1, 2
 select * from follows order by 1, 2
+-- rows that are locked
+select id from users for update
+select id, handle from users where balance > 0 order by balance, id for no key update
+select id from users order by handle for share nowait
+select id, full_name from users where id in (5, 6, 1005) order by full_name, id for key share skip locked
+select u.id, o.id, o.total from users u join orders o on o.user_id = u.id where u.country = 'DE' order by 1, 2 for update of o
+select u.id, o.id from users u join orders o on o.user_id = u.id order by 1, 2 for update of u for share of o nowait
+select i.user_id, i.line, p.name from order_items i join products p on p.id = i.product_id order by 1, i.order_id, 2 for update of i skip locked
+select id from users u where exists (select from orders o where o.user_id = u.id and gift) order by id for update
+select count(*) from users for update
+select country from users group by country for share
+select distinct country from users for update
+select id from users where id = 5 limit 1 for update
+select 'x' as x from users limit 25 for update
+select 'x' as x from users limit 25 offset 14 for update skip locked
+select 'x' as x from users limit 2 for share
+select 'x' as x from users limit 0 for share
+select 'x' as x from users limit null for share
+select 'x' as x from users offset 37 rows fetch next 9 rows only for share
+select id / 0 from users limit 30 for update
+select nosuch from users limit 30 for update
+select id from users for update of nosuch

@@ -1,7 +1,12 @@
 -- a join that does not follow the shard key
 select u.ctid from users u join orders o on o.note = u.full_name
--- FOR UPDATE or FOR SHARE
-select id from users for update
+-- FOR UPDATE or FOR SHARE of the first rows by an order
+select id from users order by id limit 3 for update
+select id from users order by balance offset 2 for share skip locked
+-- a join that does not follow the shard key
+select u.id from users u join orders o on o.note = u.full_name for update
+-- an outer join or subquery that does not begin
+select count(*) from (select id from users limit 7 for update) u
 -- may write
 select nextval('nosuch') from users
 select pg_advisory_lock(id) from users
