@@ -8,6 +8,8 @@ mod differential;
 mod gathered;
 #[path = "sharded/locked.rs"]
 mod locked;
+#[path = "sharded/mirrored.rs"]
+mod mirrored;
 #[path = "sharded/moved.rs"]
 mod moved;
 mod support;
@@ -170,11 +172,11 @@ async fn what_cannot_be_carried_out_is_refused_with_its_reason() {
         ("insert into people values (null, 'x', 0)", "22023"),
         ("insert into people values (0, 'x', 0)", "22023"),
         ("insert into people(name) values ('x')", "0A000"),
-        ("select name from people for update", "0A000"),
+        ("select name from people order by name limit 1 for update", "0A000"),
         ("lock people", "25P01"),
         ("do $$ begin end $$", "0A000"),
         ("explain select name from people", "0A000"),
-        ("update people set user_id = 5 where user_id = 4", "0A000"),
+        ("update people set (user_id, name) = (5, 'x') where user_id = 4", "0A000"),
         ("select 1 /* pgweir: shard=9 */", "22023"),
         ("copy people from stdin", "0A000"),
         ("selec", "42601"),

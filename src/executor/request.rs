@@ -88,6 +88,11 @@ impl<'a> Request<'a> {
 
     /// Puts the statement on the connection as `text` has it, with the rows of tables behind the client's parameters.
     pub(super) fn put_gathered(self, connection: &mut Connection, text: &str, tables: &[TextArray]) {
+        self.put_over(connection, text, tables, 0);
+    }
+
+    /// The same; `hidden`: output columns of the text that the client does not know of.
+    pub(super) fn put_over(self, connection: &mut Connection, text: &str, tables: &[TextArray], hidden: usize) {
         connection.unnamed = None;
         let none = Bind::default();
         let (bind, types, rows) = match self {
@@ -96,7 +101,7 @@ impl<'a> Request<'a> {
         };
         let mut all: Vec<u32> = (0..bind.parameters()).map(|index| types.get(index).copied().unwrap_or(0)).collect();
         all.extend(tables.iter().map(|_| TextArray::TYPE));
-        put_portal(connection, (text.as_bytes(), &all), |out| bind.put_part(out, None, tables, 0), rows);
+        put_portal(connection, (text.as_bytes(), &all), |out| bind.put_part(out, None, tables, hidden), rows);
     }
 
     /// As [`Request::put_gathered`], all values of the answer as text.

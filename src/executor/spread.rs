@@ -133,14 +133,17 @@ async fn parts(
         }
     }
     answers.tag = tag(&answers.tags, plan.tag);
+    if plan.tag == Tag::First {
+        answers.rows.truncate(1);
+    }
     Ok(Ok(answers))
 }
 
 /// What the parts answered, held until all are committed.
 #[derive(Default)]
 pub(super) struct Answers {
-    columns: Option<Bytes>,
-    rows: Vec<Vec<Bytes>>,
+    pub columns: Option<Bytes>,
+    pub rows: Vec<Vec<Bytes>>,
     bytes: usize,
     /// Of each answer.
     pub tags: Vec<String>,

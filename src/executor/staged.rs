@@ -1,5 +1,7 @@
 //! A write whose later statements are made of what the first ones gave, within the transactions that are open.
 
+use bytes::{BufMut, Bytes, BytesMut};
+
 use super::failure::Failure;
 use super::gather::{Collected, fetch, rows_of, types_of};
 use super::relay::Broken;
@@ -8,8 +10,10 @@ use super::scatter::send;
 use super::spread::{Answers, Decision, count};
 use crate::backend::Connection;
 use crate::error::{Error, SqlState};
-use crate::plan::{Goal, Looked, Move, Staged, Step};
+use crate::merge::{Columns, Merge};
+use crate::plan::{Goal, Looked, Mirror, Move, Staged, Step};
 use crate::topology::ShardId;
+use crate::wire::frame::{Header, malformed, put, server};
 use crate::wire::{Channel, TextArray};
 
 /// `inputs` are connections to the plan's shards, in their order.
@@ -22,6 +26,7 @@ pub(super) async fn staged(
 ) -> Result<Result<Answers, Failure>, Broken> {
     match plan {
         Staged::Move(plan) => move_rows(client, inputs, plan, request.whole(), decision).await,
+        Staged::Mirror(plan) => mirror(client, inputs, plan, request.whole(), decision).await,
     }
 }
 
@@ -128,6 +133,95 @@ async fn run(
         }
     }
     Ok(Ok(()))
+}
+
+async fn mirror(
+    client: &mut Channel,
+    inputs: &mut [&mut Connection],
+    plan: &Mirror,
+    request: Request<'_>,
+    decision: &Decision<'_>,
+) -> Result<Result<Answers, Failure>, Broken> {
+    let tables = match fetch(client, (inputs, &plan.shards), &plan.fetches, request, decision.gather_limit).await? {
+        Ok(tables) => tables,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let Some((first, others)) = inputs.split_first_mut() else { return Ok(Ok(Answers::default())) };
+    request.put_over(first, &plan.text, &tables, 1);
+    drop(tables);
+    send(client, first).await?;
+    let mut answers = Answers::default();
+    if let Err(failure) = answers.collect(client, first, decision.limit_bytes).await? {
+        return Ok(Err(failure));
+    }
+    let rows = match answers.take_hidden(plan.returning) {
+        Ok(rows) => rows,
+        Err(error) => return Ok(Err(Failure::Proxy(error))),
+    };
+    answers.tag = answers.tags.first().cloned().unwrap_or_default();
+    if rows.elements() == 0 {
+        return Ok(Ok(answers));
+    }
+    let (count, rows) = (u64::try_from(rows.elements()).ok(), [rows]);
+    for other in others.iter_mut() {
+        Request::Simple { text: &[] }.put_gathered(other, &plan.copy, &rows);
+        send(client, other).await?;
+    }
+    for other in others.iter_mut() {
+        let mut aside = Answers::default();
+        if let Err(failure) = aside.collect(client, other, decision.limit_bytes).await? {
+            return Ok(Err(failure));
+        }
+        if aside.tags.last().and_then(|tag| self::count(tag)) != count {
+            return Ok(Err(Failure::Proxy(differs(&plan.table, other))));
+        }
+    }
+    Ok(Ok(answers))
+}
+
+impl Answers {
+    /// Takes the last column off the rows. `shows`: there are others, which the client is to see.
+    fn take_hidden(&mut self, shows: bool) -> Result<TextArray, Error> {
+        let mut taken = TextArray::default();
+        for row in self.rows.iter_mut().flatten() {
+            let (seen, last) = without_last(row)?;
+            taken.push(&last);
+            *row = seen;
+        }
+        if shows {
+            let hidden = Merge { hidden: 1, ..Merge::default() };
+            let columns = self.columns.as_ref().map(|body| Columns::parse(body)).transpose()?;
+            self.columns = columns.map(|columns| Bytes::from(columns.visible(&hidden)));
+        } else {
+            (self.columns, self.rows) = (None, Vec::new());
+        }
+        Ok(taken)
+    }
+}
+
+/// A DataRow without its last value, and that, its length in front of it.
+fn without_last(row: &Bytes) -> Result<(Bytes, Bytes), Error> {
+    let short = || malformed("a short row");
+    let count = row.get(Header::BYTES..Header::BYTES + 2).map(|count| u16::from_be_bytes([count[0], count[1]]));
+    let count = count.and_then(|count| count.checked_sub(1)).ok_or_else(short)?;
+    let mut end = Header::BYTES + 2;
+    for _ in 0..count {
+        let length = row.get(end..).and_then(<[u8]>::first_chunk).ok_or_else(short)?;
+        end += 4 + usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+    }
+    let values = row.get(Header::BYTES + 2..end).ok_or_else(short)?;
+    let mut seen = BytesMut::new();
+    put(&mut seen, server::DATA_ROW, |body| {
+        body.put_u16(count);
+        body.put_slice(values);
+    });
+    Ok((seen.freeze(), row.slice(end..)))
+}
+
+fn differs(table: &str, connection: &Connection) -> Error {
+    let shard = connection.server.shard.0;
+    let message = format!("reference table \"{table}\" has other rows on shard {shard}: nothing was written");
+    Error::new(SqlState::NOT_IN_STATE, message).with_hint("Its rows must be the same on every shard.")
 }
 
 fn place(shards: &[ShardId], shard: ShardId) -> usize {

@@ -66,6 +66,15 @@ impl Plan {
                     row("look", moving.look.to_string());
                     moving.moved.render().into_iter().for_each(|(name, text)| row(name, text));
                 }
+                Staged::Mirror(mirror) => {
+                    let home = mirror.shards.first().map_or(0, |shard| shard.0);
+                    let others: Vec<String> = mirror.shards.iter().skip(1).map(|shard| shard.0.to_string()).collect();
+                    let others = others.join(", ");
+                    row("route", format!("write on shard ({home}), then its rows on shards ({others}), all or none"));
+                    fetches(&mirror.fetches, &mut row);
+                    row("statement", mirror.text.to_string());
+                    row("copy", mirror.copy.to_string());
+                }
             },
             Route::Scatter(scatter) => {
                 let how = if scatter.in_turn { ", one after another" } else { "" };

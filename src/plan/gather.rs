@@ -71,7 +71,9 @@ impl Gathering {
         let refuse = |what: &str| Err(Error::unsupported(what, add_condition(keyed)));
         let writes = resolved.iter().any(|relation| relation.written);
         let inserts = matches!(statement.kind, Kind::Insert(_));
-        if !inserts && resolved.iter().any(|relation| relation.written && relation.sharded().is_none()) {
+        // It runs on the home shard alone.
+        let mirrors = resolved.iter().any(|relation| relation.written && matches!(relation.class, Class::Reference));
+        if !inserts && !mirrors && resolved.iter().any(|relation| relation.written && relation.sharded().is_none()) {
             return refuse("a write of a table of one shard, over rows of several,");
         }
         if statement.locks_rows {
@@ -100,7 +102,7 @@ impl Gathering {
         let tables = sharded.map(|known| if known.written { Ok(None) } else { table(known).map(Some) });
         let tables: Vec<Option<Table>> = tables.collect::<Result<_, _>>()?;
         let elsewhere = resolved.iter().filter(|known| !matches!(known.class, Class::Sharded(_) | Class::Reference));
-        let at_home = match writes && !inserts {
+        let at_home = match writes && !inserts && !mirrors {
             true => elsewhere.clone().map(table).collect::<Result<_, _>>()?,
             false => Vec::new(),
         };

@@ -10,6 +10,7 @@ pub mod explain;
 mod gather;
 mod insert;
 mod keys;
+mod mirror;
 mod moving;
 mod relations;
 mod rewrite;
@@ -27,7 +28,7 @@ pub use template::{Surroundings, Template};
 pub use touches::Touches;
 pub use transfer::Inserted;
 pub use types::{
-    Access, Fetch, Gather, Goal, MARK, Move, Part, Plan, Route, Scatter, Spread, Staged, Step, Steps, Tag, Transfer,
-    shards_of,
+    Access, Fetch, Gather, Goal, MARK, Mirror, Move, Part, Plan, Route, Scatter, Spread, Staged, Step, Steps, Tag,
+    Transfer, shards_of,
 };
 pub use views::written_out;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::gather::Gathering;
 use super::insert::Inserting;
 use super::keys::Keyed;
+use super::mirror::Mirroring;
 use super::moving::{self, Moving};
 use super::relations::{self, Class, Resolved};
 use super::scatter::Scattering;
@@ -56,6 +57,8 @@ enum Placement {
     Transfer(Box<Transferring>),
     /// It changes the shard key.
     Move(Box<Moving>),
+    /// On one shard, and what came of it on the others.
+    Mirror(Box<Mirroring>),
     /// On every shard the same.
     Everywhere {
         transactional: bool,
@@ -187,6 +190,7 @@ impl Template {
             Placement::Insert(inserting) => inserting.plan(values),
             Placement::Transfer(transferring) => transferring.plan(values),
             Placement::Move(moving) => moving.plan(values),
+            Placement::Mirror(mirroring) => Ok(mirroring.plan(values)),
             Placement::Keyed(by_key) => match by_key.keyed.single(values) {
                 Some(shard) if !by_key.needs_home || shard == self.home => one(shard),
                 _ => self.plan_sets(by_key, values),
@@ -259,7 +263,8 @@ impl Template {
             | Placement::Keyed(_)
             | Placement::Insert(_)
             | Placement::Transfer(_)
-            | Placement::Move(_) => None,
+            | Placement::Move(_)
+            | Placement::Mirror(_) => None,
         }
     }
 
@@ -323,7 +328,7 @@ fn shallow(statement: &Statement) -> Statement {
 
 /// On a sharded database, without a hint.
 fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Placement {
-    let Surroundings { database, catalog, .. } = surroundings;
+    let Surroundings { database, .. } = surroundings;
     if let Some(moving) = Moving::new(statement, resolved, surroundings) {
         return Placement::Move(Box::new(moving));
     }
@@ -376,16 +381,19 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
         Kind::Insert(insert) => match Inserting::new(statement, insert, resolved, surroundings) {
             Ok(Some(inserting)) => Placement::Insert(Box::new(inserting)),
             Ok(None) if writes_reference(resolved) => match check_defaults(insert, resolved) {
-                Ok(()) => everywhere(statement, resolved, catalog),
-                Err(error) => Placement::Refused(error),
+                Ok(()) => reference(statement, resolved, surroundings),
+                Err(error) => mirrored(error, statement, resolved, surroundings),
             },
             Ok(None) => Placement::Fixed(home),
+            Err(error) if writes_reference(resolved) => mirrored(error, statement, resolved, surroundings),
             Err(error) => match Transferring::new(statement, insert, resolved, surroundings) {
                 Some(transferring) => Placement::Transfer(Box::new(transferring)),
                 None => Placement::Refused(error),
             },
         },
-        Kind::Update(_) | Kind::Delete { .. } if writes_reference(resolved) => everywhere(statement, resolved, catalog),
+        Kind::Update(_) | Kind::Delete { .. } if writes_reference(resolved) => {
+            reference(statement, resolved, surroundings)
+        }
         _ => by_key(statement, resolved, surroundings),
     }
 }
@@ -429,8 +437,24 @@ fn writes_reference(resolved: &[Resolved]) -> bool {
 }
 
 /// A write of a reference table: the same rows everywhere, or not at all.
-fn everywhere(statement: &Statement, resolved: &[Resolved], catalog: &Catalog) -> Placement {
-    let refuse = |what: &str, hint: &str| Placement::Refused(Error::unsupported(what, hint));
+fn reference(statement: &Statement, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Placement {
+    match check_everywhere(statement, resolved, surroundings.catalog) {
+        Ok(()) => Placement::Everywhere { transactional: true, tag: Tag::First },
+        Err(error) => mirrored(error, statement, resolved, surroundings),
+    }
+}
+
+/// What cannot be done everywhere is done on one shard, if that is possible.
+fn mirrored(error: Error, statement: &Statement, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Placement {
+    match Mirroring::new(statement, resolved, surroundings) {
+        Some(mirroring) => Placement::Mirror(Box::new(mirroring)),
+        None => Placement::Refused(error),
+    }
+}
+
+/// Whether a write comes to the same on every shard.
+fn check_everywhere(statement: &Statement, resolved: &[Resolved], catalog: &Catalog) -> Result<(), Error> {
+    let refuse = |what: &str, hint: &str| Err(Error::unsupported(what, hint));
     if resolved.iter().any(|relation| !matches!(relation.class, Class::Reference)) {
         return refuse("a write of a reference table that reads other tables", "Give the values themselves.");
     }
@@ -445,9 +469,9 @@ fn everywhere(statement: &Statement, resolved: &[Resolved], catalog: &Catalog) -
     if let Some(assigned) = statement.assigned.iter().find(is_default)
         && written_column(resolved, &assigned.column).is_none_or(|column| column.varying_default)
     {
-        return Placement::Refused(varying_default(&assigned.column));
+        return Err(varying_default(&assigned.column));
     }
-    Placement::Everywhere { transactional: true, tag: Tag::First }
+    Ok(())
 }
 
 /// Columns that are left to their defaults must get the same on every shard.

@@ -113,6 +113,7 @@ pub struct Spread {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Staged {
     Move(Move),
+    Mirror(Mirror),
 }
 
 impl Staged {
@@ -120,6 +121,7 @@ impl Staged {
     pub fn shards(&self) -> &[ShardId] {
         match self {
             Self::Move(moving) => &moving.shards,
+            Self::Mirror(mirror) => &mirror.shards,
         }
     }
 }
@@ -135,6 +137,23 @@ pub struct Move {
     /// Locks these rows. Of each it gives table and place, the new key, and all its new values.
     pub look: Arc<str>,
     pub moved: super::moving::Moved,
+}
+
+/// A write of a reference table that is done on one shard; the others are given its rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mirror {
+    /// It is done on the first.
+    pub shards: Vec<ShardId>,
+    /// Rows that the statement needs, as of a [`Gather`].
+    pub fetches: Vec<Fetch>,
+    /// The statement, which returns each row that it wrote as text, behind what the client is to see.
+    pub text: Arc<str>,
+    /// The client is to see something of the rows.
+    pub returning: bool,
+    /// What the others do with these rows, which are `$1`.
+    pub copy: Arc<str>,
+    /// As the client named it.
+    pub table: String,
 }
 
 /// Statements of a write, one after another.

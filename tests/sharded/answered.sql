@@ -528,3 +528,27 @@ select 'x' as x from users offset 37 rows fetch next 9 rows only for share
 select id / 0 from users limit 30 for update
 select nosuch from users limit 30 for update
 select id from users for update of nosuch
+-- reference tables, written once for all shards
+update products set price = price + 1 where id < 3 returning id, price
+insert into categories(id, name, slug) values (60, 'a', 'a'), (61, 'b', 'b') returning *
+delete from categories where id in (60, 61) returning id, name
+insert into products(id, sku, category_id, name, price) values (12, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12', 1, 'x', 1)
+insert into products(id, sku, category_id, name, price) values (12, gen_random_uuid(), 1, 'twice', 1)
+insert into products(id, sku, category_id, name, price, tags) values (13, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a13', 1, 'y', 2, '{a,"b c"}'), (14, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a14', 99, 'y', 2, '{}')
+insert into products(id, sku, category_id, name, price, tags) values (13, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a13', 1, 'y', 2, '{a,"b c"}') returning id, created_at > '2024-01-01', tags
+insert into products as p(id, sku, category_id, name, price) values (13, gen_random_uuid(), 1, 'z', 3), (15, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a15', 2, 'new', 4) on conflict (id) do update set name = excluded.name || p.name, created_at = now() returning p.id, name, price
+insert into products(id, sku, category_id, name, price) values (13, gen_random_uuid(), 1, 'z', 3), (16, gen_random_uuid(), 2, 'newer', 4) on conflict do nothing returning id
+update products set created_at = now(), price = price + 1 where id in (2, 13) returning id, price
+update products set created_at = current_timestamp where id = 999
+update products set weight_kg = null, sku = gen_random_uuid(), description = 'it''s' where id > 12
+update products p set price = t.total from (select product_id, sum(quantity) as total from order_items group by 1) t where t.product_id = p.id and p.id < 4 returning p.id, p.price, t.total
+update products p set name = p.name || (select count(*) from users) where id = 5
+update products set price = 0 where id in (select product_id from order_items order by user_id, order_id, line limit 1)
+update products set created_at = '2024-07-07', sku = md5(id::text)::uuid where id > 11 or id = 2
+insert into categories select 30 + id, name, null, 's' || id from categories order by id limit 2
+insert into categories(id, name, slug) select 100 + id, handle, 'user-' || id from users where country = 'DE' and id < 1010 returning *
+delete from categories where id > 100 and name in (select handle from users where balance > 0)
+delete from categories where id > 90 returning id, slug
+delete from products where id in (select id from products where id > 11 order by id desc limit 2) returning id
+select * from products order by id
+select * from categories order by id

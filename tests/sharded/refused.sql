@@ -32,13 +32,8 @@ update orders set (user_id, id) = (1001, 70) where user_id = 2 and id = 1
 update posts set user_id = 1001, likes = default where user_id = 3
 -- several new shard keys
 update posts p set user_id = u.id, id = 90 from users u where p.user_id = 14 and p.id = 2 and u.id in (4, 1004)
--- a default which may differ
-insert into products(id, sku, category_id, name, price) values (12, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12', 1, 'x', 1)
 -- a function that may differ
-update products set created_at = now()
-update products set created_at = current_timestamp
--- LIMIT in a write
-insert into categories select 30 + id, name, null, 's' || id from categories limit 2
+update products set id = id + (random() * 0)::int + 100, created_at = now() where id = 10
 -- written by MERGE or in WITH
 with u as (update products set price = 1 returning id) select * from u
 -- EXPLAIN
