@@ -199,6 +199,7 @@ impl Template {
     }
 
     fn plan_sets(&self, by_key: &ByKey, values: &Values<'_>) -> Result<Plan, Error> {
+        by_key.keyed.check_inserted(values)?;
         let sets = by_key.keyed.shards(values);
         // Relations without rows that matter are as empty on one shard as on any.
         let mut all = ShardSet::default();
@@ -320,6 +321,7 @@ fn shallow(statement: &Statement) -> Statement {
         locks_rows: statement.locks_rows,
         reads_clock: statement.reads_clock,
         assigned: Vec::new(),
+        inserted: Vec::new(),
         shape: crate::statement::Shape::default(),
         hints: Hints::default(),
         uses: crate::statement::Uses::default(),
@@ -358,7 +360,10 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
         }
         Kind::ModifyingQuery { into: true } => refuse("SELECT INTO", "Create the table first, then insert into it."),
         Kind::ModifyingQuery { .. } | Kind::Merge if writes_reference(resolved) => {
-            refuse("a reference table written by MERGE or in WITH", "Write it by a statement of its own.")
+            match check_within(statement, resolved, surroundings.catalog) {
+                Ok(()) => Placement::Everywhere { transactional: true, tag: Tag::First },
+                Err(error) => Placement::Refused(error),
+            }
         }
         Kind::Ddl(ddl) => Placement::Everywhere { transactional: ddl.transactional, tag: Tag::First },
         Kind::Utility { .. } => Placement::Everywhere { transactional: false, tag: Tag::First },
@@ -474,6 +479,28 @@ fn check_everywhere(statement: &Statement, resolved: &[Resolved], catalog: &Cata
     Ok(())
 }
 
+/// The same of reference tables that are written by MERGE or in WITH.
+fn check_within(statement: &Statement, resolved: &[Resolved], catalog: &Catalog) -> Result<(), Error> {
+    check_everywhere(statement, resolved, catalog)?;
+    for inserted in &statement.inserted {
+        let target = (inserted.target.block, inserted.target.relation);
+        let known = resolved.iter().find(|known| (known.block, known.relation) == target);
+        let columns = known.and_then(|known| known.catalog.as_ref()).map_or(&[][..], |table| &table.columns);
+        for (place, column) in columns.iter().enumerate().filter(|(_, column)| column.varying_default) {
+            let place = match inserted.columns.as_slice() {
+                [] => Some(place),
+                listed => listed.iter().position(|name| *name == column.name),
+            };
+            let gives =
+                |row: &Vec<Value>| place.and_then(|place| row.get(place)).is_some_and(|value| *value != Value::Default);
+            if !inserted.rows.as_ref().is_some_and(|rows| rows.iter().all(gives)) {
+                return Err(varying_default(&column.name));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Columns that are left to their defaults must get the same on every shard.
 fn check_defaults(insert: &Insert, resolved: &[Resolved]) -> Result<(), Error> {
     let written = resolved.iter().find(|relation| relation.written);
@@ -570,7 +597,8 @@ pub(super) fn several(
         Kind::Query => {
             Scattering::new(statement, resolved, surroundings, keyed).map(|plan| Several::Scatter(Box::new(plan)))
         }
-        Kind::Update(_) | Kind::Delete { .. } => {
+        Kind::Merge if !keyed.inserts_where_it_reads(statement, resolved) => refuse("MERGE on several shards"),
+        Kind::Update(_) | Kind::Delete { .. } | Kind::Merge => {
             let root = keyed.relations.iter().position(|relation| relation.written);
             match root.filter(|&root| keyed.all_tied_to(root)) {
                 Some(_) if statement.blocks.iter().any(|block| block.limited || block.windows || block.distinct_on) => {
@@ -586,7 +614,6 @@ pub(super) fn several(
         Kind::Explain { .. } => refuse("EXPLAIN of a statement on several shards"),
         Kind::DeclareCursor { .. } => refuse("a cursor over several shards"),
         Kind::Copy(_) => refuse("COPY of a query on several shards"),
-        Kind::Merge => refuse("MERGE on several shards"),
         _ => refuse("a statement that reads and writes several shards"),
     }
 }

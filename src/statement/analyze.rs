@@ -213,9 +213,21 @@ impl<'t> Source<'t> {
         let shape = clauses::shape(self, part, &walker);
         *sensitive |= shape.as_ref().is_some_and(|(_, ordinals)| *ordinals);
         let shape = shape.map(|(shape, _)| shape).unwrap_or_default();
-        let Walker { blocks, calls, locks_rows, reads_clock, assigned, .. } = walker;
+        let Walker { blocks, calls, locks_rows, reads_clock, assigned, inserted, .. } = walker;
         let hints = Hints::default();
-        Some(Statement { kind, tokens: part, blocks, calls, locks_rows, reads_clock, assigned, shape, hints, uses })
+        Some(Statement {
+            kind,
+            tokens: part,
+            blocks,
+            calls,
+            locks_rows,
+            reads_clock,
+            assigned,
+            inserted,
+            shape,
+            hints,
+            uses,
+        })
     }
 
     /// A part's text as the grammar can read it, every token where it was: it knows no FOR NO KEY UPDATE and no FOR KEY

@@ -40,6 +40,7 @@ impl Statement {
             locks_rows: false,
             reads_clock: false,
             assigned: Vec::new(),
+            inserted: Vec::new(),
             shape: Shape::default(),
             hints: Hints::default(),
             uses: Uses::default(),
@@ -63,6 +64,8 @@ pub struct Statement {
     pub reads_clock: bool,
     /// What UPDATE, ON CONFLICT DO UPDATE and MERGE assign, wherever they stand.
     pub assigned: Vec<Assigned>,
+    /// What INSERT and MERGE insert, wherever they stand.
+    pub inserted: Vec<InsertedRows>,
     /// Output, order and limits of block 0, where it is a query.
     pub shape: Shape,
     /// What routing comments asked for.
@@ -229,6 +232,18 @@ pub struct Assigned {
     pub column: String,
     /// The value where it is a plain one; `excluded.c` is column `c` of no relation.
     pub value: Value,
+}
+
+/// Rows that a written relation gets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InsertedRows {
+    pub target: RelationRef,
+    /// As listed; empty: all of the table's, in its order.
+    pub columns: Vec<String>,
+    /// `None`: those of a query, or defaults.
+    pub rows: Option<Vec<Vec<Value>>>,
+    /// By MERGE, which may change other rows of the relation, too.
+    pub merges: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -552,3 +552,22 @@ delete from categories where id > 90 returning id, slug
 delete from products where id in (select id from products where id > 11 order by id desc limit 2) returning id
 select * from products order by id
 select * from categories order by id
+-- writes in WITH, on one shard or of reference tables
+with i as (insert into posts(user_id, id, public_id, body, published_at) values (5, 91, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 'x', '2024-08-08'), (6, 91, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 'y', '2024-08-08') returning *) select user_id, body || '!' from i order by 1
+with i as (insert into posts values (1005, 91, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 'x', '{}', null, 0, null, true, '2024-08-08', null) returning *) select i.user_id, u.handle from i join users u on u.id = i.user_id where u.id = 1005
+with i as (insert into posts(user_id, id, public_id, body, published_at) values (5, 91, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 'z', '2024-08-08') on conflict (user_id, id) do update set body = excluded.body returning id, body) select * from i
+with d as (delete from posts where user_id = 6 and id = 91 returning *), u as (update users set balance = balance + 1 where id = 6 returning balance) select d.body, u.balance from d, u
+with i as (insert into posts(user_id, id, public_id, body) values (5, 91, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 'z') returning *) select 1
+with u as (update products set price = price + 1 where id < 4 returning id, price) select u.id, u.price, p.price from u join products p on p.id = u.id order by 1
+with i as (insert into categories values (70, 'w', null, 'w') returning *), d as (delete from categories where id = 35 returning id) select name from i
+with u as (update categories set name = name || '.' where id in (70, 1) returning *) insert into categories select id + 1, name, null, slug || '+' from u where id > 1 returning id, name
+-- MERGE
+merge into categories c using (values (70, 'seventy'), (72, 'seventytwo')) v(id, n) on c.id = v.id when matched then update set name = v.n when not matched then insert values (v.id, v.n, null, v.n)
+merge into categories c using products p on p.id = c.id - 60 when matched then delete
+merge into posts p using carts c on p.user_id = c.user_id and p.id = c.product_id when matched then update set likes = likes + c.quantity, body = body || '~' when not matched and c.quantity > 2 then insert (user_id, id, public_id, body, published_at) values (c.user_id, 1000 + c.product_id, md5(c.product_id::text)::uuid, 'of a cart', '2024-09-09')
+merge into orders o using products p on p.id = o.id and p.price > 20 when matched and o.gift then update set note = p.name when matched and o.total > 100 then delete
+merge into carts c using users u on u.id = c.user_id when matched and u.verified then delete when matched then do nothing
+select * from categories order by id
+select user_id, id, body, likes, published_at > '2020-01-01' from posts order by 1, 2
+select user_id, id, note from orders order by 1, 2
+select * from carts order by 1, 2

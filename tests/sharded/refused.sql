@@ -34,8 +34,18 @@ update posts set user_id = 1001, likes = default where user_id = 3
 update posts p set user_id = u.id, id = 90 from users u where p.user_id = 14 and p.id = 2 and u.id in (4, 1004)
 -- a function that may differ
 update products set id = id + (random() * 0)::int + 100, created_at = now() where id = 10
--- written by MERGE or in WITH
-with u as (update products set price = 1 returning id) select * from u
+-- a function that may differ
+with u as (update products set created_at = now() returning id) select * from u
+-- a default which may differ
+with i as (insert into products(id, sku, category_id, name, price) values (70, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a70', 1, 'x', 1) returning id) select * from i
+-- MERGE on several shards
+merge into carts c using (values (1::bigint, 2, 1), (1001, 2, 1)) v(u, p, q) on c.user_id = v.u and c.product_id = v.p when not matched then insert (user_id, product_id, quantity) values (v.u, v.p, v.q)
+merge into carts c using follows f on c.user_id = f.user_id and c.product_id = f.followed_id when not matched then insert (user_id, product_id, quantity) values (f.followed_id, 1, 1)
+-- a write with a join that does not follow
+merge into carts c using follows f on c.user_id = f.followed_id when matched then delete
+-- a statement that reads and writes several shards
+with i as (insert into posts(user_id, id, public_id, body) values (5, 97, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 'x'), (1005, 97, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 'y') returning *) select * from i
+with d as (delete from follows where user_id = 5 returning *) insert into posts(user_id, id, public_id, body) select user_id, 96, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 'x' from d
 -- EXPLAIN
 explain select * from users
 -- COPY
