@@ -38,8 +38,7 @@ async fn move_rows(
     decision: &Decision<'_>,
 ) -> Result<Result<Answers, Failure>, Broken> {
     let known = match types_of(client, &mut *inputs[0], request).await? {
-        // Those of the database's own have other numbers on other shards.
-        Ok(types) => types.into_iter().map(|of| if of < FIRST_OWN_TYPE { of } else { 0 }).collect::<Vec<u32>>(),
+        Ok(types) => types,
         Err(frame) => return Ok(Err(Failure::Server(frame))),
     };
     let request = request.with_types(&known);
@@ -232,6 +231,3 @@ fn changed_meanwhile() -> Error {
     Error::new(SqlState::SERIALIZATION, "rows have changed while they were moved between shards")
         .with_hint("Try the transaction again.")
 }
-
-/// Types with a lower number are PostgreSQL's own (PostgreSQL documentation, 75.2.2).
-const FIRST_OWN_TYPE: u32 = 16_384;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::gather::Gathering;
 use super::keys::Keyed;
-use super::relations::{Class, FIRST_OWN_TYPE, Resolved, Sharded};
+use super::relations::{Class, Resolved, Sharded};
 use super::rewrite::{self, Splice};
 use super::template::Surroundings;
 use super::transfer::{Source, Target, casts, written};
@@ -206,13 +206,7 @@ impl Several {
         let own = kept.iter().map(|column| Target::new(column.type_oid, Source::Itself));
         let given = statement.assigned.iter().map(|assigned| {
             let type_oid = table.column(&assigned.column).map_or(0, |column| column.type_oid);
-            let source = match is_untyped(&assigned.value) {
-                true => Source::Untyped,
-                // It has another number on each shard. The client's own statement is sent in any case: it fits.
-                false if type_oid >= FIRST_OWN_TYPE => Source::Itself,
-                false => Source::Typed,
-            };
-            Target::new(type_oid, source)
+            Target::new(type_oid, if is_untyped(&assigned.value) { Source::Untyped } else { Source::Typed })
         });
         Ok(Self {
             statement: statement.tokens,
