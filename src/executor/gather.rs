@@ -185,7 +185,7 @@ pub(super) async fn fetch(
 }
 
 /// The text with each table's rows as a literal. `None`: some are not UTF-8.
-fn write_out(text: &str, tables: &[TextArray]) -> Option<String> {
+pub(super) fn write_out(text: &str, tables: &[TextArray]) -> Option<String> {
     let mut out = String::new();
     for (index, piece) in text.split(MARK).enumerate() {
         match index % 2 {

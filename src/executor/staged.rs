@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::failure::Failure;
-use super::gather::{Collected, fetch, rows_of, types_of};
+use super::gather::{Collected, fetch, rows_of, types_of, write_out};
 use super::relay::Broken;
 use super::request::Request;
 use super::scatter::send;
@@ -11,7 +11,7 @@ use super::spread::{Answers, Decision, count};
 use crate::backend::Connection;
 use crate::error::{Error, SqlState};
 use crate::merge::{Columns, Merge};
-use crate::plan::{Goal, Looked, Mirror, Move, Staged, Step};
+use crate::plan::{Create, Goal, Looked, Mirror, Move, Staged, Step};
 use crate::topology::ShardId;
 use crate::wire::frame::{Header, malformed, put, server};
 use crate::wire::{Channel, TextArray};
@@ -27,6 +27,7 @@ pub(super) async fn staged(
     match plan {
         Staged::Move(plan) => move_rows(client, inputs, plan, request.whole(), decision).await,
         Staged::Mirror(plan) => mirror(client, inputs, plan, request.whole(), decision).await,
+        Staged::Create(plan) => create(client, inputs, plan, request.whole(), decision).await,
     }
 }
 
@@ -175,6 +176,36 @@ async fn mirror(
             return Ok(Err(Failure::Proxy(differs(&plan.table, other))));
         }
     }
+    Ok(Ok(answers))
+}
+
+async fn create(
+    client: &mut Channel,
+    inputs: &mut [&mut Connection],
+    plan: &Create,
+    request: Request<'_>,
+    decision: &Decision<'_>,
+) -> Result<Result<Answers, Failure>, Broken> {
+    let tables = match fetch(client, (inputs, &plan.shards), &plan.fetches, request, decision.gather_limit).await? {
+        Ok(tables) => tables,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let Some(filled) = write_out(&plan.filled, &tables) else {
+        let error = Error::unsupported("rows that are not UTF-8 in a command", "Use client_encoding UTF8.");
+        return Ok(Err(Failure::Proxy(error)));
+    };
+    drop(tables);
+    for (index, input) in inputs.iter_mut().enumerate() {
+        request.put_written_out(input, if index == 0 { &filled } else { &plan.empty });
+        send(client, input).await?;
+    }
+    let mut answers = Answers::default();
+    for input in inputs.iter_mut() {
+        if let Err(failure) = answers.collect(client, input, decision.limit_bytes).await? {
+            return Ok(Err(failure));
+        }
+    }
+    answers.tag = answers.tags.first().cloned().unwrap_or_default();
     Ok(Ok(answers))
 }
 

@@ -75,6 +75,13 @@ impl Plan {
                     row("statement", mirror.text.to_string());
                     row("copy", mirror.copy.to_string());
                 }
+                Staged::Create(create) => {
+                    let all: Vec<String> = create.shards.iter().map(|shard| shard.0.to_string()).collect();
+                    row("route", format!("write on shards ({}), all or none, rows on the first", all.join(", ")));
+                    fetches(&create.fetches, &mut row);
+                    row("filled", create.filled.replace(MARK, "…"));
+                    row("empty", create.empty.to_string());
+                }
             },
             Route::Scatter(scatter) => {
                 let how = if scatter.in_turn { ", one after another" } else { "" };

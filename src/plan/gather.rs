@@ -121,6 +121,11 @@ impl Gathering {
         })
     }
 
+    /// The same, of a statement that takes no parameters.
+    pub(super) fn written_out(self) -> Self {
+        Self { written_out: true, ..self }
+    }
+
     /// `sets`: where the rows of each keyed relation are that matter.
     pub(super) fn plan(&self, keyed: &Keyed, sets: &[ShardSet], values: &Values<'_>, access: Access) -> Plan {
         match keyed.relations.iter().position(|relation| relation.written) {

@@ -7,6 +7,7 @@ mod access;
 mod caching;
 mod constraints;
 pub mod explain;
+mod filling;
 mod gather;
 mod insert;
 mod keys;
@@ -28,7 +29,7 @@ pub use template::{Surroundings, Template};
 pub use touches::Touches;
 pub use transfer::Inserted;
 pub use types::{
-    Access, Fetch, Gather, Goal, MARK, Mirror, Move, Part, Plan, Route, Scatter, Spread, Staged, Step, Steps, Tag,
-    Transfer, shards_of,
+    Access, Create, Fetch, Gather, Goal, MARK, Mirror, Move, Part, Plan, Route, Scatter, Spread, Staged, Step, Steps,
+    Tag, Transfer, shards_of,
 };
 pub use views::written_out;

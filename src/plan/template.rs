@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::filling::Filling;
 use super::gather::Gathering;
 use super::insert::Inserting;
 use super::keys::Keyed;
@@ -15,7 +16,8 @@ use crate::cache::Reason;
 use crate::catalog::{Catalog, Column};
 use crate::error::{Error, SqlState};
 use crate::statement::{
-    Assigned, CacheHint, Hints, Insert, InsertSource, Kind, ObjectName, SettingControl, Statement, Value, Values,
+    Assigned, CacheHint, Ddl, Filled, Hints, Insert, InsertSource, Kind, ObjectName, SettingControl, Statement, Value,
+    Values,
 };
 use crate::topology::{Database, Key, ShardId, ShardSet};
 
@@ -59,6 +61,8 @@ enum Placement {
     Move(Box<Moving>),
     /// On one shard, and what came of it on the others.
     Mirror(Box<Mirroring>),
+    /// A new table and its rows.
+    Fill(Box<Filling>),
     /// On every shard the same.
     Everywhere {
         transactional: bool,
@@ -191,6 +195,7 @@ impl Template {
             Placement::Transfer(transferring) => transferring.plan(values),
             Placement::Move(moving) => moving.plan(values),
             Placement::Mirror(mirroring) => Ok(mirroring.plan(values)),
+            Placement::Fill(filling) => Ok(filling.plan(values)),
             Placement::Keyed(by_key) => match by_key.keyed.single(values) {
                 Some(shard) if !by_key.needs_home || shard == self.home => one(shard),
                 _ => self.plan_sets(by_key, values),
@@ -265,7 +270,8 @@ impl Template {
             | Placement::Insert(_)
             | Placement::Transfer(_)
             | Placement::Move(_)
-            | Placement::Mirror(_) => None,
+            | Placement::Mirror(_)
+            | Placement::Fill(_) => None,
         }
     }
 
@@ -354,10 +360,7 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
         Kind::LockTable => Placement::Everywhere { transactional: true, tag: Tag::First },
         Kind::Call | Kind::Do => refuse("CALL or DO", HINT_SHARD),
         Kind::Unknown { keyword } => refuse(&format!("a statement that is not understood ({keyword} …)"), HINT_SHARD),
-        Kind::Ddl(ddl) if ddl.temporary && resolved.is_empty() => Placement::Fixed(home),
-        Kind::Ddl(_) if statement.blocks.iter().any(|block| !block.relations.is_empty()) => {
-            refuse("CREATE TABLE AS", "Create the table first, then insert into it.")
-        }
+        Kind::Ddl(ddl) => define(statement, ddl, resolved, surroundings),
         Kind::ModifyingQuery { into: true } => refuse("SELECT INTO", "Create the table first, then insert into it."),
         Kind::ModifyingQuery { .. } | Kind::Merge if writes_reference(resolved) => {
             match check_within(statement, resolved, surroundings.catalog) {
@@ -365,7 +368,6 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
                 Err(error) => Placement::Refused(error),
             }
         }
-        Kind::Ddl(ddl) => Placement::Everywhere { transactional: ddl.transactional, tag: Tag::First },
         Kind::Utility { .. } => Placement::Everywhere { transactional: false, tag: Tag::First },
         Kind::Truncate { tables } if are_home(tables, surroundings) => Placement::Fixed(home),
         Kind::Truncate { .. } => Placement::Everywhere { transactional: true, tag: Tag::First },
@@ -418,6 +420,20 @@ fn check(statement: &Statement, resolved: &[Resolved], surroundings: &Surroundin
         return Err(Error::unsupported("SET LOCAL search_path", hint));
     }
     Ok(())
+}
+
+/// What is defined is on every shard, but for temporary tables; its rows may not be.
+fn define(statement: &Statement, ddl: &Ddl, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Placement {
+    let reads_rows =
+        |filled: &Filled| !matches!(filled.query.kind, Kind::Query) || !resolved.is_empty() && !filled.empty;
+    if ddl.temporary && !ddl.filled.as_ref().is_some_and(reads_rows) {
+        return Placement::Fixed(surroundings.database.home);
+    }
+    match Filling::new(statement, ddl, resolved, surroundings) {
+        Some(Ok(filling)) => Placement::Fill(Box::new(filling)),
+        Some(Err(error)) => Placement::Refused(error),
+        None => Placement::Everywhere { transactional: ddl.transactional, tag: Tag::First },
+    }
 }
 
 fn are_home(tables: &[ObjectName], surroundings: &Surroundings<'_>) -> bool {

@@ -114,6 +114,7 @@ pub struct Spread {
 pub enum Staged {
     Move(Move),
     Mirror(Mirror),
+    Create(Create),
 }
 
 impl Staged {
@@ -122,6 +123,7 @@ impl Staged {
         match self {
             Self::Move(moving) => &moving.shards,
             Self::Mirror(mirror) => &mirror.shards,
+            Self::Create(create) => &create.shards,
         }
     }
 }
@@ -154,6 +156,19 @@ pub struct Mirror {
     pub copy: Arc<str>,
     /// As the client named it.
     pub table: String,
+}
+
+/// A table that is made on every shard, and has rows on one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Create {
+    /// Its rows are on the first.
+    pub shards: Vec<ShardId>,
+    /// Rows that its query needs, as of a [`Gather`].
+    pub fetches: Vec<Fetch>,
+    /// The statement, written out as that of a [`Gather`].
+    pub filled: Arc<str>,
+    /// The same without rows.
+    pub empty: Arc<str>,
 }
 
 /// Statements of a write, one after another.

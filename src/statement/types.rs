@@ -266,6 +266,19 @@ pub struct Ddl {
     pub temporary: bool,
     /// Those that DROP TABLE, ALTER TABLE and CREATE INDEX name.
     pub tables: Vec<ObjectName>,
+    /// CREATE TABLE … AS, CREATE MATERIALIZED VIEW.
+    pub filled: Option<Filled>,
+}
+
+/// What a new table is filled with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Filled {
+    pub table: ObjectName,
+    /// As listed behind its name.
+    pub columns: Vec<String>,
+    pub query: Arc<Statement>,
+    /// WITH NO DATA.
+    pub empty: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

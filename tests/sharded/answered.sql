@@ -571,3 +571,29 @@ select * from categories order by id
 select user_id, id, body, likes, published_at > '2020-01-01' from posts order by 1, 2
 select user_id, id, note from orders order by 1, 2
 select * from carts order by 1, 2
+-- CREATE TABLE AS
+create table copied as select * from users where balance > 0
+select * from copied order by id
+insert into copied(id, handle, email, country, balance, verified, interests, settings, created_at) values (7777, 'x', 'x', 'DE', 0, true, '{}', '{}', '2024-01-01')
+select count(*), max(id) from copied
+create table copied as select 1 as a
+create table if not exists copied as select 1 as a
+drop table copied
+create table totals(who, spent) as select u.handle, sum(o.total) from users u join orders o on o.note = u.full_name group by u.handle with data
+select * from totals order by 1
+select count(*) from totals t join categories c on c.id = t.spent
+drop table totals
+create table nobody as select id, handle from users with no data
+select * from nobody
+drop table nobody
+create table pricey as select p.id, p.name, c.name as category from products p join categories c on c.id = p.category_id where p.price > 10
+select * from pricey order by id
+create table cheap as select p.id, (select count(*) from order_items i where i.product_id = p.id) as sold from products p where p.id not in (select id from pricey)
+select * from cheap order by id
+drop table cheap; drop table pricey
+create table broken as select 1 / (id - 5) as x from users
+select * from broken
+begin; create table made as select id, handle from users where id < 1003; update made set handle = 'y' where id < 5; select count(*) from made; commit
+select * from made order by id
+drop table made
+update users set id = 35 where id = 1033; select id from users where id in (35, 1033); update products set created_at = '2024-07-07' where random() < 2

@@ -13,8 +13,14 @@ select pg_advisory_lock(id) from users
 -- SELECT INTO
 select id into copied from users
 -- CREATE TABLE AS
-create table copied as select * from users
+create table copied as select * from orders
+create table copied as select id as user_id, handle from users
+create table copied(user_id) as select id from users
+create table copied as select o.* from (select user_id from orders) o
+create table copied as (select * from orders) with data
+create table copied as table orders
 create temp table copied as select * from users
+create table copied as select id from users union select id from orders
 -- shard is not known
 insert into orders(id) values (1)
 -- changing the shard key
