@@ -34,12 +34,14 @@ impl SqlState {
     pub const INVALID_VALUE: Self = Self("22023");
     pub const INVALID_TRANSACTION_STATE: Self = Self("25000");
     pub const ACTIVE_TRANSACTION: Self = Self("25001");
+    pub const FOREIGN_KEY: Self = Self("23503");
     pub const READ_ONLY: Self = Self("25006");
     pub const FAILED_TRANSACTION: Self = Self("25P02");
     pub const UNKNOWN_STATEMENT: Self = Self("26000");
     pub const UNKNOWN_PORTAL: Self = Self("34000");
     pub const INVALID_AUTHORIZATION: Self = Self("28000");
     pub const INVALID_PASSWORD: Self = Self("28P01");
+    pub const SERIALIZATION: Self = Self("40001");
     pub const UNKNOWN_DATABASE: Self = Self("3D000");
     pub const BAD_COPY: Self = Self("22P04");
     pub const SERIALIZATION_FAILURE: Self = Self("40001");

@@ -69,7 +69,8 @@ pub struct ViewCall {
 pub struct Cascade {
     /// The referring table, as (schema, name).
     pub table: (String, String),
-    /// Its columns that refer, and those referred to; none where a generated column is among these.
+    /// Its columns that refer, and those referred to, in the same order; none of these where a generated column is among
+    /// them.
     pub referring: Vec<String>,
     pub referred: Vec<String>,
     pub on_delete: Option<Consequence>,

@@ -94,8 +94,10 @@ const TREES: &str = "WITH RECURSIVE tree AS ( \
      SELECT tree.inhrelid, tree.inhparent FROM tree JOIN pg_class c ON c.oid = tree.inhrelid \
      WHERE c.relkind IN ('r', 'p', 'f')";
 const CASCADES: &str = "SELECT confrelid, conrelid, confdeltype, confupdtype, \
-     (SELECT json_agg(attname) FROM pg_attribute WHERE attrelid = conrelid AND attnum = ANY(conkey)), \
-     (SELECT json_agg(attname) FROM pg_attribute WHERE attrelid = confrelid AND attnum = ANY(confkey) \
+     (SELECT json_agg(attname ORDER BY array_position(conkey, attnum)) \
+       FROM pg_attribute WHERE attrelid = conrelid AND attnum = ANY(conkey)), \
+     (SELECT json_agg(attname ORDER BY array_position(confkey, attnum)) \
+       FROM pg_attribute WHERE attrelid = confrelid AND attnum = ANY(confkey) \
        HAVING bool_and(attgenerated = '')) \
      FROM pg_constraint \
      WHERE contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))";

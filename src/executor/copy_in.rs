@@ -11,11 +11,11 @@ use super::failure::Failure;
 use super::relay::{BUFFER_BYTES, Broken, poll_client};
 use super::request::Request;
 use super::scatter::{next, send, take_answer};
-use super::spread::Answers;
+use super::spread::{Answers, tag};
 use crate::backend::Connection;
 use crate::copy::{Field, Lines, Piece, Reader};
 use crate::error::{Error, SqlState};
-use crate::plan::{CopyIn, Misplaced, Part};
+use crate::plan::{CopyIn, Misplaced, Part, Tag};
 use crate::wire::Channel;
 use crate::wire::frame::{self, Header, client as sent, malformed, put_text, server};
 use crate::wire::message::{error_field, put_bare};
@@ -399,6 +399,8 @@ impl<'p> Copying<'p> {
                 return Ok(Err(self.line_of(failure, |own, copying| copying.outlets[place].lines.in_whole(own))));
             }
         }
+        let how = if self.plan.column().is_some() { Tag::Sum } else { Tag::First };
+        answers.tag = tag(&answers.tags, how);
         Ok(Ok(answers))
     }
 

@@ -52,7 +52,7 @@ pub struct Collected {
 }
 
 /// What the server takes a statement's parameters for, which it would not know of the query alone.
-async fn types_of(
+pub(super) async fn types_of(
     client: &mut Channel,
     input: &mut Connection,
     request: Request<'_>,
@@ -87,20 +87,31 @@ pub async fn collect(
     request.put_collected(home, &plan.text, &tables);
     drop(tables);
     send(client, home).await?;
-    let (mut collected, mut bytes, mut failure) =
-        (Collected { parameters: known.clone(), ..Collected::default() }, 0, None);
-    while !home.owed.is_empty() {
-        let (kind, frame) = next(client, home).await?;
+    Ok(match rows_of(client, home, limit_bytes).await? {
+        Ok(collected) => Ok(Collected { parameters: known.clone(), ..collected }),
+        Err(failure) => Err(failure.tell(client)),
+    })
+}
+
+/// The answer to a query that was put on the connection (see [`Request::put_collected`]).
+pub(super) async fn rows_of(
+    client: &mut Channel,
+    input: &mut Connection,
+    limit_bytes: usize,
+) -> Result<Result<Collected, Failure>, Broken> {
+    let (mut collected, mut bytes, mut failure) = (Collected::default(), 0, None);
+    while !input.owed.is_empty() {
+        let (kind, frame) = next(client, input).await?;
         match kind {
             server::ROW_DESCRIPTION => match Columns::parse(&frame[Header::BYTES..]) {
                 Ok(columns) => collected.types = columns.types(),
-                Err(error) => return Ok(Err(Ended::Refused(error))),
+                Err(error) => return Ok(Err(Failure::Proxy(error))),
             },
             server::DATA_ROW => {
                 bytes += frame.len();
                 if bytes > limit_bytes {
-                    let message = format!("the rows to insert exceed gather_limit ({limit_bytes} B)");
-                    return Ok(Err(Ended::Refused(Error::new(SqlState::TOO_LARGE, message))));
+                    let message = format!("the rows to write exceed gather_limit ({limit_bytes} B)");
+                    return Ok(Err(Failure::Proxy(Error::new(SqlState::TOO_LARGE, message))));
                 }
                 collected.rows.push(frame.slice(Header::BYTES..));
             }
@@ -110,7 +121,7 @@ pub async fn collect(
     }
     Ok(match failure {
         None => Ok(collected),
-        Some(frame) => Err(Failure::Server(frame).tell(client)),
+        Some(frame) => Err(Failure::Server(frame)),
     })
 }
 
@@ -174,7 +185,7 @@ pub(super) async fn fetch(
 }
 
 /// The text with each table's rows as a literal. `None`: some are not UTF-8.
-fn write_out(text: &str, tables: &[TextArray]) -> Option<String> {
+pub(super) fn write_out(text: &str, tables: &[TextArray]) -> Option<String> {
     let mut out = String::new();
     for (index, piece) in text.split(MARK).enumerate() {
         match index % 2 {

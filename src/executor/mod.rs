@@ -14,6 +14,7 @@ mod scatter;
 mod single;
 mod snapshots;
 mod spread;
+mod staged;
 mod writing;
 
 pub use commit::{Commit, commit_blocks};

@@ -61,6 +61,16 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// The same, all rows of its answer.
+    pub(super) fn whole(self) -> Self {
+        match self {
+            Self::Extended { text, types, bind, described, bound, .. } => {
+                Self::Extended { text, types, bind, described, bound, rows: 0 }
+            }
+            simple @ Self::Simple { .. } => simple,
+        }
+    }
+
     /// Puts the part on the connection; it is sent with the next flush. `hidden`: output columns of the part that the
     /// client does not know of; `rows`: how many are of use at most, 0 for all.
     pub fn put(self, connection: &mut Connection, part: &Part, hidden: usize, rows: u32) {
@@ -101,6 +111,11 @@ impl<'a> Request<'a> {
 
     /// Puts the statement on the connection as `text` has it, with the rows of tables behind the client's parameters.
     pub(super) fn put_gathered(self, connection: &mut Connection, text: &str, tables: &[TextArray]) {
+        self.put_over(connection, text, tables, 0);
+    }
+
+    /// The same; `hidden`: output columns of the text that the client does not know of.
+    pub(super) fn put_over(self, connection: &mut Connection, text: &str, tables: &[TextArray], hidden: usize) {
         connection.unnamed = None;
         let none = Bind::default();
         let (bind, types, rows) = match self {
@@ -109,7 +124,7 @@ impl<'a> Request<'a> {
         };
         let mut all: Vec<u32> = (0..bind.parameters()).map(|index| types.get(index).copied().unwrap_or(0)).collect();
         all.extend(tables.iter().map(|_| TextArray::TYPE));
-        put_portal(connection, (text.as_bytes(), &all), |out| bind.put_part(out, None, tables, 0), rows);
+        put_portal(connection, (text.as_bytes(), &all), |out| bind.put_part(out, None, tables, hidden), rows);
     }
 
     /// As [`Request::put_gathered`], all values of the answer as text.

@@ -2,13 +2,14 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::failure::Failure;
 use super::relay::{BUFFER_BYTES, Broken, fatal_of, poll_client};
 use super::request::Request;
 use super::single::Report;
 use crate::backend::{Connection, Event, Verdict, read_parameter};
 use crate::error::Error;
 use crate::merge::{Columns, Merge, Merger, Step};
-use crate::plan::Scatter;
+use crate::plan::{MARK, Part, Scatter};
 use crate::wire::frame::{Header, server};
 use crate::wire::message::{put_bare, put_command_complete};
 use crate::wire::{Channel, frame};
@@ -31,6 +32,9 @@ pub(super) async fn scatter(
     request: Request<'_>,
     limit_bytes: usize,
 ) -> Result<Ended, Broken> {
+    if plan.in_turn {
+        return in_turn(client, inputs, plan, request).await;
+    }
     let merge = &plan.merge;
     let rows_of_each = rows_of_each(merge, request.rows());
     for (input, part) in inputs.iter_mut().zip(&plan.parts) {
@@ -60,6 +64,69 @@ pub(super) async fn scatter(
         Ok(merger) => merger,
         Err(error) => return Ok(Ended::Refused(error)),
     };
+    put_head(client, &columns, merge, request);
+    rows(client, inputs, &mut merger, request.rows()).await
+}
+
+/// As [`scatter`], but no shard is asked for more rows than are wanted when those of the others are there.
+async fn in_turn(
+    client: &mut Channel,
+    inputs: &mut [&mut Connection],
+    plan: &Scatter,
+    request: Request<'_>,
+) -> Result<Ended, Broken> {
+    let (mut skip, mut left) = (plan.merge.offset, plan.merge.limit.unwrap_or(u64::MAX));
+    if request.rows() > 0 {
+        left = left.min(u64::from(request.rows()));
+    }
+    let mut columns: Option<Columns> = None;
+    let mut given: u64 = 0;
+    for (input, part) in inputs.iter_mut().zip(&plan.parts) {
+        let text = part.text.as_ref().map(|text| text.replace(MARK, &left.saturating_add(skip).to_string()));
+        let part = Part { text: text.map(Into::into), ..part.clone() };
+        request.put(input, &part, 0, 0);
+        send(client, input).await?;
+        let found = match head(client, input).await? {
+            Head::Columns(body) => Columns::parse(&body),
+            Head::None => return Ok(Ended::Refused(differ(input))),
+            Head::Failed(frame) => return Ok(Failure::Server(frame).tell(client)),
+        };
+        match (found, &columns) {
+            (Err(error), _) => return Ok(Ended::Refused(error)),
+            (Ok(found), Some(known)) if !known.are_like(&found) => return Ok(Ended::Refused(differ(input))),
+            (Ok(_), Some(_)) => {}
+            (Ok(found), None) => {
+                put_head(client, &found, &plan.merge, request);
+                columns = Some(found);
+            }
+        }
+        loop {
+            match row(client, input).await? {
+                Row::One(_) if skip > 0 => skip -= 1,
+                Row::One(body) => {
+                    frame::put(&mut client.output, server::DATA_ROW, |out| out.extend_from_slice(&body));
+                    (given, left) = (given + 1, left.saturating_sub(1));
+                }
+                Row::End => break,
+                Row::Failed(frame) => return Ok(Failure::Server(frame).tell(client)),
+            }
+            if client.output.len() >= BUFFER_BYTES {
+                client.flush().await.map_err(Broken::Client)?;
+            }
+        }
+        if let Some(failure) = drain(client, input).await? {
+            return Ok(Failure::Server(failure).tell(client));
+        }
+        if left == 0 {
+            break;
+        }
+    }
+    put_end(client, given, given == u64::from(request.rows()) && given > 0);
+    Ok(Ended::Done)
+}
+
+/// What comes in front of the rows.
+fn put_head(client: &mut Channel, columns: &Columns, merge: &Merge, request: Request<'_>) {
     if request.announces_bind() {
         put_bare(&mut client.output, server::BIND_COMPLETE);
     }
@@ -67,7 +134,14 @@ pub(super) async fn scatter(
         let body = columns.visible(merge);
         frame::put(&mut client.output, server::ROW_DESCRIPTION, |out| out.extend_from_slice(&body));
     }
-    rows(client, inputs, &mut merger, request.rows()).await
+}
+
+fn put_end(client: &mut Channel, given: u64, suspended: bool) {
+    if suspended {
+        put_bare(&mut client.output, server::PORTAL_SUSPENDED);
+    } else {
+        put_command_complete(&mut client.output, &format!("SELECT {given}"));
+    }
 }
 
 /// How many rows of each shard are of use where the client wants `rows` at most; 0: all.
@@ -121,11 +195,7 @@ async fn rows(
             return Ok(Ended::Failed(failure));
         }
     }
-    if suspended {
-        put_bare(&mut client.output, server::PORTAL_SUSPENDED);
-    } else {
-        put_command_complete(&mut client.output, &format!("SELECT {given}"));
-    }
+    put_end(client, given, suspended);
     Ok(Ended::Done)
 }
 

@@ -11,6 +11,7 @@ use super::gather::fetch;
 use super::relay::Broken;
 use super::request::Request;
 use super::scatter::{Ended, drain, next, send};
+use super::staged::staged;
 use super::writing::Writing;
 use crate::backend::{Cause, Connection, Payee};
 use crate::error::{Error, SqlState};
@@ -46,7 +47,8 @@ pub async fn write(
         }
     }
     let answers = match writing {
-        Writing::Spread(plan) => spread(client, inputs, plan, request, decision).await?,
+        Writing::Spread(plan) => parts(client, inputs, plan, request, decision).await?,
+        Writing::Staged(plan) => staged(client, inputs, plan, request, decision).await?,
         Writing::Copy(plan) => copy_in(client, inputs, plan, request).await?,
     };
     let answers = match answers {
@@ -58,11 +60,12 @@ pub async fn write(
     {
         return Ok(failure.tell(client));
     }
-    answers.give(client, writing, request);
+    answers.give(client, request);
     Ok(Ended::Done)
 }
 
-async fn spread(
+/// Every part of a write, at the same time.
+async fn parts(
     client: &mut Channel,
     inputs: &mut [&mut Connection],
     plan: &Spread,
@@ -70,24 +73,27 @@ async fn spread(
     decision: &Decision<'_>,
 ) -> Result<Result<Answers, Failure>, Broken> {
     let shards = shards_of(&plan.parts);
-    let fetched = fetch(client, (inputs, &shards), &plan.fetches, request, decision.gather_limit).await?;
-    let tables = match fetched {
+    let tables = match fetch(client, (inputs, &shards), &plan.fetches, request, decision.gather_limit).await? {
         Ok(tables) => tables,
         Err(failure) => return Ok(Err(failure)),
     };
     for (input, part) in inputs.iter_mut().zip(&plan.parts) {
         match part.text.as_ref().filter(|_| !plan.fetches.is_empty()) {
-            Some(text) => request.put_gathered(input, text, &tables),
+            Some(text) => request.whole().put_gathered(input, text, &tables),
             None => request.put(input, part, 0, 0),
         }
         send(client, input).await?;
     }
     drop(tables);
-    let mut answers = Answers::default();
+    let mut answers = Answers { row_order: plan.row_order.clone(), ..Answers::default() };
     for input in inputs.iter_mut() {
         if let Err(failure) = answers.collect(client, input, decision.limit_bytes).await? {
             return Ok(Err(failure));
         }
+    }
+    answers.tag = tag(&answers.tags, plan.tag);
+    if plan.tag == Tag::First {
+        answers.rows.truncate(1);
     }
     Ok(Ok(answers))
 }
@@ -95,10 +101,15 @@ async fn spread(
 /// What the parts answered, held until all are committed.
 #[derive(Default)]
 pub(super) struct Answers {
-    columns: Option<Bytes>,
-    rows: Vec<Vec<Bytes>>,
+    pub columns: Option<Bytes>,
+    pub rows: Vec<Vec<Bytes>>,
     bytes: usize,
-    tags: Vec<String>,
+    /// Of each answer.
+    pub tags: Vec<String>,
+    /// Of the whole statement.
+    pub tag: String,
+    /// See [`Spread::row_order`].
+    row_order: Vec<u16>,
 }
 
 impl Answers {
@@ -139,7 +150,7 @@ impl Answers {
         Ok(failure.map_or(Ok(()), Err))
     }
 
-    fn give(self, client: &mut Channel, writing: Writing<'_>, request: Request<'_>) {
+    fn give(self, client: &mut Channel, request: Request<'_>) {
         if request.announces_bind() {
             put_bare(&mut client.output, server::BIND_COMPLETE);
         }
@@ -152,15 +163,14 @@ impl Answers {
             }
             _ => {}
         }
-        let tag = tag(&self.tags, writing.tag());
-        let rows = in_order(self.rows, writing.row_order());
+        let rows = in_order(self.rows, &self.row_order);
         let most = usize::try_from(request.rows()).unwrap_or(usize::MAX);
         if most > 0 && rows.len() >= most {
             rows[..most].iter().for_each(|row| client.output.extend_from_slice(row));
             put_bare(&mut client.output, server::PORTAL_SUSPENDED);
         } else {
             rows.iter().for_each(|row| client.output.extend_from_slice(row));
-            put_command_complete(&mut client.output, &tag);
+            put_command_complete(&mut client.output, &self.tag);
         }
     }
 }
@@ -212,16 +222,20 @@ async fn ask(client: &mut Channel, input: &mut Connection, sql: &str) -> Result<
 }
 
 /// The command tag of the whole statement: `INSERT 0 3`, `UPDATE 3`, `CREATE TABLE`.
-fn tag(tags: &[String], how: Tag) -> String {
+pub(super) fn tag(tags: &[String], how: Tag) -> String {
     let first = tags.first().cloned().unwrap_or_default();
     if how == Tag::First {
         return first;
     }
-    let count = |tag: &String| tag.rsplit(' ').next().and_then(|count| count.parse::<u64>().ok());
-    match (first.rsplit_once(' '), tags.iter().map(count).sum::<Option<u64>>()) {
+    match (first.rsplit_once(' '), tags.iter().map(|tag| count(tag)).sum::<Option<u64>>()) {
         (Some((command, _)), Some(sum)) => format!("{command} {sum}"),
         _ => first,
     }
+}
+
+/// How many rows a command tag tells of.
+pub(super) fn count(tag: &str) -> Option<u64> {
+    tag.rsplit(' ').next()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! A write on several shards, whichever way it is done.
 
-use crate::plan::{CopyIn, Spread, Tag, shards_of};
+use crate::plan::{CopyIn, Spread, Staged, shards_of};
 use crate::topology::ShardId;
 
 /// Its plan.
 #[derive(Clone, Copy)]
 pub enum Writing<'p> {
     Spread(&'p Spread),
+    Staged(&'p Staged),
     /// Rows come from the client.
     Copy(&'p CopyIn),
 }
@@ -16,6 +17,7 @@ impl Writing<'_> {
     pub fn shards(self) -> Vec<ShardId> {
         match self {
             Self::Spread(plan) => shards_of(&plan.parts),
+            Self::Staged(plan) => plan.shards().to_vec(),
             Self::Copy(plan) => plan.shards.clone(),
         }
     }
@@ -24,22 +26,17 @@ impl Writing<'_> {
     pub fn takes_two_phases(self) -> bool {
         match self {
             Self::Spread(plan) => plan.transactional && plan.parts.len() > 1,
+            Self::Staged(plan) => plan.shards().len() > 1,
             Self::Copy(plan) => plan.shards.len() > 1,
         }
     }
 
-    pub(super) fn tag(self) -> Tag {
+    /// Rows go from server to server.
+    pub fn carries_rows(self) -> bool {
         match self {
-            Self::Spread(plan) => plan.tag,
-            Self::Copy(plan) if plan.column().is_none() => Tag::First,
-            Self::Copy(_) => Tag::Sum,
-        }
-    }
-
-    pub(super) fn row_order(&self) -> &[u16] {
-        match self {
-            Self::Spread(plan) => &plan.row_order,
-            Self::Copy(_) => &[],
+            Self::Spread(plan) => !plan.fetches.is_empty(),
+            Self::Staged(_) => true,
+            Self::Copy(_) => false,
         }
     }
 }

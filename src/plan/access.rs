@@ -94,6 +94,12 @@ pub(super) fn is_immutable_name(name: &ObjectName, catalog: &Catalog) -> bool {
     overloads.peek().is_some() && overloads.all(|function| function.volatility == Volatility::Immutable)
 }
 
+/// Two calls of one statement may give different values.
+pub(super) fn is_volatile(call: &Call, catalog: &Catalog) -> bool {
+    let mut overloads = catalog.functions(call.name.schema.as_deref(), &call.name.name).peekable();
+    overloads.peek().is_none() || overloads.any(|function| function.volatility == Volatility::Volatile)
+}
+
 /// Its body may read tables of which a shard has a part only.
 pub(super) fn is_user_defined(call: &Call, catalog: &Catalog) -> bool {
     catalog.functions(call.name.schema.as_deref(), &call.name.name).any(|function| function.is_user_defined)

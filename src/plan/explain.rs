@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::numbering::Drawn;
 use super::types::shards_of;
-use super::{Access, Fetch, MARK, Part, Plan, Route, Template, caching};
+use super::{Access, Fetch, MARK, Part, Plan, Route, Staged, Template, caching};
 use crate::merge::{Final, HIDDEN, Merge};
 use crate::statement::{Kind, Values};
 use crate::topology::ShardId;
@@ -52,6 +52,7 @@ impl Plan {
             Route::CopyIn(copy) => copy.shards.clone(),
             Route::CopyOut(copy) => copy.shards.clone(),
             Route::Draw(_) => Vec::new(),
+            Route::Staged(staged) => staged.shards().to_vec(),
         }
     }
 
@@ -74,8 +75,34 @@ impl Plan {
             Route::CopyOut(copy) => {
                 row("route", format!("copy from shards ({}), one after another", numbers(&copy.shards)));
             }
+            Route::Staged(staged) => match &**staged {
+                Staged::Move(moving) => {
+                    let all: Vec<String> = moving.shards.iter().map(|shard| shard.0.to_string()).collect();
+                    row("route", format!("write on shards ({}), all or none, moving rows", all.join(", ")));
+                    fetches(&moving.fetches, &mut row);
+                    row("look", moving.look.to_string());
+                    moving.moved.render().into_iter().for_each(|(name, text)| row(name, text));
+                }
+                Staged::Mirror(mirror) => {
+                    let home = mirror.shards.first().map_or(0, |shard| shard.0);
+                    let others: Vec<String> = mirror.shards.iter().skip(1).map(|shard| shard.0.to_string()).collect();
+                    let others = others.join(", ");
+                    row("route", format!("write on shard ({home}), then its rows on shards ({others}), all or none"));
+                    fetches(&mirror.fetches, &mut row);
+                    row("statement", mirror.text.to_string());
+                    row("copy", mirror.copy.to_string());
+                }
+                Staged::Create(create) => {
+                    let all: Vec<String> = create.shards.iter().map(|shard| shard.0.to_string()).collect();
+                    row("route", format!("write on shards ({}), all or none, rows on the first", all.join(", ")));
+                    fetches(&create.fetches, &mut row);
+                    row("filled", create.filled.replace(MARK, "…"));
+                    row("empty", create.empty.to_string());
+                }
+            },
             Route::Scatter(scatter) => {
-                row("route", format!("scatter over shards ({})", shards(&scatter.parts)));
+                let how = if scatter.in_turn { ", one after another" } else { "" };
+                row("route", format!("scatter over shards ({}){how}", shards(&scatter.parts)));
                 texts(&scatter.parts, &mut row);
                 row("merge", merge(&scatter.merge));
             }
@@ -160,7 +187,7 @@ fn fetches(fetches: &[Fetch], row: &mut impl FnMut(&str, String)) {
 fn texts(parts: &[Part], row: &mut impl FnMut(&str, String)) {
     for part in parts {
         if let Some(text) = &part.text {
-            row(&format!("shard {}", part.shard.0), text.to_string());
+            row(&format!("shard {}", part.shard.0), text.replace(MARK, "…"));
         }
     }
 }

@@ -71,7 +71,9 @@ impl Gathering {
         let refuse = |what: &str| Err(Error::unsupported(what, add_condition(keyed)));
         let writes = resolved.iter().any(|relation| relation.written);
         let inserts = matches!(statement.kind, Kind::Insert(_));
-        if !inserts && resolved.iter().any(|relation| relation.written && relation.sharded().is_none()) {
+        // It runs on the home shard alone.
+        let mirrors = resolved.iter().any(|relation| relation.written && matches!(relation.class, Class::Reference));
+        if !inserts && !mirrors && resolved.iter().any(|relation| relation.written && relation.sharded().is_none()) {
             return refuse("a write of a table of one shard, over rows of several,");
         }
         if statement.locks_rows {
@@ -100,7 +102,7 @@ impl Gathering {
         let tables = sharded.map(|known| if known.written { Ok(None) } else { table(known).map(Some) });
         let tables: Vec<Option<Table>> = tables.collect::<Result<_, _>>()?;
         let elsewhere = resolved.iter().filter(|known| !matches!(known.class, Class::Sharded(_) | Class::Reference));
-        let at_home = match writes && !inserts {
+        let at_home = match writes && !inserts && !mirrors {
             true => elsewhere.clone().map(table).collect::<Result<_, _>>()?,
             false => Vec::new(),
         };
@@ -117,6 +119,11 @@ impl Gathering {
             tables,
             at_home,
         })
+    }
+
+    /// The same, of a statement that takes no parameters.
+    pub(super) fn written_out(self) -> Self {
+        Self { written_out: true, ..self }
     }
 
     /// `sets`: where the rows of each keyed relation are that matter.
@@ -147,9 +154,20 @@ impl Gathering {
         Gather { at: self.home, text: Arc::from(text), fetches, written_out: false, cursor: None }
     }
 
+    /// The statement as `splice` has it, and what it needs on each shard that runs it.
+    pub(super) fn over(&self, sets: &[ShardSet], values: &Values<'_>, splice: Splice<'_>) -> (String, Vec<Fetch>) {
+        self.fetch(sets, values, &ShardSet::is_empty, splice)
+    }
+
+    /// Something of these tokens is replaced.
+    pub(super) fn changes(&self, tokens: Tokens) -> bool {
+        let within = |table: &Table| tokens.start <= table.place.start && table.place.end <= tokens.end;
+        self.tables.iter().flatten().chain(&self.at_home).any(within)
+    }
+
     /// Of a write: every shard that has rows of the written table, or that something is fetched from, runs it.
     fn write(&self, sets: &[ShardSet], written: usize, values: &Values<'_>) -> Plan {
-        let (text, fetches) = self.fetch(sets, values, &ShardSet::is_empty, Splice::new(values.text));
+        let (text, fetches) = self.over(sets, values, Splice::new(values.text));
         let text: Arc<str> = Arc::from(text);
         let mut shards = sets[written].clone();
         fetches.iter().flat_map(|fetch| &fetch.parts).for_each(|part| shards.insert(part.shard));

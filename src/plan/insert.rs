@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use super::keys::KeyValue;
 use super::relations::{Class, Resolved, Sharded};
 use super::rewrite::{self, Splice};
 use super::template::Surroundings;
 use super::{Access, Plan, Route, Spread, Tag, access};
 use crate::catalog::Catalog;
-use crate::error::{Error, SqlState};
+use crate::error::Error;
 use crate::statement::{Call, Insert, InsertSource, Row, Statement, Tokens, Values};
 use crate::topology::ShardId;
 
@@ -110,16 +109,7 @@ impl Inserting {
     fn shard(&self, row: &Row, values: &Values<'_>) -> Result<ShardId, Error> {
         let (table, column) = (&self.table, &self.sharded.column);
         let value = row.values.get(self.position).ok_or_else(|| no_key(table, column))?;
-        let nowhere = |what: String| {
-            let message = format!("{what} of column \"{column}\" of table \"{table}\" is in no shard's range");
-            Error::new(SqlState::INVALID_VALUE, message).with_hint("Ranges are set by [[sharded_tables.mapping]].")
-        };
-        match self.sharded.key(value, values) {
-            KeyValue::Key(key) => self.sharded.mapping.shard_of(&key).ok_or_else(|| nowhere(format!("value {key}"))),
-            KeyValue::Null => self.sharded.mapping.default.ok_or_else(|| nowhere("a NULL".to_owned())),
-            KeyValue::Outside(_) => Err(nowhere("a value beyond the key's type".to_owned())),
-            KeyValue::Unknown => Err(no_key(table, column)),
-        }
+        self.sharded.place(table, value, values).unwrap_or_else(|| Err(no_key(table, column)))
     }
 
     /// The statement with the rows of one shard only.

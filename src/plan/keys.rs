@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::relations::{Resolved, Sharded};
-use crate::statement::{ColumnRef, Comparison, Given, Predicate, Statement, Value, Values};
+use crate::error::Error;
+use crate::statement::{ColumnRef, Comparison, Given, InsertedRows, Predicate, Statement, Value, Values};
 use crate::topology::{Key, KeyBound, KeyType, ShardId, ShardSet};
 
 /// The sharded relations of a statement and what its conditions say about their keys.
@@ -12,6 +13,8 @@ pub(super) struct Keyed {
     pub relations: Vec<KeyedRelation>,
     /// Of each block that has one: the block and its condition.
     rules: Vec<(usize, Rule)>,
+    /// Of relations into which rows are inserted: their keys.
+    inserted: Vec<(usize, Vec<Value>)>,
     /// `to` has the key of `from`: rows of `to` that matter are where those of `from` are.
     ties: Vec<Tie>,
 }
@@ -59,7 +62,8 @@ impl Keyed {
                 written: *written,
             })
         });
-        let mut keyed = Self { relations: relations.collect(), rules: Vec::new(), ties: Vec::new() };
+        let mut keyed =
+            Self { relations: relations.collect(), rules: Vec::new(), inserted: Vec::new(), ties: Vec::new() };
         for (block, data) in statement.blocks.iter().enumerate() {
             let resolver = Resolver { statement, resolved, keyed: &keyed.relations, block };
             let rule = resolver.rule(&data.filter);
@@ -70,7 +74,64 @@ impl Keyed {
                 keyed.rules.push((block, rule));
             }
         }
+        keyed.add_inserted(statement, resolved);
         keyed
+    }
+
+    /// Rows that are inserted as VALUES are the ones that matter.
+    fn add_inserted(&mut self, statement: &Statement, resolved: &[Resolved]) {
+        for inserted in statement.inserted.iter().filter(|inserted| !inserted.merges) {
+            let (Some(rows), Some((index, place))) = (&inserted.rows, self.key_inserted(inserted, resolved)) else {
+                continue;
+            };
+            let keys: Option<Vec<Value>> = rows.iter().map(|row| row.get(place).cloned()).collect();
+            if let Some(keys) = keys {
+                self.rules.push((self.relations[index].block, Rule::In(index, keys.clone())));
+                self.inserted.push((index, keys));
+            }
+        }
+    }
+
+    /// The relation that rows are inserted into, and which of their values is the key.
+    fn key_inserted(&self, inserted: &InsertedRows, resolved: &[Resolved]) -> Option<(usize, usize)> {
+        let of = (inserted.target.block, inserted.target.relation);
+        let index = self.relations.iter().position(|keyed| (keyed.block, keyed.relation) == of)?;
+        let column = &self.relations[index].sharded.column;
+        let place = match inserted.columns.as_slice() {
+            [] => {
+                let known = resolved.iter().find(|known| (known.block, known.relation) == of)?;
+                known.catalog.as_ref()?.columns.iter().position(|known| known.name == *column)
+            }
+            listed => listed.iter().position(|name| name == column),
+        };
+        Some((index, place?))
+    }
+
+    /// Every key that is inserted has a shard, as far as they are known.
+    pub(super) fn check_inserted(&self, values: &Values<'_>) -> Result<(), Error> {
+        for (index, keys) in &self.inserted {
+            let KeyedRelation { name, sharded, .. } = &self.relations[*index];
+            for key in keys {
+                sharded.place(name, key, values).transpose()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A MERGE inserts rows with the key of a row that is on the same shard, if any.
+    pub(super) fn inserts_where_it_reads(&self, statement: &Statement, resolved: &[Resolved]) -> bool {
+        statement.inserted.iter().all(|inserted| {
+            let (Some(rows), Some((index, place))) = (&inserted.rows, self.key_inserted(inserted, resolved)) else {
+                return false;
+            };
+            let resolver = Resolver { statement, resolved, keyed: &self.relations, block: inserted.target.block };
+            rows.iter().all(|row| match row.get(place) {
+                Some(Value::Column(column)) => resolver.key(column).is_some_and(|of| {
+                    of != index && self.alike(of, index) && self.relations[of].block == self.relations[index].block
+                }),
+                _ => false,
+            })
+        })
     }
 
     /// Where the rows of each relation that matter may be.
@@ -375,6 +436,18 @@ impl Sharded {
             }
             Given::Text(text) => self.read_text(&text, negated),
         }
+    }
+
+    /// Where a row goes that is given this key. `None`: that is not known.
+    pub(super) fn place(&self, table: &str, value: &Value, values: &Values<'_>) -> Option<Result<ShardId, Error>> {
+        Some(match self.key(value, values) {
+            KeyValue::Key(key) => {
+                self.mapping.shard_of(&key).ok_or_else(|| self.nowhere(table, format!("value {key}")))
+            }
+            KeyValue::Null => self.mapping.default.ok_or_else(|| self.nowhere(table, "a NULL")),
+            KeyValue::Outside(_) => Err(self.nowhere(table, "a value beyond the key's type")),
+            KeyValue::Unknown => return None,
+        })
     }
 
     /// A value in words.

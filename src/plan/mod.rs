@@ -8,9 +8,12 @@ mod caching;
 mod constraints;
 mod copying;
 pub mod explain;
+mod filling;
 mod gather;
 mod insert;
 mod keys;
+mod mirror;
+mod moving;
 mod numbering;
 mod relations;
 mod rewrite;
@@ -24,9 +27,13 @@ mod views;
 pub use caching::Cacheable;
 pub use constraints::of_each_shard;
 pub use copying::{CopyIn, Misplaced};
+pub use moving::{Looked, Moved};
 pub use numbering::{Draw, Drawn, sequences_of};
 pub use template::{Surroundings, Template};
 pub use touches::Touches;
 pub use transfer::Inserted;
-pub use types::{Access, CopyOut, Fetch, Gather, MARK, Part, Plan, Route, Scatter, Spread, Tag, Transfer, shards_of};
+pub use types::{
+    Access, CopyOut, Create, Fetch, Gather, Goal, MARK, Mirror, Move, Part, Plan, Route, Scatter, Spread, Staged, Step,
+    Steps, Tag, Transfer, shards_of,
+};
 pub use views::written_out;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::access;
 use super::template::Surroundings;
 use crate::catalog::{self, RelationKind, ViewCall};
+use crate::error::{Error, SqlState};
 use crate::statement::{ObjectName, Statement};
-use crate::topology::{KeyType, Mapping, ShardedBy, ShardedTables, TablePattern};
+use crate::topology::{Key, KeyType, Mapping, ShardId, ShardedBy, ShardedTables, TablePattern};
 
 /// A relation of a statement that is a table, view or the like.
 #[derive(Clone, Debug)]
@@ -43,6 +44,21 @@ pub(super) struct Sharded {
     pub key_type: KeyType,
     pub mapping: Mapping,
     pub colocation: usize,
+}
+
+impl Sharded {
+    /// A row to be written whose key is in no range: `what` it is.
+    pub(super) fn nowhere(&self, table: &str, what: impl std::fmt::Display) -> Error {
+        let message = format!("{what} of column \"{}\" of table \"{table}\" is in no shard's range", self.column);
+        Error::new(SqlState::INVALID_VALUE, message).with_hint("Ranges are set by [[sharded_tables.mapping]].")
+    }
+
+    /// Where a row is to be whose key is this text.
+    pub(super) fn shard_of_text(&self, table: &str, key: Option<&str>) -> Result<ShardId, Error> {
+        let Some(text) = key else { return self.mapping.default.ok_or_else(|| self.nowhere(table, "a NULL")) };
+        let key = Key::from_text(self.key_type, text).ok_or_else(|| self.nowhere(table, format!("value {text}")))?;
+        self.mapping.shard_of(&key).ok_or_else(|| self.nowhere(table, format!("value {key}")))
+    }
 }
 
 /// Types with a lower number are PostgreSQL's own, the same everywhere (PostgreSQL documentation, 75.2.2).

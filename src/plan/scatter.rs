@@ -6,7 +6,7 @@ use super::keys::{self, Keyed};
 use super::relations::{Class, FIRST_OWN_TYPE, Resolved};
 use super::rewrite::{self, Splice};
 use super::template::{Surroundings, add_condition};
-use super::{Access, Part, Plan, Route, Scatter, access};
+use super::{Access, MARK, Part, Plan, Route, Scatter, access};
 use crate::catalog::Column;
 use crate::error::Error;
 use crate::merge::{self, Aggregation, Final, HIDDEN, Merge, SortKey};
@@ -58,8 +58,8 @@ impl Scattering {
         if shape.columns.is_empty() {
             return refuse("a query of this form over several shards");
         }
-        if statement.locks_rows {
-            return refuse("FOR UPDATE or FOR SHARE on several shards");
+        if statement.locks_rows && shape.limit_tokens.is_some() && shape.order_tokens.is_some() {
+            return refuse("FOR UPDATE or FOR SHARE of the first rows by an order on several shards");
         }
         if statement.calls.iter().any(|call| access::is_foreign_aggregate(call, surroundings.catalog)) {
             return refuse("a user-defined aggregate over several shards");
@@ -278,7 +278,8 @@ impl Scattering {
             None => Part { shard, text: None, parameters: None },
             Some(text) => rewrite::part(shard, text.clone()),
         });
-        let scatter = Scatter { parts: parts.collect(), merge, otherwise: None };
+        let in_turn = self.locks_some(&merge);
+        let scatter = Scatter { parts: parts.collect(), merge, in_turn, otherwise: None };
         Ok(Plan { route: Route::Scatter(Box::new(scatter)), access })
     }
 
@@ -302,9 +303,19 @@ impl Scattering {
         }
         if let Some(tokens) = shape.limit_tokens {
             let cut = merge.limit.filter(|_| !self.merges_rows).and_then(|limit| limit.checked_add(merge.offset));
-            splice.replace(tokens, cut.map_or_else(String::new, |cut| format!("LIMIT {cut}")));
+            let words = match cut {
+                _ if self.locks_some(merge) => format!("LIMIT {MARK}"),
+                Some(cut) => format!("LIMIT {cut}"),
+                None => String::new(),
+            };
+            splice.replace(tokens, words);
         }
         splice.finish()
+    }
+
+    /// It locks rows, and not all that there are.
+    fn locks_some(&self, merge: &Merge) -> bool {
+        self.statement.locks_rows && !self.merges_rows && merge.limit.is_some()
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use super::filling::Filling;
 use super::gather::Gathering;
 use super::insert::Inserting;
 use super::keys::Keyed;
+use super::mirror::Mirroring;
+use super::moving::{self, Moving};
 use super::numbering::Numbering;
 use super::relations::{self, Class, Resolved};
 use super::scatter::Scattering;
@@ -14,8 +17,8 @@ use crate::cache::Reason;
 use crate::catalog::{Catalog, Column};
 use crate::error::{Error, SqlState};
 use crate::statement::{
-    Assigned, CacheHint, ColumnRef, Hints, Insert, InsertSource, Kind, ObjectName, RelationRef, SettingControl,
-    Statement, Value, Values,
+    Assigned, CacheHint, Ddl, Filled, Hints, Insert, InsertSource, Kind, ObjectName, SettingControl, Statement, Value,
+    Values,
 };
 use crate::topology::{Database, Key, ShardId, ShardSet};
 
@@ -57,6 +60,12 @@ enum Placement {
     Number(Box<Numbering>),
     Transfer(Box<Transferring>),
     Copy(Route),
+    /// It changes the shard key.
+    Move(Box<Moving>),
+    /// On one shard, and what came of it on the others.
+    Mirror(Box<Mirroring>),
+    /// A new table and its rows.
+    Fill(Box<Filling>),
     /// On every shard the same.
     Everywhere {
         transactional: bool,
@@ -76,7 +85,7 @@ struct ByKey {
 }
 
 #[derive(Debug)]
-enum Several {
+pub(super) enum Several {
     Scatter(Box<Scattering>),
     /// UPDATE or DELETE of the relation of this index.
     Spread(usize),
@@ -189,6 +198,9 @@ impl Template {
             Placement::Transfer(transferring) => transferring.plan(values),
             Placement::Number(numbering) => Ok(numbering.plan(values)),
             Placement::Copy(route) => Ok(Plan { route: route.clone(), access }),
+            Placement::Move(moving) => moving.plan(values),
+            Placement::Mirror(mirroring) => Ok(mirroring.plan(values)),
+            Placement::Fill(filling) => Ok(filling.plan(values)),
             Placement::Keyed(by_key) => match by_key.keyed.single(values) {
                 Some(shard) if !by_key.needs_home || shard == self.home => one(shard),
                 _ => self.plan_sets(by_key, values),
@@ -197,6 +209,7 @@ impl Template {
     }
 
     fn plan_sets(&self, by_key: &ByKey, values: &Values<'_>) -> Result<Plan, Error> {
+        by_key.keyed.check_inserted(values)?;
         let sets = by_key.keyed.shards(values);
         // Relations without rows that matter are as empty on one shard as on any.
         let mut all = ShardSet::default();
@@ -243,6 +256,7 @@ impl Template {
         match &self.placement {
             Placement::Keyed(by_key) => by_key.keyed.describe(values),
             Placement::Insert(inserting) => inserting.describe(values),
+            Placement::Move(moving) => moving.describe(values),
             _ => Vec::new(),
         }
     }
@@ -261,7 +275,10 @@ impl Template {
             | Placement::Insert(_)
             | Placement::Transfer(_)
             | Placement::Number(_)
-            | Placement::Copy(_) => None,
+            | Placement::Copy(_)
+            | Placement::Move(_)
+            | Placement::Mirror(_)
+            | Placement::Fill(_) => None,
         }
     }
 
@@ -317,6 +334,7 @@ fn shallow(statement: &Statement) -> Statement {
         locks_rows: statement.locks_rows,
         reads_clock: statement.reads_clock,
         assigned: Vec::new(),
+        inserted: Vec::new(),
         shape: crate::statement::Shape::default(),
         hints: Hints::default(),
         uses: crate::statement::Uses::default(),
@@ -325,21 +343,15 @@ fn shallow(statement: &Statement) -> Statement {
 
 /// On a sharded database, without a hint.
 fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Placement {
-    let Surroundings { database, catalog, .. } = surroundings;
-    if !catalog.loaded && resolved.iter().any(|relation| matches!(relation.class, Class::Unknown)) {
-        // It may be sharded by a column: where its rows are is not known.
-        let message = format!("the catalog of database \"{}\" is not loaded yet", database.name);
-        let error = Error::new(SqlState::UNAVAILABLE, message);
-        return Placement::Refused(error.with_hint("The control plane needs the home shard's primary; see the log."));
+    let Surroundings { database, .. } = surroundings;
+    if let Some(moving) = Moving::new(statement, resolved, surroundings) {
+        return Placement::Move(Box::new(moving));
+    }
+    if let Err(error) = check(statement, resolved, surroundings) {
+        return Placement::Refused(error);
     }
     let home = database.home;
     let refuse = |what: &str, hint: &str| Placement::Refused(Error::unsupported(what, hint));
-    if let Err(error) = check_assigned_keys(statement, resolved) {
-        return Placement::Refused(error);
-    }
-    if sets_path_of_block(&statement.kind) {
-        return refuse("SET LOCAL search_path", "Use SET, and RESET when the transaction has ended.");
-    }
     match &statement.kind {
         Kind::Transaction(_)
         | Kind::Setting(_)
@@ -355,15 +367,14 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
         Kind::LockTable => Placement::Everywhere { transactional: true, tag: Tag::First },
         Kind::Call | Kind::Do => refuse("CALL or DO", HINT_SHARD),
         Kind::Unknown { keyword } => refuse(&format!("a statement that is not understood ({keyword} …)"), HINT_SHARD),
-        Kind::Ddl(ddl) if ddl.temporary && resolved.is_empty() => Placement::Fixed(home),
-        Kind::Ddl(_) if statement.blocks.iter().any(|block| !block.relations.is_empty()) => {
-            refuse("CREATE TABLE AS", "Create the table first, then insert into it.")
-        }
+        Kind::Ddl(ddl) => define(statement, ddl, resolved, surroundings),
         Kind::ModifyingQuery { into: true } => refuse("SELECT INTO", "Create the table first, then insert into it."),
         Kind::ModifyingQuery { .. } | Kind::Merge if writes_reference(resolved) => {
-            refuse("a reference table written by MERGE or in WITH", "Write it by a statement of its own.")
+            match check_within(statement, resolved, surroundings.catalog) {
+                Ok(()) => Placement::Everywhere { transactional: true, tag: Tag::First },
+                Err(error) => Placement::Refused(error),
+            }
         }
-        Kind::Ddl(ddl) => Placement::Everywhere { transactional: ddl.transactional, tag: Tag::First },
         Kind::Utility { .. } => Placement::Everywhere { transactional: false, tag: Tag::First },
         Kind::Truncate { tables } if are_home(tables, surroundings) => Placement::Fixed(home),
         Kind::Truncate { .. } => Placement::Everywhere { transactional: true, tag: Tag::First },
@@ -382,7 +393,9 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
             refuse("EXPLAIN of this statement", "Use EXPLAIN ROUTE, or a routing hint.")
         }
         Kind::Insert(insert) => insert_of(statement, insert, resolved, surroundings),
-        Kind::Update(_) | Kind::Delete { .. } if writes_reference(resolved) => everywhere(statement, resolved, catalog),
+        Kind::Update(_) | Kind::Delete { .. } if writes_reference(resolved) => {
+            reference(statement, resolved, surroundings)
+        }
         _ => by_key(statement, resolved, surroundings),
     }
 }
@@ -401,14 +414,46 @@ fn insert_of(
     match Inserting::new(statement, insert, resolved, surroundings) {
         Ok(Some(inserting)) => Placement::Insert(Box::new(inserting)),
         Ok(None) if writes_reference(resolved) => match check_defaults(insert, resolved) {
-            Ok(()) => everywhere(statement, resolved, surroundings.catalog),
-            Err(error) => Placement::Refused(error),
+            Ok(()) => reference(statement, resolved, surroundings),
+            Err(error) => mirrored(error, statement, resolved, surroundings),
         },
         Ok(None) => Placement::Fixed(surroundings.database.home),
+        Err(error) if writes_reference(resolved) => mirrored(error, statement, resolved, surroundings),
         Err(error) => match Transferring::new(statement, insert, resolved, surroundings) {
             Some(transferring) => Placement::Transfer(Box::new(transferring)),
             None => Placement::Refused(error),
         },
+    }
+}
+
+/// What is refused wherever the rows are.
+fn check(statement: &Statement, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Result<(), Error> {
+    let Surroundings { database, catalog, .. } = surroundings;
+    if !catalog.loaded && resolved.iter().any(|relation| matches!(relation.class, Class::Unknown)) {
+        // It may be sharded by a column: where its rows are is not known.
+        let message = format!("the catalog of database \"{}\" is not loaded yet", database.name);
+        let error = Error::new(SqlState::UNAVAILABLE, message);
+        return Err(error.with_hint("The control plane needs the home shard's primary; see the log."));
+    }
+    check_assigned_keys(statement, resolved)?;
+    if sets_path_of_block(&statement.kind) {
+        let hint = "Use SET, and RESET when the transaction has ended.";
+        return Err(Error::unsupported("SET LOCAL search_path", hint));
+    }
+    Ok(())
+}
+
+/// What is defined is on every shard, but for temporary tables; its rows may not be.
+fn define(statement: &Statement, ddl: &Ddl, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Placement {
+    let reads_rows =
+        |filled: &Filled| !matches!(filled.query.kind, Kind::Query) || !resolved.is_empty() && !filled.empty;
+    if ddl.temporary && !ddl.filled.as_ref().is_some_and(reads_rows) {
+        return Placement::Fixed(surroundings.database.home);
+    }
+    match Filling::new(statement, ddl, resolved, surroundings) {
+        Some(Ok(filling)) => Placement::Fill(Box::new(filling)),
+        Some(Err(error)) => Placement::Refused(error),
+        None => Placement::Everywhere { transactional: ddl.transactional, tag: Tag::First },
     }
 }
 
@@ -434,8 +479,24 @@ fn writes_reference(resolved: &[Resolved]) -> bool {
 }
 
 /// A write of a reference table: the same rows everywhere, or not at all.
-fn everywhere(statement: &Statement, resolved: &[Resolved], catalog: &Catalog) -> Placement {
-    let refuse = |what: &str, hint: &str| Placement::Refused(Error::unsupported(what, hint));
+fn reference(statement: &Statement, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Placement {
+    match check_everywhere(statement, resolved, surroundings.catalog) {
+        Ok(()) => Placement::Everywhere { transactional: true, tag: Tag::First },
+        Err(error) => mirrored(error, statement, resolved, surroundings),
+    }
+}
+
+/// What cannot be done everywhere is done on one shard, if that is possible.
+fn mirrored(error: Error, statement: &Statement, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Placement {
+    match Mirroring::new(statement, resolved, surroundings) {
+        Some(mirroring) => Placement::Mirror(Box::new(mirroring)),
+        None => Placement::Refused(error),
+    }
+}
+
+/// Whether a write comes to the same on every shard.
+fn check_everywhere(statement: &Statement, resolved: &[Resolved], catalog: &Catalog) -> Result<(), Error> {
+    let refuse = |what: &str, hint: &str| Err(Error::unsupported(what, hint));
     if resolved.iter().any(|relation| !matches!(relation.class, Class::Reference)) {
         return refuse("a write of a reference table that reads other tables", "Give the values themselves.");
     }
@@ -450,9 +511,31 @@ fn everywhere(statement: &Statement, resolved: &[Resolved], catalog: &Catalog) -
     if let Some(assigned) = statement.assigned.iter().find(is_default)
         && written_column(resolved, &assigned.column).is_none_or(|column| column.varying_default)
     {
-        return Placement::Refused(varying_default(&assigned.column));
+        return Err(varying_default(&assigned.column));
     }
-    Placement::Everywhere { transactional: true, tag: Tag::First }
+    Ok(())
+}
+
+/// The same of reference tables that are written by MERGE or in WITH.
+fn check_within(statement: &Statement, resolved: &[Resolved], catalog: &Catalog) -> Result<(), Error> {
+    check_everywhere(statement, resolved, catalog)?;
+    for inserted in &statement.inserted {
+        let target = (inserted.target.block, inserted.target.relation);
+        let known = resolved.iter().find(|known| (known.block, known.relation) == target);
+        let columns = known.and_then(|known| known.catalog.as_ref()).map_or(&[][..], |table| &table.columns);
+        for (place, column) in columns.iter().enumerate().filter(|(_, column)| column.varying_default) {
+            let place = match inserted.columns.as_slice() {
+                [] => Some(place),
+                listed => listed.iter().position(|name| *name == column.name),
+            };
+            let gives =
+                |row: &Vec<Value>| place.and_then(|place| row.get(place)).is_some_and(|value| *value != Value::Default);
+            if !inserted.rows.as_ref().is_some_and(|rows| rows.iter().all(gives)) {
+                return Err(varying_default(&column.name));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Columns that are left to their defaults must get the same on every shard.
@@ -540,7 +623,7 @@ fn with_otherwise(mut plan: Plan, gathered: Plan) -> Plan {
     plan
 }
 
-fn several(
+pub(super) fn several(
     statement: &Arc<Statement>,
     resolved: &[Resolved],
     surroundings: &Surroundings<'_>,
@@ -551,7 +634,8 @@ fn several(
         Kind::Query => {
             Scattering::new(statement, resolved, surroundings, keyed).map(|plan| Several::Scatter(Box::new(plan)))
         }
-        Kind::Update(_) | Kind::Delete { .. } => {
+        Kind::Merge if !keyed.inserts_where_it_reads(statement, resolved) => refuse("MERGE on several shards"),
+        Kind::Update(_) | Kind::Delete { .. } | Kind::Merge => {
             let root = keyed.relations.iter().position(|relation| relation.written);
             match root.filter(|&root| keyed.all_tied_to(root)) {
                 Some(_) if statement.blocks.iter().any(|block| block.limited || block.windows || block.distinct_on) => {
@@ -567,23 +651,16 @@ fn several(
         Kind::Explain { .. } => refuse("EXPLAIN of a statement on several shards"),
         Kind::DeclareCursor { .. } => refuse("a cursor over several shards"),
         Kind::Copy(_) => refuse("COPY of a query on several shards"),
-        Kind::Merge => refuse("MERGE on several shards"),
         _ => refuse("a statement that reads and writes several shards"),
     }
 }
 
 /// Changing a row's key may mean moving it.
 fn check_assigned_keys(statement: &Statement, resolved: &[Resolved]) -> Result<(), Error> {
-    for assigned in &statement.assigned {
-        let RelationRef { block, relation } = assigned.target;
-        let target = resolved.iter().find(|known| (known.block, known.relation) == (block, relation));
-        let Some((target, sharded)) = target.and_then(|target| Some((target, target.sharded()?))) else { continue };
-        // A row that keeps its key: `SET user_id = user_id`, or `= excluded.user_id`, which came to this shard by it.
-        let keeps =
-            |own: &ColumnRef| own.column == sharded.column && own.relation.is_none_or(|of| of == assigned.target);
-        let is_kept = matches!(&assigned.value, Value::Column(own) if keeps(own));
-        if assigned.column == sharded.column && !is_kept {
-            let what = format!("changing the shard key \"{}\" of \"{}\"", sharded.column, target.name);
+    for target in resolved {
+        let changes = |assigned: &&Assigned| moving::changes_key(assigned, target);
+        if let Some(assigned) = statement.assigned.iter().find(changes) {
+            let what = format!("changing the shard key \"{}\" of \"{}\"", assigned.column, target.name);
             return Err(Error::unsupported(what, "Delete the row and insert it with its new key."));
         }
     }

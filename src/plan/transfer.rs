@@ -13,7 +13,7 @@ use crate::error::{Error, SqlState};
 use crate::statement::{
     Insert, InsertSource, Overriding, SourceQuery, Statement, Tokens, Values, quoted_literal, quoted_name,
 };
-use crate::topology::{Key, ShardId};
+use crate::topology::ShardId;
 
 /// An INSERT of a query's rows, its values left open.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub(super) struct Transferring {
     table: String,
     destination: Destination,
     columns: Vec<Target>,
+    names: Arc<[String]>,
     /// `columns` are those that the statement lists; else all of the table's.
     listed: bool,
     numbered: Vec<(String, Sequence)>,
@@ -43,11 +44,19 @@ enum Destination {
 
 /// A column that is inserted into.
 #[derive(Clone, Debug, PartialEq)]
-struct Target {
-    name: String,
+pub(super) struct Target {
     type_oid: u32,
-    /// The query gives it a value without a type of its own.
-    untyped: bool,
+    source: Source,
+}
+
+/// What it gets.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Source {
+    /// A value without a type of its own: the text that a query makes of it is not its type.
+    Untyped,
+    /// What it had already.
+    Itself,
+    Typed,
 }
 
 /// How the rows of a query are inserted.
@@ -62,6 +71,7 @@ pub struct Inserted {
     table: String,
     destination: Destination,
     columns: Vec<Target>,
+    names: Arc<[String]>,
     listed: bool,
     /// Columns that sequences give their values where the query gives none.
     numbered: Vec<(String, Sequence)>,
@@ -88,7 +98,8 @@ impl Transferring {
         };
         let column = |(index, name): (usize, &&str)| {
             let type_oid = table.column(name)?.type_oid;
-            Some(Target { name: (*name).to_owned(), type_oid, untyped: untyped.contains(&index) })
+            let source = if untyped.contains(&index) { Source::Untyped } else { Source::Typed };
+            Some(Target { type_oid, source })
         };
         let columns = names.iter().enumerate().map(column).collect::<Option<Vec<Target>>>()?;
         let destination = match &target.class {
@@ -123,6 +134,7 @@ impl Transferring {
             table: target.name.clone(),
             destination,
             columns,
+            names: names.into_iter().map(str::to_owned).collect(),
             listed: !insert.columns.is_empty(),
             numbered,
             returning: insert.returning,
@@ -141,6 +153,7 @@ impl Transferring {
             table: self.table.clone(),
             destination: self.destination.clone(),
             columns: self.columns.clone(),
+            names: Arc::clone(&self.names),
             listed: self.listed,
             numbered: self.numbered.clone(),
             returning: self.returning,
@@ -157,8 +170,8 @@ impl Inserted {
 
     /// Columns that a query of so many leaves to their sequences.
     fn left(&self, columns: usize) -> impl Iterator<Item = &(String, Sequence)> {
-        let given = &self.columns[..columns.min(self.columns.len())];
-        self.numbered.iter().filter(move |(name, _)| given.iter().all(|column| column.name != *name))
+        let given = &self.names[..columns.min(self.names.len())];
+        self.numbered.iter().filter(move |(name, _)| !given.contains(name))
     }
 
     /// The write of `rows`, values as text, whose columns have these types. `numbers`: what was drawn.
@@ -171,10 +184,8 @@ impl Inserted {
         if types.len() > self.columns.len() {
             return Err(Error::new(SqlState::SYNTAX, "INSERT has more expressions than target columns"));
         }
-        let given = &self.columns[..types.len()];
-        let casts = types.iter().zip(given).map(|(of, column)| column.cast(*of));
-        let mut casts: Vec<&str> = casts.collect::<Result<_, _>>()?;
-        let mut names: Vec<&str> = given.iter().map(|column| column.name.as_str()).collect();
+        let mut casts = casts(&self.columns, types)?;
+        let mut names: Vec<&str> = self.names[..types.len()].iter().map(String::as_str).collect();
         let mut overriding = "";
         for ((name, sequence), numbers) in self.left(types.len()).zip(numbers) {
             rows.iter_mut().zip(numbers).for_each(|(row, number)| row.push(Some(number)));
@@ -204,9 +215,8 @@ impl Inserted {
             return Ok(self.parts(&distinct, &[], |_| text.clone()));
         }
         let text = |shard: ShardId| {
-            let own = rows.iter().zip(&shards).filter(|(_, of)| **of == shard);
-            let own: Vec<String> = own.map(|(row, _)| written(row, &casts)).collect();
-            format!("{head} VALUES {} {}", own.join(", "), self.tail)
+            let own = rows.iter().zip(&shards).filter(|(_, of)| **of == shard).map(|(row, _)| row.as_slice());
+            format!("{head} VALUES {} {}", written(own, &casts), self.tail)
         };
         Ok(self.parts(&distinct, &shards, text))
     }
@@ -224,16 +234,7 @@ impl Inserted {
             Destination::Keyed(sharded) => sharded,
         };
         let position = names.iter().position(|name| *name == sharded.column);
-        let nowhere = |what: &str| {
-            let (table, column) = (&self.table, &sharded.column);
-            let message = format!("{what} of column \"{column}\" of table \"{table}\" is in no shard's range");
-            Error::new(SqlState::INVALID_VALUE, message).with_hint("Ranges are set by [[sharded_tables.mapping]].")
-        };
-        let Some(text) = position.and_then(|position| row.get(position).copied().flatten()) else {
-            return sharded.mapping.default.ok_or_else(|| nowhere("a NULL"));
-        };
-        let key = Key::from_text(sharded.key_type, text).ok_or_else(|| nowhere(&format!("value {text}")))?;
-        sharded.mapping.shard_of(&key).ok_or_else(|| nowhere(&format!("value {key}")))
+        sharded.shard_of_text(&self.table, position.and_then(|position| row.get(position).copied().flatten()))
     }
 
     /// In words.
@@ -242,29 +243,45 @@ impl Inserted {
             Destination::Keyed(sharded) => format!("by {}", sharded.column),
             Destination::One(shard) => format!("on shard {}", shard.0),
         };
-        let names: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
-        let listed = if self.listed { format!(" ({})", names.join(", ")) } else { String::new() };
+        let listed = if self.listed { format!(" ({})", self.names.join(", ")) } else { String::new() };
         format!("{}{listed} {} VALUES … {}, {to}", self.head, self.middle, self.tail)
             .replace("  ", " ")
             .replace(" ,", ",")
     }
 }
 
-/// A row as VALUES has it.
-fn written(row: &[Option<&str>], casts: &[&str]) -> String {
+/// What each value is cast to before it is assigned to its column.
+pub(super) fn casts(columns: &[Target], types: &[u32]) -> Result<Vec<&'static str>, Error> {
+    types.iter().zip(columns).map(|(of, column)| column.cast(*of)).collect()
+}
+
+/// Rows as VALUES has them.
+pub(super) fn written<'r>(rows: impl Iterator<Item = &'r [Option<&'r str>]>, casts: &[&str]) -> String {
     let value = |(value, cast): (&Option<&str>, &&str)| match value {
         None => "NULL".to_owned(),
         Some(value) => format!("{}{cast}", quoted_literal(value)),
     };
-    let values: Vec<String> = row.iter().zip(casts).map(value).collect();
-    format!("({})", values.join(", "))
+    let row = |row: &[Option<&str>]| {
+        let values: Vec<String> = row.iter().zip(casts).map(value).collect();
+        format!("({})", values.join(", "))
+    };
+    rows.map(row).collect::<Vec<_>>().join(", ")
 }
 
 impl Target {
+    pub(super) fn new(type_oid: u32, source: Source) -> Self {
+        Self { type_oid, source }
+    }
+
     /// What makes a value that was read as text one of type `of` again: assigned to the column, PostgreSQL converts it
     /// as it would have.
     fn cast(&self, of: u32) -> Result<&'static str, Error> {
-        if self.untyped || of == self.type_oid {
+        let is_own = match self.source {
+            Source::Itself => true,
+            Source::Untyped => of == TEXT || of == self.type_oid,
+            Source::Typed => of == self.type_oid,
+        };
+        if is_own {
             return Ok("");
         }
         let known = NAMES.iter().find(|(oid, _)| *oid == of).map(|(_, cast)| *cast);
@@ -275,6 +292,7 @@ impl Target {
     }
 }
 
+const TEXT: u32 = 25;
 /// Types of PostgreSQL's own, which have the same number everywhere.
 const NAMES: [(u32, &str); 22] = [
     (16, "::bool"),

@@ -1,6 +1,7 @@
 //! What a plan is.
 use std::sync::Arc;
 
+use crate::error::Error;
 use crate::topology::ShardId;
 
 /// Where a statement runs and how the answers become one. Data: comparable, printable.
@@ -28,6 +29,8 @@ pub enum Route {
     CopyOut(Box<CopyOut>),
     /// INSERT of rows that need numbers of a sequence before it is known where they go.
     Draw(Box<super::numbering::Draw>),
+    /// Write on several shards, all or none, where what one writes depends on what another has.
+    Staged(Box<Staged>),
 }
 
 /// Which server of a shard may serve.
@@ -47,6 +50,8 @@ pub enum Access {
 pub struct Scatter {
     pub parts: Vec<Part>,
     pub merge: crate::merge::Merge,
+    /// Each shard is asked for what those before it have left of the limit: the texts have a [`MARK`] in its place.
+    pub in_turn: bool,
     /// Where the servers compare in a way that cannot be done here, which is known when the columns are.
     pub otherwise: Option<Box<Gather>>,
 }
@@ -117,6 +122,96 @@ pub struct Spread {
     pub transactional: bool,
     /// Rows that are fetched before, in the same transactions: the parts' last parameters, as of a [`Gather`].
     pub fetches: Vec<Fetch>,
+}
+
+/// A write whose later statements are made of what the first ones gave.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Staged {
+    Move(Move),
+    Mirror(Mirror),
+    Create(Create),
+}
+
+impl Staged {
+    /// Each that may take part.
+    pub fn shards(&self) -> &[ShardId] {
+        match self {
+            Self::Move(moving) => &moving.shards,
+            Self::Mirror(mirror) => &mirror.shards,
+            Self::Create(create) => &create.shards,
+        }
+    }
+}
+
+/// An UPDATE that may give rows another shard.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Move {
+    pub shards: Vec<ShardId>,
+    /// Where the rows are that it may change.
+    pub from: Vec<ShardId>,
+    /// Rows that the texts need, as of a [`Gather`].
+    pub fetches: Vec<Fetch>,
+    /// Locks these rows. Of each it gives table and place, the new key, and all its new values.
+    pub look: Arc<str>,
+    pub moved: super::moving::Moved,
+}
+
+/// A write of a reference table that is done on one shard; the others are given its rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mirror {
+    /// It is done on the first.
+    pub shards: Vec<ShardId>,
+    /// Rows that the statement needs, as of a [`Gather`].
+    pub fetches: Vec<Fetch>,
+    /// The statement, which returns each row that it wrote as text, behind what the client is to see.
+    pub text: Arc<str>,
+    /// The client is to see something of the rows.
+    pub returning: bool,
+    /// What the others do with these rows, which are `$1`.
+    pub copy: Arc<str>,
+    /// As the client named it.
+    pub table: String,
+}
+
+/// A table that is made on every shard, and has rows on one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Create {
+    /// Its rows are on the first.
+    pub shards: Vec<ShardId>,
+    /// Rows that its query needs, as of a [`Gather`].
+    pub fetches: Vec<Fetch>,
+    /// The statement, written out as that of a [`Gather`].
+    pub filled: Arc<str>,
+    /// The same without rows.
+    pub empty: Arc<str>,
+}
+
+/// Statements of a write, one after another.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Steps {
+    /// Those of one stage are done at the same time, each on another shard.
+    pub stages: Vec<Vec<Step>>,
+    /// How many rows it changes in all.
+    pub count: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    pub part: Part,
+    pub goal: Goal,
+}
+
+/// What a step is to come to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Goal {
+    /// It gives no rows, else this is what is wrong.
+    Nothing(Error),
+    /// The client's own statement, over the fetched rows, changes so many rows and returns them.
+    Own(usize),
+    /// It changes so many rows and returns them to the client.
+    Answer(usize),
+    /// It changes so many rows.
+    Change(usize),
 }
 
 /// What one shard is asked.

@@ -784,6 +784,9 @@ impl Session {
         touched: &Touched,
     ) -> Result<Result<(), Stopped>, End> {
         self.meter.route = Route::Spread;
+        if let (true, Err(error)) = (writing.carries_rows(), self.check_styles()) {
+            return Ok(Err(error.into()));
+        }
         if !matches!(self.transaction, Transaction::Idle) {
             return self.write_in_block(client, writing, request, touched).await;
         }

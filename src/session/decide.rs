@@ -10,7 +10,7 @@ use super::transaction::{Begun, Open, Transaction};
 use super::unit::Frame;
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
-use crate::plan::{Access, CopyIn, CopyOut, Draw, Gather, Plan, Route, Scatter, Spread, Template, Transfer};
+use crate::plan::{Access, CopyIn, CopyOut, Draw, Gather, Plan, Route, Scatter, Spread, Staged, Template, Transfer};
 use crate::statement::{Analysis, Kind, LiteralSpan, Parameters, SettingControl, Statement, Values};
 use crate::topology::{CrossShardWrites, ShardId};
 use crate::wire::{Bind, Status};
@@ -34,6 +34,7 @@ pub(super) enum Way {
     CopyIn(Box<CopyIn>),
     CopyOut(Box<CopyOut>, Access),
     Draw(Box<Draw>),
+    Staged(Box<Staged>),
 }
 
 /// Where the statements of a unit want to go, taken together.
@@ -264,10 +265,15 @@ impl Session {
 impl Session {
     /// Of a statement on several shards at once.
     fn check_several(&self, way: &Way, effects: &[Effect]) -> Result<(), Error> {
-        match way {
-            Way::Spread(_) | Way::Transfer(_) => self.check_two_phase()?,
-            Way::CopyIn(copy) if copy.shards.len() > 1 => self.check_two_phase()?,
-            _ => {}
+        let is_write = match way {
+            Way::Spread(_) | Way::Transfer(_) | Way::Staged(_) => true,
+            Way::CopyIn(copy) => copy.shards.len() > 1,
+            // Locks are held until all is committed.
+            Way::Scatter(_, Access::Write) => !matches!(self.transaction, Transaction::Idle),
+            _ => false,
+        };
+        if is_write {
+            self.check_two_phase()?;
         }
         match &self.transaction {
             Transaction::Idle => Ok(()),
@@ -385,6 +391,7 @@ impl Wanted {
             Route::CopyIn(copy) => Way::CopyIn(copy),
             Route::CopyOut(copy) => Way::CopyOut(copy, access),
             Route::Draw(draw) => Way::Draw(draw),
+            Route::Staged(staged) => Way::Staged(staged),
         };
         if self.statements > 1 || self.several.is_some() {
             return Err(Error::unsupported(

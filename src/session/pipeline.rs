@@ -440,6 +440,7 @@ impl Session {
             Way::Draw(plan) => self.carry_draw(client, &plan, request).await?,
             Way::CopyIn(plan) => self.carry_copy_in(client, &plan, request, &touched).await?,
             Way::CopyOut(plan, access) => self.carry_read(client, Reading::Copy(&plan), access, request).await?,
+            Way::Staged(plan) => self.carry_write(client, Writing::Staged(&plan), request, &touched).await?,
         };
         if ddl {
             if let Ok(()) = came {

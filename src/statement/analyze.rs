@@ -8,6 +8,7 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Location, Token as SqlToken, TokenWithSpan, Tokenizer};
 
+use super::assignments;
 use super::blocks::{self, Walker};
 use super::clauses;
 use super::commands::{Cursor, command, explained};
@@ -16,8 +17,8 @@ use super::hints;
 use super::naming::names_prepared;
 use super::scan::{Lexer, Token, TokenKind};
 use super::types::{
-    Analysis, Copy, CopyOptions, Hints, Insert, InsertPlaces, InsertSource, Kind, Overriding, Row, SourceQuery,
-    Statement, Tokens, Update,
+    Analysis, Copy, CopyOptions, Filled, Hints, Insert, InsertPlaces, InsertSource, Kind, ObjectName, Overriding, Row,
+    SourceQuery, Statement, Tokens, Update,
 };
 use super::uses;
 
@@ -169,18 +170,25 @@ impl<'t> Source<'t> {
 
     /// CREATE TABLE … AS query: where the rows come from matters as for a query.
     fn add_source_of_create(self, part: Tokens, statement: &mut Statement, sensitive: &mut bool) {
-        let cursor = self.cursor(part);
-        let starts = cursor.tokens.windows(2).position(|pair| {
-            let next = cursor.written(&pair[1]);
-            cursor.written(&pair[0]).eq_ignore_ascii_case("AS")
-                && ["SELECT", "WITH", "TABLE", "VALUES"].iter().any(|word| next.eq_ignore_ascii_case(word))
-        });
-        if let (Some(start), true) = (starts, cursor.has("TABLE") || cursor.has("MATERIALIZED")) {
-            let start = part.start + u32::try_from(start).expect("fewer tokens than bytes") + 1;
-            let source = self.statement(Tokens { start, end: part.end }, sensitive);
-            statement.blocks = source.blocks;
-            statement.calls = source.calls;
-        }
+        let mut cursor = self.cursor(part);
+        let (Kind::Ddl(ddl), Some((table, columns)), Some(start)) =
+            (&mut statement.kind, filled_table(&mut cursor), outer_as(cursor))
+        else {
+            return;
+        };
+        let ends = |words: &[&str]| {
+            let behind = part.end.saturating_sub(u32::try_from(words.len()).expect("a few"));
+            self.cursor(Tokens { start: behind.max(start), end: part.end }).take(words)
+        };
+        let (empty, words) = match () {
+            () if ends(&["WITH", "NO", "DATA"]) => (true, 3),
+            () if ends(&["WITH", "DATA"]) => (false, 2),
+            () => (false, 0),
+        };
+        let source = self.statement(Tokens { start, end: part.end - words }, sensitive);
+        statement.blocks.clone_from(&source.blocks);
+        statement.calls.clone_from(&source.calls);
+        ddl.filled = Some(Filled { table, columns, query: Arc::new(source), empty });
     }
 
     /// Reads queries and data changes by the grammar; `None` where it does not understand them.
@@ -191,7 +199,7 @@ impl<'t> Source<'t> {
         }
         let (ast, places) = parse(&self.readable(part), range.start, self)?;
         let mut walker = Walker::new(self, &places);
-        let kind = match &ast {
+        let mut kind = match &ast {
             Ast::Query(query) => walker.outermost(query),
             Ast::Insert(insert) => {
                 walker.insert(insert);
@@ -199,7 +207,7 @@ impl<'t> Source<'t> {
             }
             Ast::Update(update) => {
                 walker.update(update);
-                Kind::Update(Update { returning: update.returning.is_some() })
+                Kind::Update(Update { returning: update.returning.is_some(), clauses: None })
             }
             Ast::Delete(delete) => {
                 walker.delete(delete);
@@ -214,13 +222,28 @@ impl<'t> Source<'t> {
         if !walker.has_walked(&ast) {
             return None;
         }
+        if let (Kind::Update(found), Some(update)) = (&mut kind, assignments::updated(&ast)) {
+            found.clauses = assignments::clauses(self, part, update);
+        }
         let uses = uses::of(&ast, self.cursor(part), &walker);
         let shape = clauses::shape(self, part, &walker);
         *sensitive |= shape.as_ref().is_some_and(|(_, ordinals)| *ordinals);
         let shape = shape.map(|(shape, _)| shape).unwrap_or_default();
-        let Walker { blocks, calls, locks_rows, reads_clock, assigned, .. } = walker;
+        let Walker { blocks, calls, locks_rows, reads_clock, assigned, inserted, .. } = walker;
         let hints = Hints::default();
-        Some(Statement { kind, tokens: part, blocks, calls, locks_rows, reads_clock, assigned, shape, hints, uses })
+        Some(Statement {
+            kind,
+            tokens: part,
+            blocks,
+            calls,
+            locks_rows,
+            reads_clock,
+            assigned,
+            inserted,
+            shape,
+            hints,
+            uses,
+        })
     }
 
     /// A part's text as the grammar can read it, every token where it was: it knows no FOR NO KEY UPDATE and no FOR KEY
@@ -366,6 +389,40 @@ impl<'t> Source<'t> {
             _ => 0..0,
         }
     }
+}
+
+/// The table or materialized view that is made, and its columns, where they are listed.
+fn filled_table(cursor: &mut Cursor<'_>) -> Option<(ObjectName, Vec<String>)> {
+    cursor.skip(1);
+    cursor.take_any(&["GLOBAL", "LOCAL"]);
+    cursor.take_any(&["TEMP", "TEMPORARY", "UNLOGGED"]);
+    (cursor.take(&["TABLE"]) || cursor.take(&["MATERIALIZED", "VIEW"])).then_some(())?;
+    cursor.take(&["IF", "NOT", "EXISTS"]);
+    let (table, mut columns) = (cursor.object(), Vec::new());
+    let mut listed = *cursor;
+    if listed.take(&["("]) {
+        while !listed.tokens.is_empty() && !listed.take(&[")"]) {
+            columns.push(listed.name());
+            listed.take(&[","]);
+        }
+    }
+    Some((table, columns))
+}
+
+/// The token behind the first AS outside of parentheses.
+fn outer_as(cursor: Cursor<'_>) -> Option<u32> {
+    let mut depth = 0usize;
+    for (token, number) in cursor.tokens.iter().zip(cursor.first..) {
+        match token.kind {
+            TokenKind::Punctuation(b'(') => depth += 1,
+            TokenKind::Punctuation(b')') => depth = depth.saturating_sub(1),
+            TokenKind::Word if depth == 0 && cursor.written(token).eq_ignore_ascii_case("as") => {
+                return Some(number + 1);
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 /// Named by its first word, as far as a message has room for it.

@@ -6,7 +6,8 @@ use sqlparser::ast::{self, Expr, JoinConstraint, JoinOperator, SetExpr, TableFac
 
 use super::analyze::{Places, Source};
 use super::types::{
-    Assigned, Block, BlockRole, Call, ColumnRef, Kind, ObjectName, Predicate, Relation, RelationRef, Update, Value,
+    Assigned, Block, BlockRole, Call, ColumnRef, InsertedRows, Kind, ObjectName, Predicate, Relation, RelationRef,
+    Update, Value,
 };
 
 /// Walks a statement's tree and collects.
@@ -19,6 +20,7 @@ pub(super) struct Walker<'t> {
     /// See [`super::types::Statement::reads_clock`].
     pub reads_clock: bool,
     pub assigned: Vec<Assigned>,
+    pub inserted: Vec<InsertedRows>,
     /// Queries and items of FROM that were walked through: all there are, or the statement was not understood.
     walked: Walked,
     /// Something in it changes what names mean, in a way that is not followed.
@@ -46,6 +48,7 @@ impl<'t> Walker<'t> {
             locks_rows: false,
             reads_clock: false,
             assigned: Vec::new(),
+            inserted: Vec::new(),
             walked: Walked::default(),
             unreadable: false,
             modifications: 0,
@@ -75,7 +78,7 @@ impl<'t> Walker<'t> {
             (_, 0) => Kind::Query,
             // WITH in front of one, and nothing else in it writes.
             (SetExpr::Update(ast::Statement::Update(update)), 1) => {
-                Kind::Update(Update { returning: update.returning.is_some() })
+                Kind::Update(Update { returning: update.returning.is_some(), clauses: None })
             }
             (SetExpr::Delete(ast::Statement::Delete(delete)), 1) => {
                 Kind::Delete { returning: delete.returning.is_some() }
@@ -91,6 +94,13 @@ impl<'t> Walker<'t> {
         if let ast::TableObject::TableName(name) = &insert.table {
             self.push_table(block, name, alias, true);
         }
+        let rows = match &insert.source {
+            Some(query) if is_bare(query) => self.values_of(block, &query.body),
+            _ => None,
+        };
+        let columns = insert.columns.iter().map(last_part).collect();
+        let target = RelationRef { block, relation: 0 };
+        self.inserted.push(InsertedRows { target, columns, rows, merges: false });
         if let Some(query) = &insert.source {
             match &*query.body {
                 SetExpr::Values(values) if is_bare(query) => {
@@ -162,9 +172,26 @@ impl<'t> Walker<'t> {
     }
 
     fn merge_insert(&mut self, block: usize, insert: &ast::MergeInsertExpr) {
+        let rows = match &insert.kind {
+            ast::MergeInsertKind::Values(values) => Some(self.rows_of(block, values)),
+            ast::MergeInsertKind::Row | ast::MergeInsertKind::Wildcard => None,
+        };
+        let columns = insert.columns.iter().map(last_part).collect();
+        let target = RelationRef { block, relation: 0 };
+        self.inserted.push(InsertedRows { target, columns, rows, merges: true });
         if let ast::MergeInsertKind::Values(values) = &insert.kind {
             values.rows.iter().flat_map(|row| row.iter()).for_each(|value| self.subqueries(block, value));
         }
+    }
+
+    fn values_of(&self, block: usize, body: &SetExpr) -> Option<Vec<Vec<Value>>> {
+        let SetExpr::Values(values) = body else { return None };
+        Some(self.rows_of(block, values))
+    }
+
+    fn rows_of(&self, block: usize, values: &ast::Values) -> Vec<Vec<Value>> {
+        let row = |row: &[Expr]| row.iter().map(|value| self.value(block, value)).collect();
+        values.rows.iter().map(|values| row(values)).collect()
     }
 
     /// Notes what the written relation of `block` is assigned.

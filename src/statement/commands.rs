@@ -361,7 +361,7 @@ fn ddl(mut cursor: Cursor<'_>) -> Ddl {
     let outside = matches!(object.as_str(), "DATABASE" | "TABLESPACE" | "SYSTEM" | "SUBSCRIPTION")
         && matches!(verb.as_str(), "CREATE" | "DROP" | "ALTER");
     let tables = changed_tables(&verb, &object, cursor);
-    Ddl { what: format!("{verb} {object}"), transactional: !concurrently && !outside, temporary, tables }
+    Ddl { what: format!("{verb} {object}"), transactional: !concurrently && !outside, temporary, tables, filled: None }
 }
 
 /// Of DROP TABLE, ALTER TABLE and CREATE INDEX, behind the verb and what comes with it.

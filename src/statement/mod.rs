@@ -4,6 +4,7 @@
 //! literal is named by its index, so that texts that differ in literals only share one analysis.
 
 mod analyze;
+mod assignments;
 mod blocks;
 mod cache;
 mod clauses;

@@ -40,6 +40,7 @@ impl Statement {
             locks_rows: false,
             reads_clock: false,
             assigned: Vec::new(),
+            inserted: Vec::new(),
             shape: Shape::default(),
             hints: Hints::default(),
             uses: Uses::default(),
@@ -63,6 +64,8 @@ pub struct Statement {
     pub reads_clock: bool,
     /// What UPDATE, ON CONFLICT DO UPDATE and MERGE assign, wherever they stand.
     pub assigned: Vec<Assigned>,
+    /// What INSERT and MERGE insert, wherever they stand.
+    pub inserted: Vec<InsertedRows>,
     /// Output, order and limits of block 0, where it is a query.
     pub shape: Shape,
     /// What routing comments asked for.
@@ -214,6 +217,33 @@ pub struct Row {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Update {
     pub returning: bool,
+    /// `None`: it could not be told where they stand.
+    pub clauses: Option<UpdateClauses>,
+}
+
+/// Where the clauses of an UPDATE stand.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpdateClauses {
+    /// From UPDATE to SET.
+    pub head: Tokens,
+    /// Between the two: the table and its alias.
+    pub target: Tokens,
+    /// In the order of [`Statement::assigned`].
+    pub assignments: Vec<Assignment>,
+    /// The keyword.
+    pub from: Option<u32>,
+    /// The condition behind WHERE.
+    pub filter: Option<Tokens>,
+    /// RETURNING and what it returns.
+    pub returning: Option<Tokens>,
+}
+
+/// `column = value` in an UPDATE.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Assignment {
+    /// With the sign behind it.
+    pub column: Tokens,
+    pub value: Tokens,
 }
 
 /// One column of a written relation that gets a value.
@@ -223,6 +253,18 @@ pub struct Assigned {
     pub column: String,
     /// The value where it is a plain one; `excluded.c` is column `c` of no relation.
     pub value: Value,
+}
+
+/// Rows that a written relation gets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InsertedRows {
+    pub target: RelationRef,
+    /// As listed; empty: all of the table's, in its order.
+    pub columns: Vec<String>,
+    /// `None`: those of a query, or defaults.
+    pub rows: Option<Vec<Vec<Value>>>,
+    /// By MERGE, which may change other rows of the relation, too.
+    pub merges: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -292,6 +334,19 @@ pub struct Ddl {
     pub temporary: bool,
     /// Those that DROP TABLE, ALTER TABLE and CREATE INDEX name.
     pub tables: Vec<ObjectName>,
+    /// CREATE TABLE … AS, CREATE MATERIALIZED VIEW.
+    pub filled: Option<Filled>,
+}
+
+/// What a new table is filled with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Filled {
+    pub table: ObjectName,
+    /// As listed behind its name.
+    pub columns: Vec<String>,
+    pub query: Arc<Statement>,
+    /// WITH NO DATA.
+    pub empty: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

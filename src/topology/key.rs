@@ -13,6 +13,20 @@ pub enum KeyType {
     Timestamptz,
 }
 
+impl KeyType {
+    /// Its name in SQL.
+    pub fn sql(self) -> &'static str {
+        match self {
+            Self::Bigint => "bigint",
+            Self::Integer => "integer",
+            Self::Uuid => "uuid",
+            Self::Text => "text",
+            Self::Date => "date",
+            Self::Timestamptz => "timestamptz",
+        }
+    }
+}
+
 /// One value of a shard key, comparable with others of the same type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Key {

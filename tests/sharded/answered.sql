@@ -481,3 +481,143 @@ delete from follows where followed_id = 87
 update users set settings['x'] = '1' where id = 5
 update users set interests[1] = 'z', full_name = 'w' where id in (5, 1005) returning id, interests, full_name
 update users set full_name = 'v', interests[array_length(interests, 1) + 1] = country where country = 'DE' returning id, interests
+-- rows whose shard key changes
+update users set id = id + 1
+update users set id = 1099 where id = 5
+update users set id = 1099 where id = 4242
+insert into users(id, handle, email, country, full_name, created_at) values (31, 'mover', 'm@example.org', 'DE', null, '2024-05-01'), (1033, 'other', 'o@example.org', 'FR', 'O''Hara', '2024-05-01')
+update users set id = 1031 where id = 31 returning id, handle, balance + 1
+update users set id = 32, balance = '12.345', interests = '{x,"y,z"}', settings = '{"a": "b"}', avatar = '\x00ff' where id = 1031 returning *
+update users set id = 2 * 500 + id where handle = 'mover' returning *
+update users set id = 1005 where id = 1032
+update users set id = 5 where id = 1032
+update users set id = id - 1000 where handle in ('mover', 'other') returning id, full_name
+update users set id = id + 1000, handle = handle || '!', country = case id when 32 then 'PL' else country end where handle in ('mover', 'other') and id < 40
+update users as "U" set id = case handle when 'mover!' then 33 else id + 100 end where "U".handle like '%r!' returning "U".id, upper(handle)
+update users u set id = 1000 + id from categories c where c.id = 1 and u.handle = 'mover!' and c.slug = 'books'
+update users set id = 40 where email = 'm@example.org' and exists (select from users x where x.id = 1033)
+update posts set user_id = 1001
+update posts set user_id = user_id + 1000, id = id + 50 where user_id in (1, 2, 3) returning user_id, id, likes, public_id, score
+update posts set user_id = user_id - 1000 where id > 50 returning *
+update posts set user_id = 4242 where user_id = 1
+update posts set user_id = 1001, visible = 1 where user_id = 1
+update posts set user_id = 1001, id = 60, likes = '7', score = 2, tags = array['a', null, ''], attachments = '[1]', edited_at = '2024-06-06' where user_id = 1 and id = 1 returning *
+update posts set user_id = 1001, nosuch = 1 where user_id = 1
+update posts set user_id = 1001, likes = null where user_id = 1
+update posts set user_id = user_id where user_id = 1 returning id
+update posts p set user_id = u.id, id = 61 from users u where u.id = p.user_id + 1000 and p.id = 2 and u.country = 'DE'
+update posts p set user_id = f.followed_id, id = 62 from follows f where f.user_id = p.user_id and f.followed_id = 1001 and p.id = 1
+update posts p set user_id = u.id, id = 63 + p.id from users u where u.handle = (select handle from users order by id desc limit 1) and p.likes = 3
+update posts set user_id = 1002, id = 80, likes = (select count(*) from users) where user_id = 4 and id = 1
+update posts set user_id = 7, id = 81 where user_id in (select id from users where balance > (select avg(balance) from users)) and id = 2 and likes > 4 and user_id = 1016
+with old as (select id from users where country = 'FR' and id < 8) update posts p set user_id = old.id + 1000, id = 82 from old where old.id = p.user_id and p.id = 1
+update posts set user_id = 1003 where false
+update posts set user_id = 1003 where user_id = null
+update posts set user_id = '1003', id = 83 where user_id = 8 and id = 1
+update posts set user_id = 1003.4, id = 84 where user_id = 9 and id = 1
+update posts set user_id = user_id + 1000.4, id = 85 where user_id = 11 and id = 1
+update posts set user_id = user_id::text where user_id = 11
+update orders set user_id = 1001, id = 70 where user_id = 2
+update orders set user_id = 1001, id = 70, currency = 'toolong' where user_id = 2 and id = 1
+insert into orders values (2, 70, '3fbe5a9e-0f37-4b54-8a47-4a0b0a0b0a0b', 'placed', 1, 'EUR', false, null, '2024-04-04'), (3, 71, '3fbe5a9e-0f37-4b54-8a47-4a0b0a0b0a0b', 'placed', 1, 'EUR', false, null, '2024-04-04')
+update orders set user_id = user_id + 1000, total = total * 2, status = 'lost' where id in (70, 71)
+update orders set user_id = user_id + 1000, total = total * 2, note = 'moved' where id in (70, 71) returning *
+update orders set user_id = 1003, id = 72, placed_at = placed_at + interval '1 day' where note = 'moved' and user_id = 1002
+update carts set user_id = 1004 where user_id = 6
+update follows set user_id = followed_id, followed_id = user_id where user_id = 3 and followed_id > 1000
+select * from users order by id
+select * from posts order by 1, 2
+select user_id, id, total, note, placed_at from orders order by 1, 2
+select * from carts order by 1, 2
+select * from follows order by 1, 2
+-- rows that are locked
+select id from users for update
+select id, handle from users where balance > 0 order by balance, id for no key update
+select id from users order by handle for share nowait
+select id, full_name from users where id in (5, 6, 1005) order by full_name, id for key share skip locked
+select u.id, o.id, o.total from users u join orders o on o.user_id = u.id where u.country = 'DE' order by 1, 2 for update of o
+select u.id, o.id from users u join orders o on o.user_id = u.id order by 1, 2 for update of u for share of o nowait
+select i.user_id, i.line, p.name from order_items i join products p on p.id = i.product_id order by 1, i.order_id, 2 for update of i skip locked
+select id from users u where exists (select from orders o where o.user_id = u.id and gift) order by id for update
+select count(*) from users for update
+select country from users group by country for share
+select distinct country from users for update
+select id from users where id = 5 limit 1 for update
+select 'x' as x from users limit 25 for update
+select 'x' as x from users limit 25 offset 14 for update skip locked
+select 'x' as x from users limit 2 for share
+select 'x' as x from users limit 0 for share
+select 'x' as x from users limit null for share
+select 'x' as x from users offset 37 rows fetch next 9 rows only for share
+select id / 0 from users limit 30 for update
+select nosuch from users limit 30 for update
+select id from users for update of nosuch
+-- reference tables, written once for all shards
+update products set price = price + 1 where id < 3 returning id, price
+insert into categories(id, name, slug) values (60, 'a', 'a'), (61, 'b', 'b') returning *
+delete from categories where id in (60, 61) returning id, name
+insert into products(id, sku, category_id, name, price) values (12, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12', 1, 'x', 1)
+insert into products(id, sku, category_id, name, price) values (12, gen_random_uuid(), 1, 'twice', 1)
+insert into products(id, sku, category_id, name, price, tags) values (13, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a13', 1, 'y', 2, '{a,"b c"}'), (14, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a14', 99, 'y', 2, '{}')
+insert into products(id, sku, category_id, name, price, tags) values (13, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a13', 1, 'y', 2, '{a,"b c"}') returning id, created_at > '2024-01-01', tags
+insert into products as p(id, sku, category_id, name, price) values (13, gen_random_uuid(), 1, 'z', 3), (15, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a15', 2, 'new', 4) on conflict (id) do update set name = excluded.name || p.name, created_at = now() returning p.id, name, price
+insert into products(id, sku, category_id, name, price) values (13, gen_random_uuid(), 1, 'z', 3), (16, gen_random_uuid(), 2, 'newer', 4) on conflict do nothing returning id
+update products set created_at = now(), price = price + 1 where id in (2, 13) returning id, price
+update products set created_at = current_timestamp where id = 999
+update products set weight_kg = null, sku = gen_random_uuid(), description = 'it''s' where id > 12
+update products p set price = t.total from (select product_id, sum(quantity) as total from order_items group by 1) t where t.product_id = p.id and p.id < 4 returning p.id, p.price, t.total
+update products p set name = p.name || (select count(*) from users) where id = 5
+update products set price = 0 where id in (select product_id from order_items order by user_id, order_id, line limit 1)
+update products set created_at = '2024-07-07', sku = md5(id::text)::uuid where id > 11 or id = 2
+insert into categories select 30 + id, name, null, 's' || id from categories order by id limit 2
+insert into categories(id, name, slug) select 100 + id, handle, 'user-' || id from users where country = 'DE' and id < 1010 returning *
+delete from categories where id > 100 and name in (select handle from users where balance > 0)
+delete from categories where id > 90 returning id, slug
+delete from products where id in (select id from products where id > 11 order by id desc limit 2) returning id
+select * from products order by id
+select * from categories order by id
+-- writes in WITH, on one shard or of reference tables
+with i as (insert into posts(user_id, id, public_id, body, published_at) values (5, 91, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 'x', '2024-08-08'), (6, 91, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 'y', '2024-08-08') returning *) select user_id, body || '!' from i order by 1
+with i as (insert into posts values (1005, 91, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 'x', '{}', null, 0, null, true, '2024-08-08', null) returning *) select i.user_id, u.handle from i join users u on u.id = i.user_id where u.id = 1005
+with i as (insert into posts(user_id, id, public_id, body, published_at) values (5, 91, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 'z', '2024-08-08') on conflict (user_id, id) do update set body = excluded.body returning id, body) select * from i
+with d as (delete from posts where user_id = 6 and id = 91 returning *), u as (update users set balance = balance + 1 where id = 6 returning balance) select d.body, u.balance from d, u
+with i as (insert into posts(user_id, id, public_id, body) values (5, 91, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 'z') returning *) select 1
+with u as (update products set price = price + 1 where id < 4 returning id, price) select u.id, u.price, p.price from u join products p on p.id = u.id order by 1
+with i as (insert into categories values (70, 'w', null, 'w') returning *), d as (delete from categories where id = 35 returning id) select name from i
+with u as (update categories set name = name || '.' where id in (70, 1) returning *) insert into categories select id + 1, name, null, slug || '+' from u where id > 1 returning id, name
+-- MERGE
+merge into categories c using (values (70, 'seventy'), (72, 'seventytwo')) v(id, n) on c.id = v.id when matched then update set name = v.n when not matched then insert values (v.id, v.n, null, v.n)
+merge into categories c using products p on p.id = c.id - 60 when matched then delete
+merge into posts p using carts c on p.user_id = c.user_id and p.id = c.product_id when matched then update set likes = likes + c.quantity, body = body || '~' when not matched and c.quantity > 2 then insert (user_id, id, public_id, body, published_at) values (c.user_id, 1000 + c.product_id, md5(c.product_id::text)::uuid, 'of a cart', '2024-09-09')
+merge into orders o using products p on p.id = o.id and p.price > 20 when matched and o.gift then update set note = p.name when matched and o.total > 100 then delete
+merge into carts c using users u on u.id = c.user_id when matched and u.verified then delete when matched then do nothing
+select * from categories order by id
+select user_id, id, body, likes, published_at > '2020-01-01' from posts order by 1, 2
+select user_id, id, note from orders order by 1, 2
+select * from carts order by 1, 2
+-- CREATE TABLE AS
+create table from_users as select * from users where balance > 0
+select * from from_users order by id
+insert into from_users(id, handle, email, country, balance, verified, interests, settings, created_at) values (7777, 'x', 'x', 'DE', 0, true, '{}', '{}', '2024-01-01')
+select count(*), max(id) from from_users
+create table from_users as select 1 as a
+create table if not exists from_users as select 1 as a
+drop table from_users
+create table totals(who, spent) as select u.handle, sum(o.total) from users u join orders o on o.note = u.full_name group by u.handle with data
+select * from totals order by 1
+select count(*) from totals t join categories c on c.id = t.spent
+drop table totals
+create table nobody as select id, handle from users with no data
+select * from nobody
+drop table nobody
+create table pricey as select p.id, p.name, c.name as category from products p join categories c on c.id = p.category_id where p.price > 10
+select * from pricey order by id
+create table cheap as select p.id, (select count(*) from order_items i where i.product_id = p.id) as sold from products p where p.id not in (select id from pricey)
+select * from cheap order by id
+drop table cheap; drop table pricey
+create table broken as select 1 / (id - 5) as x from users
+select * from broken
+begin; create table made as select id, handle from users where id < 1003; update made set handle = 'y' where id < 5; select count(*) from made; commit
+select * from made order by id
+drop table made
+update users set id = 35 where id = 1033; select id from users where id in (35, 1033); update products set created_at = '2024-07-07' where random() < 2
