@@ -225,7 +225,7 @@ fn where_to(database: &str, port: u16) -> [String; 6] {
 }
 
 /// What a sharded database does not do, as the README has it.
-const NO_DO: &str = "0A000: LOCK, CALL or DO is not supported across shards";
+const NO_DO: &str = "0A000: CALL or DO is not supported across shards";
 
 #[test]
 fn psycopg() {

@@ -311,12 +311,14 @@ async fn what_ties_a_session_outlives_its_statements_on_other_shards() {
         "select count(*) from people",
         "insert into notes values (951, 1, 'x'), (1951, 1, 'y')",
         "begin; select name from people where user_id = 1950; commit",
+        "selec",
         "create table made_by_who_is_tied(a int)",
         "drop table made_by_who_is_tied",
     ];
     client.batch_execute("select pg_advisory_lock(950)").await.unwrap();
     for statement in elsewhere {
-        client.batch_execute(statement).await.unwrap();
+        assert_eq!(client.batch_execute(statement).await.is_err(), statement == "selec");
+        client.prepare("select count(*), $1::int from people").await.unwrap();
         assert_eq!(rows(&other, "select pg_try_advisory_lock(950)").await, ["f"], "after {statement}");
     }
     assert_eq!(rows(&client, "select pg_advisory_unlock(950)").await, ["t"]);

@@ -333,7 +333,7 @@ impl Session {
             Some(mut lent) => match self.make_ready(&mut lent, begun).await {
                 Ok(()) => lent,
                 Err(stopped) => {
-                    lent.abandon();
+                    self.part_with(lent, false, Instant::now());
                     return Err(stopped);
                 }
             },
@@ -850,32 +850,37 @@ impl Session {
         Ok(lents)
     }
 
+    /// After its use outside of blocks: back to its pool, or to the session, if that is tied to it. One that is not sound is
+    /// closed, and what the session held there is gone.
+    pub(super) fn part_with(&mut self, mut lent: Lent, is_sound: bool, now: Instant) {
+        if is_sound && lent.tied {
+            lent.end_writes(true);
+            self.pin = Some(Pin { lent });
+        } else if is_sound {
+            lent.give_back(now);
+        } else {
+            if lent.tied {
+                self.pin_for(None);
+                self.doubtful = false;
+            }
+            lent.abandon();
+        }
+    }
+
     pub(super) fn settle_all(
         &mut self,
         lents: Vec<Lent>,
         ended: Result<Ended, Broken>,
     ) -> Result<Result<(), Stopped>, End> {
         let now = self.meter.answered();
-        for mut lent in lents {
+        for lent in lents {
             self.note_served(&lent, false, now);
-            if lent.connection.owed.is_empty() {
-                if lent.tied {
-                    lent.end_writes(true);
-                    self.pin = Some(Pin { lent });
-                } else {
-                    lent.give_back(now);
-                }
-                continue;
-            }
-            if lent.tied {
-                self.pin_for(None);
-                self.doubtful = false;
-            }
-            // What still runs there is of no use to anybody.
-            if matches!(ended, Err(Broken::Server { .. })) {
+            let is_sound = lent.connection.owed.is_empty();
+            if !is_sound && matches!(ended, Err(Broken::Server { .. })) {
                 self.snapshot.fleet.suspect(&lent.connection.server);
             }
-            lent.abandon();
+            // What still runs there is of no use to anybody.
+            self.part_with(lent, is_sound, now);
         }
         match ended {
             Ok(Ended::Done) => Ok(Ok(())),

@@ -53,10 +53,7 @@ impl Session {
         let mut lent = self.lend_ready(home, Access::Write, None).await?;
         let numbers = lent.connection.ask_all(sql).await;
         let now = self.meter.lately();
-        match numbers {
-            Ok(_) => lent.give_back(now),
-            Err(_) => lent.abandon(),
-        }
+        self.part_with(lent, numbers.is_ok(), now);
         numbers?.map_err(Stopped::Server)
     }
 }

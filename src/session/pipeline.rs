@@ -235,11 +235,7 @@ impl Session {
                 Err(stopped) => return Ok(Err(stopped)),
             };
             let described = describe(client, &mut lent.connection, statement, quiet).await;
-            if described.is_ok() {
-                lent.give_back(Instant::now())
-            } else {
-                lent.abandon()
-            }
+            self.part_with(lent, described.is_ok(), Instant::now());
             described
         };
         match described {

@@ -296,11 +296,7 @@ impl Session {
                 return error.into();
             };
             let said = lent.connection.check(text).await;
-            if said.is_ok() {
-                lent.give_back(Instant::now())
-            } else {
-                lent.abandon()
-            }
+            self.part_with(lent, said.is_ok(), Instant::now());
             said
         };
         match said {
