@@ -41,7 +41,6 @@ impl SqlState {
     pub const UNKNOWN_PORTAL: Self = Self("34000");
     pub const INVALID_AUTHORIZATION: Self = Self("28000");
     pub const INVALID_PASSWORD: Self = Self("28P01");
-    pub const SERIALIZATION: Self = Self("40001");
     pub const UNKNOWN_DATABASE: Self = Self("3D000");
     pub const BAD_COPY: Self = Self("22P04");
     pub const SERIALIZATION_FAILURE: Self = Self("40001");

@@ -170,4 +170,12 @@ impl Relation {
     pub fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|column| column.name == name)
     }
+
+    /// Where its value stands among those of a statement that lists these columns; none: all.
+    pub fn place_of(&self, name: &str, listed: &[String]) -> Option<usize> {
+        match listed {
+            [] => self.columns.iter().position(|column| column.name == name),
+            listed => listed.iter().position(|column| column == name),
+        }
+    }
 }

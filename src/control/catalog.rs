@@ -114,19 +114,20 @@ async fn look(
     let current = cell.current();
     let is_new = fingerprint != seen.fingerprint || !current.loaded;
     if is_new || seen.numbers_due.is_some_and(|due| due < Instant::now()) {
-        let epoch = epochs.fetch_add(1, Ordering::AcqRel) + 1;
-        let before = if is_new { load(client, epoch).await? } else { Catalog { epoch, ..Catalog::clone(&current) } };
         let (oids, are_all) = numbers::load(client, primaries, &current.oids).await?;
-        if is_new {
-            seen.give_blocks(primaries, database, &before).await;
-        }
         if is_new || oids != current.oids {
-            cell.current.store(Arc::new(Catalog { oids, ..before }));
+            let epoch = epochs.fetch_add(1, Ordering::AcqRel) + 1;
+            let catalog =
+                if is_new { load(client, epoch).await? } else { Catalog { epoch, ..Catalog::clone(&current) } };
+            if is_new {
+                seen.give_blocks(primaries, database, &catalog).await;
+            }
+            cell.current.store(Arc::new(Catalog { oids, ..catalog }));
+            // Sessions compare this number before each unit.
+            epochs.fetch_add(1, Ordering::AcqRel);
         }
         seen.fingerprint = fingerprint;
         seen.numbers_due = (!are_all).then(|| Instant::now() + NUMBERS_AGAIN);
-        // Sessions compare this number before each unit.
-        epochs.fetch_add(1, Ordering::AcqRel);
     } else if seen.blocks.are_behind() {
         seen.give_blocks(primaries, database, &current).await;
     }

@@ -23,14 +23,16 @@ pub(super) async fn load(
     before: &OfShards,
 ) -> Result<(OfShards, bool), SqlError> {
     let Some(shards) = primaries.all().filter(|shards| shards.len() > 1) else { return Ok((Vec::new(), true)) };
-    let known = numbers(&home.rows(NUMBERS).await?);
-    let told = join_all(shards.iter().map(|login| ask(primaries, login))).await;
-    let are_all = told.iter().all(Option::is_some);
-    let oids = told.into_iter().enumerate().map(|(shard, told)| match told {
-        Some(own) => pair(&own, &known).map(Arc::new),
-        None => before.get(shard).cloned().flatten(),
+    let (known, place) = (numbers(&home.rows(NUMBERS).await?), usize::from(primaries.home_shard().0));
+    let asked = shards.iter().enumerate().map(async |(shard, login)| match shard == place {
+        // They are known by its own.
+        true => Some(None),
+        false => Some(pair(&ask(primaries, login).await?, &known).map(Arc::new)),
     });
-    Ok((oids.collect(), are_all))
+    let told = join_all(asked).await;
+    let are_all = told.iter().all(Option::is_some);
+    let of = |(shard, told): (usize, Option<_>)| told.unwrap_or_else(|| before.get(shard).cloned().flatten());
+    Ok((told.into_iter().enumerate().map(of).collect(), are_all))
 }
 
 async fn ask(primaries: &Primaries, login: &Login) -> Option<Numbers> {

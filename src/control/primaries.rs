@@ -91,6 +91,10 @@ impl Primaries {
         found.filter(|_| owner != login.user).unwrap_or_else(|| login.clone())
     }
 
+    pub(super) fn home_shard(&self) -> ShardId {
+        self.database.home
+    }
+
     /// The home shard's.
     pub(super) fn home_server(&self) -> Option<Arc<Server>> {
         self.server(self.database.home).cloned()

@@ -29,14 +29,13 @@ pub(super) async fn gather(
         Err(failure) => return Ok(failure.tell(client)),
     };
     let home = &mut *inputs[0];
-    let text = if plan.written_out { write_out(&plan.text, &tables) } else { None };
-    match (plan.written_out, text) {
-        (false, _) => request.put_gathered(home, &plan.text, &tables),
-        (true, Some(text)) => request.put_written_out(home, &text),
-        (true, None) => {
-            let hint = "Use client_encoding UTF8.";
-            return Ok(Ended::Refused(Error::unsupported("rows that are not UTF-8 in a command", hint)));
+    if plan.written_out {
+        match write_out(&plan.text, &tables) {
+            Ok(text) => request.put_written_out(home, &text),
+            Err(error) => return Ok(Ended::Refused(error)),
         }
+    } else {
+        request.put_gathered(home, &plan.text, &tables);
     }
     drop(tables);
     single(client, home, request, &mut |_, _| {}).await
@@ -184,16 +183,20 @@ pub(super) async fn fetch(
     Ok(Ok(tables))
 }
 
-/// The text with each table's rows as a literal. `None`: some are not UTF-8.
-pub(super) fn write_out(text: &str, tables: &[TextArray]) -> Option<String> {
+/// The text with each table's rows as a literal.
+pub(super) fn write_out(text: &str, tables: &[TextArray]) -> Result<String, Error> {
     let mut out = String::new();
     for (index, piece) in text.split(MARK).enumerate() {
-        match index % 2 {
-            0 => out.push_str(piece),
-            _ => tables.get(piece.parse::<usize>().ok()?)?.write_literal(&mut out)?,
+        if index % 2 == 0 {
+            out.push_str(piece);
+            continue;
+        }
+        let table = piece.parse::<usize>().ok().and_then(|place| tables.get(place));
+        if table.and_then(|table| table.write_literal(&mut out)).is_none() {
+            return Err(Error::unsupported("rows that are not UTF-8 in a command", "Use client_encoding UTF8."));
         }
     }
-    Some(out)
+    Ok(out)
 }
 
 /// Reads the answer to one part; gives the ErrorResponse frame in its place. More than `most` bytes are not read to the end.

@@ -136,7 +136,8 @@ fn put_head(client: &mut Channel, columns: &Columns, merge: &Merge, request: Req
     }
 }
 
-fn put_end(client: &mut Channel, given: u64, suspended: bool) {
+/// What comes behind the rows, of which there may be more (`suspended`).
+pub fn put_end(client: &mut Channel, given: u64, suspended: bool) {
     if suspended {
         put_bare(&mut client.output, server::PORTAL_SUSPENDED);
     } else {

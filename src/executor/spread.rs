@@ -86,10 +86,8 @@ async fn parts(
     }
     drop(tables);
     let mut answers = Answers { row_order: plan.row_order.clone(), ..Answers::default() };
-    for input in inputs.iter_mut() {
-        if let Err(failure) = answers.collect(client, input, decision.limit_bytes).await? {
-            return Ok(Err(failure));
-        }
+    if let Err(failure) = answers.collect_all(client, inputs, decision.limit_bytes).await? {
+        return Ok(Err(failure));
     }
     answers.tag = tag(&answers.tags, plan.tag);
     if plan.tag == Tag::First {
@@ -113,6 +111,21 @@ pub(super) struct Answers {
 }
 
 impl Answers {
+    /// Of each connection in turn, up to the first failure.
+    pub(super) async fn collect_all(
+        &mut self,
+        client: &mut Channel,
+        inputs: &mut [&mut Connection],
+        limit_bytes: usize,
+    ) -> Result<Result<(), Failure>, Broken> {
+        for input in inputs.iter_mut() {
+            if let Err(failure) = self.collect(client, input, limit_bytes).await? {
+                return Ok(Err(failure));
+            }
+        }
+        Ok(Ok(()))
+    }
+
     pub(super) async fn collect(
         &mut self,
         client: &mut Channel,

@@ -7,11 +7,11 @@ use super::gather::{Collected, fetch, rows_of, types_of, write_out};
 use super::relay::Broken;
 use super::request::Request;
 use super::scatter::send;
-use super::spread::{Answers, Decision, count};
+use super::spread::{Answers, Decision, count, tag};
 use crate::backend::Connection;
 use crate::error::{Error, SqlState};
 use crate::merge::{Columns, Merge};
-use crate::plan::{Create, Goal, Looked, Mirror, Move, Staged, Step};
+use crate::plan::{Create, Goal, Looked, Mirror, Move, Staged, Step, Tag};
 use crate::topology::ShardId;
 use crate::wire::frame::{Header, malformed, put, server};
 use crate::wire::{Channel, TextArray};
@@ -158,7 +158,7 @@ async fn mirror(
         Ok(rows) => rows,
         Err(error) => return Ok(Err(Failure::Proxy(error))),
     };
-    answers.tag = answers.tags.first().cloned().unwrap_or_default();
+    answers.tag = tag(&answers.tags, Tag::First);
     if rows.elements() == 0 {
         return Ok(Ok(answers));
     }
@@ -190,9 +190,9 @@ async fn create(
         Ok(tables) => tables,
         Err(failure) => return Ok(Err(failure)),
     };
-    let Some(filled) = write_out(&plan.filled, &tables) else {
-        let error = Error::unsupported("rows that are not UTF-8 in a command", "Use client_encoding UTF8.");
-        return Ok(Err(Failure::Proxy(error)));
+    let filled = match write_out(&plan.filled, &tables) {
+        Ok(filled) => filled,
+        Err(error) => return Ok(Err(Failure::Proxy(error))),
     };
     drop(tables);
     for (index, input) in inputs.iter_mut().enumerate() {
@@ -200,13 +200,9 @@ async fn create(
         send(client, input).await?;
     }
     let mut answers = Answers::default();
-    for input in inputs.iter_mut() {
-        if let Err(failure) = answers.collect(client, input, decision.limit_bytes).await? {
-            return Ok(Err(failure));
-        }
-    }
-    answers.tag = answers.tags.first().cloned().unwrap_or_default();
-    Ok(Ok(answers))
+    let collected = answers.collect_all(client, inputs, decision.limit_bytes).await?;
+    answers.tag = tag(&answers.tags, Tag::First);
+    Ok(collected.map(|()| answers))
 }
 
 impl Answers {
@@ -259,6 +255,6 @@ fn place(shards: &[ShardId], shard: ShardId) -> usize {
 }
 
 fn changed_meanwhile() -> Error {
-    Error::new(SqlState::SERIALIZATION, "rows have changed while they were moved between shards")
+    Error::new(SqlState::SERIALIZATION_FAILURE, "rows have changed while they were moved between shards")
         .with_hint("Try the transaction again.")
 }

@@ -64,9 +64,9 @@ impl Numbering {
         };
         let (Some(table), Some(places)) = (&target.catalog, &insert.places) else { return Ok(None) };
         let given = rows.iter().map(|row| row.values.len()).max().unwrap_or(0);
-        let place = |column: &Column| match insert.columns.as_slice() {
-            [] => table.columns.iter().position(|known| known.name == column.name).filter(|&place| place < given),
-            listed => listed.iter().position(|name| *name == column.name),
+        let place = |column: &Column| {
+            let place = table.place_of(&column.name, &insert.columns);
+            place.filter(|&place| !insert.columns.is_empty() || place < given)
         };
         let is_default =
             |row: &Row, place: Option<usize>| place.is_none_or(|place| row.values.get(place) == Some(&Value::Default));

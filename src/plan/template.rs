@@ -522,12 +522,9 @@ fn check_within(statement: &Statement, resolved: &[Resolved], catalog: &Catalog)
     for inserted in &statement.inserted {
         let target = (inserted.target.block, inserted.target.relation);
         let known = resolved.iter().find(|known| (known.block, known.relation) == target);
-        let columns = known.and_then(|known| known.catalog.as_ref()).map_or(&[][..], |table| &table.columns);
-        for (place, column) in columns.iter().enumerate().filter(|(_, column)| column.varying_default) {
-            let place = match inserted.columns.as_slice() {
-                [] => Some(place),
-                listed => listed.iter().position(|name| *name == column.name),
-            };
+        let Some(table) = known.and_then(|known| known.catalog.as_ref()) else { continue };
+        for column in table.columns.iter().filter(|column| column.varying_default) {
+            let place = table.place_of(&column.name, &inserted.columns);
             let gives =
                 |row: &Vec<Value>| place.and_then(|place| row.get(place)).is_some_and(|value| *value != Value::Default);
             if !inserted.rows.as_ref().is_some_and(|rows| rows.iter().all(gives)) {
@@ -541,12 +538,9 @@ fn check_within(statement: &Statement, resolved: &[Resolved], catalog: &Catalog)
 /// Columns that are left to their defaults must get the same on every shard.
 fn check_defaults(insert: &Insert, resolved: &[Resolved]) -> Result<(), Error> {
     let written = resolved.iter().find(|relation| relation.written);
-    let columns = written.and_then(|relation| relation.catalog.as_ref()).map_or(&[][..], |table| &table.columns);
-    for (place, column) in columns.iter().enumerate().filter(|(_, column)| column.varying_default) {
-        let place = match insert.columns.as_slice() {
-            [] => Some(place),
-            listed => listed.iter().position(|name| *name == column.name),
-        };
+    let Some(table) = written.and_then(|relation| relation.catalog.as_ref()) else { return Ok(()) };
+    for column in table.columns.iter().filter(|column| column.varying_default) {
+        let place = table.place_of(&column.name, &insert.columns);
         let is_given = match (&insert.source, place) {
             (_, None) | (InsertSource::DefaultValues, _) => false,
             (InsertSource::Values(rows), Some(place)) => {

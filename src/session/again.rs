@@ -5,8 +5,6 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use bytes::BytesMut;
-
 use super::Session;
 use super::names::Done;
 use super::replan::is_outdated;
@@ -16,6 +14,7 @@ use crate::error::SqlState;
 use crate::plan::Access;
 use crate::topology::{Role, ServerId};
 use crate::wire::Channel;
+use crate::wire::frame::put_in_front;
 use crate::wire::message::error_field;
 
 /// A unit that may be served once more.
@@ -153,10 +152,7 @@ impl Session {
 
     pub(super) fn serve_again(&mut self, client: &mut Channel, kept: &Kept, again: Again) {
         client.take_back(kept.answer);
-        let mut input = BytesMut::with_capacity(kept.unit.len() + client.input.len());
-        input.extend_from_slice(&kept.unit);
-        input.extend_from_slice(&client.input);
-        client.input = input;
+        put_in_front(&mut client.input, &kept.unit);
         self.again = Some(again);
     }
 }

@@ -14,7 +14,7 @@ use super::transaction::{Open, Transaction};
 use crate::backend::{Anew, Connection, PREFIX, statement_name};
 use crate::error::Error;
 use crate::statement::{Naming, Values, prepared_names};
-use crate::wire::frame::{Header, client, put, server};
+use crate::wire::frame::{Header, client, put, put_in_front, server};
 use crate::wire::message::put_query;
 use crate::wire::{Channel, Status};
 
@@ -68,12 +68,10 @@ impl Session {
         let decided = checked.and_then(|()| self.decide_query(&sent, &entry.analysis, &literals, &planned));
         match decided {
             Ok(decided) => {
-                let mut input = BytesMut::with_capacity(sent.len() + Header::BYTES + 1 + client.input.len());
-                put_query(&mut input, &sent);
-                let length = input.len();
-                input.extend_from_slice(&client.input);
-                client.input = input;
-                self.relay_or_tell(client, decided, Header { kind: client::QUERY, length }).await
+                let mut query = BytesMut::new();
+                put_query(&mut query, &sent);
+                put_in_front(&mut client.input, &query);
+                self.relay_or_tell(client, decided, Header { kind: client::QUERY, length: query.len() }).await
             }
             Err(error) => {
                 self.tell(client, &error.into());

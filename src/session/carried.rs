@@ -17,7 +17,7 @@ use crate::backend::{Cause, Connection, Fault, Payee, StatementName, statement_n
 use crate::error::{Error, SqlState};
 use crate::executor::{BUFFER_BYTES, Unit, move_front};
 use crate::topology::ShardId;
-use crate::wire::frame::{Header, client, malformed, put, put_text, server, take_str};
+use crate::wire::frame::{Header, client, malformed, put, put_in_front, put_text, server, take_str};
 use crate::wire::message::{mix_description, put_bare, put_error, put_execute, put_named};
 use crate::wire::{Bind, Severity, Status};
 
@@ -290,10 +290,8 @@ impl<'s> Carried<'s> {
             self.waiting = true;
             return self.wait(connection);
         }
-        let rest = input.split_off(header.length);
-        input.clear();
-        input.extend_from_slice(frame);
-        input.extend_from_slice(&rest);
+        input.advance(header.length);
+        put_in_front(input, frame);
         let text = std::str::from_utf8(&frame[Header::BYTES..frame.len() - 1]).unwrap_or_default();
         // There is one server only.
         self.effects.extend(self.session.check_query(text, self.shard).unwrap_or_default());

@@ -22,7 +22,7 @@ use super::settings::Tracked;
 use super::station::{Borrowed, Borrower};
 use super::transaction::{Begun, Open, Transaction};
 use super::wishes::Wishes;
-use super::{Pin, Session, State, ties};
+use super::{Pin, Session, ties};
 use crate::balance::{Need, ShardState};
 use crate::cache::Touched;
 use crate::control::Ticket;
@@ -399,18 +399,10 @@ impl Session {
             return Ok(lent);
         }
         let waiting = Instant::now();
-        let cancelled = self.client.cancelled();
-        self.client.become_(State::Waiting);
         let mut pools = std::mem::take(&mut self.known_pools);
         let (need, borrower) = (self.need(shard, access), self.borrower(without));
-        let lending = Box::pin(self.station.shared.lend(&borrower, &need, &mut pools));
-        let outcome = tokio::select! {
-            biased;
-            outcome = lending => outcome,
-            () = cancelled => Err(Error::new(SqlState::CANCELED, "canceling statement due to user request")),
-        };
+        let outcome = self.client.wait_for(Box::pin(self.station.shared.lend(&borrower, &need, &mut pools))).await;
         self.known_pools = pools;
-        self.client.become_(State::Active);
         self.meter.waited(waiting.elapsed());
         Ok(self.lent(outcome?, shard))
     }

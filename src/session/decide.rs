@@ -59,22 +59,13 @@ impl Session {
         literals: &[LiteralSpan],
         planned: &Planned,
     ) -> Result<Decided, Error> {
-        let values = Values { text, literals, parameters: None };
-        let (mut wanted, mut effects) = (Wanted::default(), Vec::new());
-        self.want_all(analysis, planned, &values, (&mut wanted, &mut effects))?;
-        if let Some(by_name) = &self.by_name {
-            self.add_effects_of_named(by_name, &mut effects);
-        }
+        let (wanted, effects) = self.want(analysis, planned, &Values { text, literals, parameters: None })?;
         self.conclude(wanted, effects)
     }
 
     /// Decides for a text of the proxy's own making, with the parameters of the one that it was made of.
     pub(super) fn decide_text(&self, text: &str, parameters: Option<&Parameters<'_>>) -> Result<Decided, Error> {
-        let (entry, literals) = self.station.resolve(text);
-        let planned = entry.extra.get(&entry.analysis, &self.snapshot, &self.search_path);
-        let values = Values { text, literals: &literals, parameters };
-        let (mut wanted, mut effects) = (Wanted::default(), Vec::new());
-        self.want_all(&entry.analysis, &planned, &values, (&mut wanted, &mut effects))?;
+        let (wanted, effects) = self.want_text(text, parameters)?;
         self.conclude(wanted, effects)
     }
 
@@ -136,14 +127,7 @@ impl Session {
 
     /// The same for a Query behind messages of the extended protocol.
     pub(super) fn check_query(&self, text: &str, shard: ShardId) -> Result<Vec<Effect>, Error> {
-        let (entry, literals) = self.station.resolve(text);
-        let planned = entry.extra.get(&entry.analysis, &self.snapshot, &self.search_path);
-        let values = Values { text, literals: &literals, parameters: None };
-        let (mut wanted, mut effects) = (Wanted::default(), Vec::new());
-        self.want_all(&entry.analysis, &planned, &values, (&mut wanted, &mut effects))?;
-        if let Some(by_name) = &self.by_name {
-            self.add_effects_of_named(by_name, &mut effects);
-        }
+        let (wanted, effects) = self.want_text(text, None)?;
         if wanted.several.is_some() || wanted.fixed.is_some_and(|wanted| wanted != shard) {
             return Err(second_shard(shard));
         }
@@ -173,6 +157,27 @@ impl Session {
         let parameters = Parameters::parse(Bind::after_names(body)?, &prepared.types)?;
         let values = Values { text, literals: &prepared.literals, parameters: Some(&parameters) };
         self.want_all(&prepared.analysis, &planned, &values, (wanted, effects))
+    }
+
+    fn want_text(&self, text: &str, parameters: Option<&Parameters<'_>>) -> Result<(Wanted, Vec<Effect>), Error> {
+        let (entry, literals) = self.station.resolve(text);
+        let planned = entry.extra.get(&entry.analysis, &self.snapshot, &self.search_path);
+        self.want(&entry.analysis, &planned, &Values { text, literals: &literals, parameters })
+    }
+
+    /// For all statements of a text of its own.
+    fn want(
+        &self,
+        analysis: &Analysis,
+        planned: &Planned,
+        values: &Values<'_>,
+    ) -> Result<(Wanted, Vec<Effect>), Error> {
+        let (mut wanted, mut effects) = (Wanted::default(), Vec::new());
+        self.want_all(analysis, planned, values, (&mut wanted, &mut effects))?;
+        if let Some(by_name) = &self.by_name {
+            self.add_effects_of_named(by_name, &mut effects);
+        }
+        Ok((wanted, effects))
     }
 
     fn want_all(

@@ -2,8 +2,8 @@
 
 use tokio::time::{Instant, timeout};
 
+use super::Session;
 use super::lent::Lent;
-use super::{Session, State};
 use crate::error::{Error, SqlState};
 use crate::topology::ShardId;
 
@@ -36,14 +36,8 @@ impl Session {
                 control.ended(database, shard, &late.gid).await;
             }
         };
-        let cancelled = self.client.cancelled();
-        self.client.become_(State::Waiting);
-        let outcome = tokio::select! {
-            biased;
-            outcome = timeout(limit, committed) => outcome.map_err(|_| still_late(shard)),
-            () = cancelled => Err(Error::new(SqlState::CANCELED, "canceling statement due to user request")),
-        };
-        self.client.become_(State::Active);
+        let in_time = async { timeout(limit, committed).await.map_err(|_| still_late(shard)) };
+        let outcome = self.client.wait_for(in_time).await;
         self.meter.waited(waiting.elapsed());
         outcome?;
         self.late.retain(|late| late.shard != shard);

@@ -47,9 +47,6 @@ impl Session {
         {
             return connection.ask_all(sql).await?.map_err(Stopped::Server);
         }
-        if let Some(pin) = self.pin.as_mut().filter(|pin| pin.lent.shard == home) {
-            return pin.lent.connection.ask_all(sql).await?.map_err(Stopped::Server);
-        }
         let mut lent = self.lend_ready(home, Access::Write, None).await?;
         let numbers = lent.connection.ask_all(sql).await;
         let now = self.meter.lately();

@@ -13,8 +13,9 @@ use super::prepared::Prepared;
 use super::transaction::Transaction;
 use super::unit::Frame;
 use crate::error::{Error, SqlState};
-use crate::wire::frame::{Header, client, server, take_str, take_u32};
-use crate::wire::message::{put_bare, put_command_complete};
+use crate::executor::put_end;
+use crate::wire::frame::{Header, client, put_in_front, server, take_str, take_u32};
+use crate::wire::message::put_bare;
 use crate::wire::{Bind, Channel};
 
 /// Portals of a block, by name, that outlive the unit they were bound in.
@@ -134,8 +135,7 @@ impl Pipeline {
         self.steps.clear();
         let mut again = BytesMut::new();
         kinds.iter().for_each(|&kind| put_bare(&mut again, kind));
-        again.unsplit(std::mem::take(input));
-        *input = again;
+        put_in_front(input, &again);
         true
     }
 
@@ -223,11 +223,7 @@ impl Session {
             at += length;
         }
         client.output.extend_from_slice(&rest.split_to(at));
-        if most > 0 && given == most {
-            put_bare(&mut client.output, server::PORTAL_SUSPENDED);
-        } else {
-            put_command_complete(&mut client.output, &format!("SELECT {given}"));
-        }
+        put_end(client, u64::from(given), most > 0 && given == most);
     }
 
     /// `None`: there is no such portal.

@@ -39,8 +39,9 @@ pub(super) struct Interner {
     known: Mutex<Known>,
 }
 
-/// By text and parameter types.
-type Known = HashMap<(Box<[u8]>, Arc<[u32]>), Weak<Prepared>, foldhash::fast::RandomState>;
+/// Text and parameter types.
+type Key = (Box<[u8]>, Arc<[u32]>);
+type Known = HashMap<Key, Weak<Prepared>, foldhash::fast::RandomState>;
 
 impl Interner {
     /// The statement of this text and these types; `analyse` is asked when it is new.
@@ -50,15 +51,7 @@ impl Interner {
         types: Arc<[u32]>,
         analyse: impl FnOnce() -> (Arc<Analysis>, Box<[LiteralSpan]>),
     ) -> Arc<Prepared> {
-        let key = (Box::from(text), Arc::clone(&types));
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(prepared) = known.get(&key).and_then(Weak::upgrade) {
-            return prepared;
-        }
-        drop(known);
-        let prepared = self.make(text, types, analyse);
-        self.remember(key, &prepared);
-        prepared
+        self.known_or((Box::from(text), Arc::clone(&types)), || self.put_together(text, types, analyse(), None))
     }
 
     /// The statement that a PREPARE of this text makes, which has a zero for the name; `analyse` gives the statement's own
@@ -68,16 +61,10 @@ impl Interner {
         sql: &str,
         analyse: impl FnOnce() -> (&'t [u8], (Arc<Analysis>, Box<[LiteralSpan]>)),
     ) -> Arc<Prepared> {
-        let key = (Box::from(sql.as_bytes()), Arc::default());
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(prepared) = known.get(&key).and_then(Weak::upgrade) {
-            return prepared;
-        }
-        drop(known);
-        let (text, analysed) = analyse();
-        let prepared = self.make_kin(text, Arc::default(), analysed, Kin::BySql(Box::from(sql)));
-        self.remember(key, &prepared);
-        prepared
+        self.known_or((Box::from(sql.as_bytes()), Arc::default()), || {
+            let (text, analysed) = analyse();
+            self.put_together(text, Arc::default(), analysed, Some(Box::new(Kin::BySql(Box::from(sql)))))
+        })
     }
 
     /// The statement that a text becomes when its views are written out.
@@ -88,26 +75,26 @@ impl Interner {
         types: Arc<[u32]>,
         analyse: impl FnOnce() -> (Arc<Analysis>, Box<[LiteralSpan]>),
     ) -> Arc<Prepared> {
-        let key = (Box::from([text, written].join("\0").as_bytes()), Arc::clone(&types));
+        self.known_or((Box::from([text, written].join("\0").as_bytes()), Arc::clone(&types)), || Prepared {
+            with_views: Some(Box::from(text)),
+            ..self.put_together(written.as_bytes(), types, analyse(), None)
+        })
+    }
+
+    fn known_or(&self, key: Key, make: impl FnOnce() -> Prepared) -> Arc<Prepared> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(prepared) = known.get(&key).and_then(Weak::upgrade) {
             return prepared;
         }
         drop(known);
-        let with_views = Some(Box::from(text));
-        let prepared =
-            Arc::new(Prepared { with_views, ..self.put_together(written.as_bytes(), types, analyse(), None) });
-        self.remember(key, &prepared);
-        prepared
-    }
-
-    fn remember(&self, key: (Box<[u8]>, Arc<[u32]>), prepared: &Arc<Prepared>) {
+        let prepared = Arc::new(make());
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         // Statements that no session holds any more cost their key until the table doubles.
         if known.len() == known.capacity() {
             known.retain(|_, prepared| prepared.strong_count() > 0);
         }
-        known.insert(key, Arc::downgrade(prepared));
+        known.insert(key, Arc::downgrade(&prepared));
+        prepared
     }
 
     /// A statement of its own, shared with nobody: the unnamed one.

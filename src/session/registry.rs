@@ -13,6 +13,7 @@ use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use crate::backend::CancelTarget;
+use crate::error::{Error, SqlState};
 use crate::wire::{CancelKey, Channel};
 
 #[derive(Default)]
@@ -275,6 +276,19 @@ impl Client {
     /// Returns when a CancelRequest comes, from now on, while the client waits.
     pub fn cancelled(&self) -> Notified<'_> {
         self.cancelled.notified()
+    }
+
+    /// Waits in the client's name; a CancelRequest ends that.
+    pub(super) async fn wait_for<T>(&self, waited: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let cancelled = self.cancelled();
+        self.become_(State::Waiting);
+        let outcome = tokio::select! {
+            biased;
+            outcome = waited => outcome,
+            () = cancelled => Err(Error::new(SqlState::CANCELED, "canceling statement due to user request")),
+        };
+        self.become_(State::Active);
+        outcome
     }
 
     fn targets_to_cancel(&self) -> Vec<Arc<CancelTarget>> {

@@ -15,7 +15,6 @@ use super::carry::Stopped;
 use super::decide::{Decided, Way, check_failed};
 use super::digest::Steps;
 use super::effects::Effect;
-use super::local::{put_answer, slice};
 use super::transaction::Transaction;
 use super::unit::{self, STATEMENT_BYTES, Unit};
 use super::{Client, Session, State};
@@ -259,12 +258,8 @@ impl Session {
         let frame = client.input.split_to(header.length).freeze();
         let text = std::str::from_utf8(&frame[Header::BYTES..header.length - 1]).unwrap_or_default();
         let Some(statement) = analysis.statements.first() else { return Ok(()) };
-        match self.control_block(client, statement, slice(text, statement.tokens)).await? {
-            Ok(answer) => {
-                self.put_news(&mut client.output);
-                put_answer(&mut client.output, &answer, true);
-                put_ready(&mut client.output, self.transaction.status());
-            }
+        match self.execute_in_all(client, (statement, text)).await? {
+            Ok(()) => put_ready(&mut client.output, self.transaction.status()),
             Err(stopped) => self.tell(client, &stopped),
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 
 use super::Session;
 use super::prepared::Prepared;
@@ -10,7 +10,7 @@ use super::run::End;
 use crate::error::{Error, SqlState};
 use crate::plan::{Template, written_out};
 use crate::wire::Channel;
-use crate::wire::frame::Header;
+use crate::wire::frame::{Header, put_in_front};
 use crate::wire::message::put_query;
 
 impl Session {
@@ -31,12 +31,11 @@ impl Session {
 
     /// Serves the Query at the front of the input by this text.
     pub(super) async fn serve_instead(&mut self, client: &mut Channel, header: Header, text: &str) -> Result<(), End> {
-        let mut input = BytesMut::with_capacity(client.input.len() + text.len());
-        put_query(&mut input, text);
-        let instead = Header { length: input.len(), ..header };
-        input.extend_from_slice(&client.input[header.length..]);
-        client.input = input;
-        self.serve_query(client, instead).await
+        let mut query = BytesMut::new();
+        put_query(&mut query, text);
+        client.input.advance(header.length);
+        put_in_front(&mut client.input, &query);
+        self.serve_query(client, Header { length: query.len(), ..header }).await
     }
 
     /// The statement without such views, under the name that it has.

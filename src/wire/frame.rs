@@ -42,6 +42,14 @@ pub fn put(out: &mut BytesMut, kind: u8, fill: impl FnOnce(&mut BytesMut)) {
     out[start..start + 4].copy_from_slice(&length.to_be_bytes());
 }
 
+/// Puts bytes in front of what is there.
+pub fn put_in_front(input: &mut BytesMut, bytes: &[u8]) {
+    let mut all = BytesMut::with_capacity(bytes.len() + input.len());
+    all.extend_from_slice(bytes);
+    all.extend_from_slice(input);
+    *input = all;
+}
+
 /// Appends a zero-terminated text. A zero inside would end it early: it is left out.
 pub fn put_text(out: &mut BytesMut, text: &str) {
     if memchr::memchr(0, text.as_bytes()).is_none() {
