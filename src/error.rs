@@ -36,6 +36,7 @@ impl SqlState {
     pub const ACTIVE_TRANSACTION: Self = Self("25001");
     pub const FOREIGN_KEY: Self = Self("23503");
     pub const READ_ONLY: Self = Self("25006");
+    pub const NO_TRANSACTION: Self = Self("25P01");
     pub const FAILED_TRANSACTION: Self = Self("25P02");
     pub const UNKNOWN_STATEMENT: Self = Self("26000");
     pub const UNKNOWN_PORTAL: Self = Self("34000");

@@ -221,13 +221,13 @@ pub(super) async fn head(client: &mut Channel, input: &mut Connection) -> Result
     }
 }
 
-enum Row {
+pub(super) enum Row {
     One(Bytes),
     End,
     Failed(Bytes),
 }
 
-async fn row(client: &mut Channel, input: &mut Connection) -> Result<Row, Broken> {
+pub(super) async fn row(client: &mut Channel, input: &mut Connection) -> Result<Row, Broken> {
     loop {
         let (kind, frame) = next(client, input).await?;
         match kind {
@@ -345,7 +345,7 @@ pub(super) async fn send(client: &mut Channel, connection: &mut Connection) -> R
     }
 }
 
-fn differ(input: &Connection) -> Error {
+pub(super) fn differ(input: &Connection) -> Error {
     Error::unsupported(
         format!("a result whose columns differ on shard {}", input.server.shard.0),
         "The table's columns must be the same, in the same order, on every shard.",

@@ -58,7 +58,7 @@ impl Columns {
     /// The same columns in the formats of a Bind message: none (all text), one for all, or one each; columns beyond the
     /// given ones are text.
     #[must_use]
-    pub fn with_formats(&self, formats: &[i16]) -> Self {
+    pub fn with_formats(&self, formats: &[u16]) -> Self {
         let mut columns = self.clone();
         for (index, column) in columns.0.iter_mut().enumerate() {
             let format = match formats {

@@ -33,7 +33,7 @@ pub use template::{Surroundings, Template};
 pub use touches::Touches;
 pub use transfer::Inserted;
 pub use types::{
-    Access, CopyOut, Create, Fetch, Gather, Goal, MARK, Mirror, Move, Part, Plan, Route, Scatter, Spread, Staged, Step,
-    Steps, Tag, Transfer, shards_of,
+    Access, CopyOut, Create, Declared, Fetch, Gather, Goal, MARK, Mirror, Move, Part, Plan, Route, Scatter, Spread,
+    Staged, Step, Steps, Tag, Transfer, shards_of,
 };
 pub use views::written_out;

@@ -6,13 +6,13 @@ use super::keys::{self, Keyed};
 use super::relations::{Class, FIRST_OWN_TYPE, Resolved};
 use super::rewrite::{self, Splice};
 use super::template::{Surroundings, add_condition};
-use super::{Access, MARK, Part, Plan, Route, Scatter, access};
+use super::{Access, Declared, MARK, Part, Plan, Route, Scatter, access};
 use crate::catalog::Column;
 use crate::error::Error;
 use crate::merge::{self, Aggregation, Final, HIDDEN, Merge, SortKey};
 use crate::statement::{
-    Aggregate, Block, BlockRole, Bound, Collation, ColumnRef, Distinct, Given, GroupKey, OrderKey, OrderTarget, Output,
-    OutputColumn, Shape, Statement, Tokens, Value, Values,
+    Aggregate, Block, BlockRole, Bound, Collation, ColumnRef, Distinct, Given, GroupKey, Kind, OrderKey, OrderTarget,
+    Output, OutputColumn, Shape, Statement, Tokens, Value, Values,
 };
 use crate::topology::ShardSet;
 
@@ -60,6 +60,9 @@ impl Scattering {
         }
         if statement.locks_rows && shape.limit_tokens.is_some() && shape.order_tokens.is_some() {
             return refuse("FOR UPDATE or FOR SHARE of the first rows by an order on several shards");
+        }
+        if statement.locks_rows && matches!(statement.kind, Kind::DeclareCursor { .. }) {
+            return refuse("a cursor that locks rows on several shards");
         }
         if statement.calls.iter().any(|call| access::is_foreign_aggregate(call, surroundings.catalog)) {
             return refuse("a user-defined aggregate over several shards");
@@ -279,7 +282,13 @@ impl Scattering {
             Some(text) => rewrite::part(shard, text.clone()),
         });
         let in_turn = self.locks_some(&merge);
-        let scatter = Scatter { parts: parts.collect(), merge, in_turn, otherwise: None };
+        let cursor = match &self.statement.kind {
+            Kind::DeclareCursor { name, scroll, .. } => {
+                Some(Declared { name: name.clone(), goes_back: *scroll != Some(false) })
+            }
+            _ => None,
+        };
+        let scatter = Scatter { parts: parts.collect(), merge, cursor, in_turn, otherwise: None };
         Ok(Plan { route: Route::Scatter(Box::new(scatter)), access })
     }
 

@@ -625,7 +625,7 @@ pub(super) fn several(
 ) -> Result<Several, Error> {
     let refuse = |what: &str| Err(Error::unsupported(what, add_condition(keyed)));
     match &statement.kind {
-        Kind::Query => {
+        Kind::Query | Kind::DeclareCursor { hold: false, binary: false, scroll: None | Some(false), .. } => {
             Scattering::new(statement, resolved, surroundings, keyed).map(|plan| Several::Scatter(Box::new(plan)))
         }
         Kind::Merge if !keyed.inserts_where_it_reads(statement, resolved) => refuse("MERGE on several shards"),

@@ -50,10 +50,20 @@ pub enum Access {
 pub struct Scatter {
     pub parts: Vec<Part>,
     pub merge: crate::merge::Merge,
+    /// It declares one of this name.
+    pub cursor: Option<Declared>,
     /// Each shard is asked for what those before it have left of the limit: the texts have a [`MARK`] in its place.
     pub in_turn: bool,
     /// Where the servers compare in a way that cannot be done here, which is known when the columns are.
     pub otherwise: Option<Box<Gather>>,
+}
+
+/// A cursor over several shards. Each has one of the name, over its part of the query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declared {
+    pub name: String,
+    /// It may be asked to go back.
+    pub goes_back: bool,
 }
 
 /// A statement that PostgreSQL computes on one shard, over the rows that its sharded tables have on all of them.

@@ -13,15 +13,15 @@ use super::effects::{self, Effect};
 use super::late::Late;
 use super::run::End;
 use super::settings::Tracked;
-use super::transaction::{Begun, Open, Transaction};
+use super::transaction::{Begun, Cursor, Open, Transaction};
 use crate::backend::Connection;
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
 use crate::executor::{
-    Broken, Decision, Ended, Limits, Reading, Request, Writing, commit_blocks, drain_all, read, write,
+    Broken, Decision, Ended, Limits, Reading, Request, Writing, commit_blocks, declare, drain_all, read, write,
 };
 use crate::figures::Route;
-use crate::plan::{Access, Gather};
+use crate::plan::{Access, Gather, Scatter};
 use crate::statement::{Kind, SettingControl, Statement, TransactionControl};
 use crate::topology::ShardId;
 use crate::wire::frame::Header;
@@ -107,7 +107,14 @@ impl Session {
                     return Ok(Err(stopped));
                 }
             };
-            let ended = read(client, &mut open.connections(&shards), reading, request, limits).await;
+            let mut inputs = open.connections(&shards);
+            let ended = match reading {
+                Reading::Scatter(plan @ Scatter { cursor: Some(declared), .. }) => {
+                    let opened = declare(client, &mut inputs, (plan, declared), request, limits.merge).await;
+                    opened.map(|opened| open.take_cursor(opened))
+                }
+                _ => read(client, &mut inputs, reading, request, limits).await,
+            };
             if let (Some(before), Ok(Ended::Done)) = (before, &ended)
                 && let Err(stopped) = self.look_after(&mut open.connections(&shards), &before).await
             {
@@ -119,7 +126,7 @@ impl Session {
                 shards.iter().for_each(|&shard| open.note_write(shard));
             }
             if let (Reading::Gather(Gather { at, cursor: Some(name), .. }), Ok(Ended::Done)) = (reading, &ended) {
-                open.cursors.push((name.clone(), *at));
+                open.cursors.push(Cursor::On(name.clone(), *at));
             }
             let Some(otherwise) = reading.otherwise(&ended).filter(|_| client.put_so_far() == answer) else {
                 return self.go_on(client, open, &shards, ended).await;
@@ -290,6 +297,9 @@ impl Session {
         let mut effects = Vec::new();
         effects::of(statement, None, &mut effects);
         effects.iter().for_each(|effect| self.take_effect(effect, &mut open, &mut None));
+        if matches!(statement.kind, Kind::Transaction(TransactionControl::RollbackTo { .. })) {
+            open.doubt_cursors();
+        }
         self.transaction = Transaction::Open(open);
         Ok(())
     }

@@ -237,7 +237,13 @@ impl Session {
             Way::One { shard, .. } => space(*shard).map(|space| smallvec::smallvec![space]),
             Way::Scatter(scatter, _) => scatter.parts.iter().map(|part| space(part.shard)).collect(),
             Way::Gather(gather, _) => gather.shards().into_iter().map(space).collect(),
-            Way::Spread(_) | Way::Staged(_) | Way::Transfer(_) | Way::CopyIn(_) | Way::CopyOut(..) | Way::Draw(_) => {
+            Way::Spread(_)
+            | Way::Staged(_)
+            | Way::Transfer(_)
+            | Way::CopyIn(_)
+            | Way::CopyOut(..)
+            | Way::Draw(_)
+            | Way::Cursor(_) => {
                 return Err(Reason::Write);
             }
         };
@@ -330,7 +336,13 @@ impl Session {
             Way::Gather(gather, _) => {
                 gather.shards().into_iter().for_each(|shard| self.position.saw(shard, entry.ended()));
             }
-            Way::Spread(_) | Way::Staged(_) | Way::Transfer(_) | Way::CopyIn(_) | Way::CopyOut(..) | Way::Draw(_) => {}
+            Way::Spread(_)
+            | Way::Staged(_)
+            | Way::Transfer(_)
+            | Way::CopyIn(_)
+            | Way::CopyOut(..)
+            | Way::Draw(_)
+            | Way::Cursor(_) => {}
         }
     }
 

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::again::{Again, Kept};
 use super::carried::Carried;
 use super::consistent::close_snapshots;
+use super::cursors::outside_of_block;
 use super::decide::{Decided, Way};
 use super::digest::Steps;
 use super::effects::Effect;
@@ -20,7 +21,7 @@ use super::registry::Client;
 use super::run::{End, terminated};
 use super::settings::Tracked;
 use super::station::{Borrowed, Borrower};
-use super::transaction::{Begun, Open, Transaction};
+use super::transaction::{Begun, Cursor, Open, Transaction};
 use super::wishes::Wishes;
 use super::{Pin, Session, ties};
 use crate::balance::{Need, ShardState};
@@ -29,7 +30,7 @@ use crate::control::Ticket;
 use crate::error::{Error, SqlState};
 use crate::executor::{Broken, Commit, Decision, Ended, Limits, Reading, Request, Writing, read, relay, write};
 use crate::figures::Route;
-use crate::plan::Access;
+use crate::plan::{Access, Scatter};
 use crate::statement::Isolation;
 use crate::topology::{Consistency, Database, Role, ServerId, ShardId, User};
 use crate::wire::frame::{Header, server};
@@ -597,7 +598,7 @@ impl Session {
                 self.settings.apply(change);
                 open.changes.push(change.clone());
             }
-            Effect::Cursor(name) => open.cursors.push((name.clone(), open.lent.shard)),
+            Effect::Cursor(name) => open.cursors.push(Cursor::On(name.clone(), open.lent.shard)),
             Effect::Savepoint(name) => {
                 self.settings.savepoint(name);
                 self.ears.iter_mut().for_each(|ears| ears.savepoint(name));
@@ -708,6 +709,9 @@ impl Session {
         }
         if !matches!(self.transaction, Transaction::Idle) {
             return self.read_in_block(client, reading, access, request).await;
+        }
+        if let Reading::Scatter(Scatter { cursor: Some(_), .. }) = reading {
+            return Ok(Err(outside_of_block().into()));
         }
         let consistent = self.is_consistent(reading, access);
         let access = if consistent { Access::PrimaryRead } else { access };

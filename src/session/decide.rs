@@ -1,12 +1,13 @@
 //! Where a unit of work goes, before any of it is sent.
 
 use super::Session;
+use super::cursors::CursorStep;
 use super::digest::Step;
 use super::effects::{self, Effect};
 use super::planned::Planned;
 use super::portals::portal_of;
 use super::prepared::Prepared;
-use super::transaction::{Begun, Open, Transaction};
+use super::transaction::{Begun, Cursor, Open, Transaction};
 use super::unit::Frame;
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
@@ -26,7 +27,10 @@ pub(super) struct Decided {
 
 #[derive(Debug)]
 pub(super) enum Way {
-    One { shard: ShardId, access: Access },
+    One {
+        shard: ShardId,
+        access: Access,
+    },
     Scatter(Box<Scatter>, Access),
     Gather(Box<Gather>, Access),
     Spread(Box<Spread>),
@@ -35,6 +39,8 @@ pub(super) enum Way {
     CopyOut(Box<CopyOut>, Access),
     Draw(Box<Draw>),
     Staged(Box<Staged>),
+    /// A cursor over several shards.
+    Cursor(CursorStep),
 }
 
 /// Where the statements of a unit want to go, taken together.
@@ -251,7 +257,7 @@ impl Session {
 
     /// Where the cursor is that a FETCH, MOVE or CLOSE names.
     fn shard_of_cursor(&self, kind: &Kind) -> Option<ShardId> {
-        let (Kind::Fetch { name } | Kind::CloseCursor { name: Some(name) }) = kind else { return None };
+        let (Kind::Fetch { name, .. } | Kind::CloseCursor { name: Some(name) }) = kind else { return None };
         self.shard_of_portal(name)
     }
 
@@ -259,7 +265,10 @@ impl Session {
     fn shard_of_portal(&self, name: &str) -> Option<ShardId> {
         match &self.transaction {
             Transaction::Open(open) => {
-                open.cursors.iter().rev().find(|(known, _)| known == name).map(|(_, shard)| *shard)
+                open.cursors.iter().rev().find(|cursor| cursor.name() == name).and_then(|cursor| match cursor {
+                    Cursor::On(_, shard) => Some(*shard),
+                    Cursor::Merged { .. } => None,
+                })
             }
             _ => None,
         }
@@ -349,6 +358,10 @@ impl Wanted {
         if let Some(shard) = session.shard_of_cursor(&statement.kind) {
             return self.fix(shard);
         }
+        if let Some(step) = session.cursor_step(&statement.kind) {
+            self.widen(Access::PrimaryRead);
+            return self.add_several(Way::Cursor(step));
+        }
         if statement.kind == Kind::LockTable && matches!(session.transaction, Transaction::Idle) {
             // A server says that this is of no use outside of a block.
             return self.fix(session.snapshot.database.home);
@@ -398,6 +411,10 @@ impl Wanted {
             Route::Draw(draw) => Way::Draw(draw),
             Route::Staged(staged) => Way::Staged(staged),
         };
+        self.add_several(several)
+    }
+
+    fn add_several(&mut self, several: Way) -> Result<(), Error> {
         if self.statements > 1 || self.several.is_some() {
             return Err(Error::unsupported(
                 "more than one statement in a text or pipeline that reaches several shards",

@@ -12,6 +12,7 @@ mod carry;
 mod consistent;
 mod control;
 mod copying;
+mod cursors;
 mod deadlock;
 mod decide;
 mod digest;

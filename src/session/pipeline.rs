@@ -221,6 +221,11 @@ impl Session {
         if let Transaction::Failed(_) = self.transaction {
             return Ok(self.check_block(&prepared.analysis).map_err(Stopped::from));
         }
+        if let Some(columns) = self.columns_of_cursor(prepared) {
+            put(&mut client.output, server::PARAMETER_DESCRIPTION, |body| body.put_u16(0));
+            put(&mut client.output, server::ROW_DESCRIPTION, |body| body.extend_from_slice(&columns));
+            return Ok(Ok(()));
+        }
         if prepared.is_control() {
             put(&mut client.output, server::PARAMETER_DESCRIPTION, |body| body.put_u16(0));
             put_columns(&mut client.output, prepared);
@@ -437,6 +442,7 @@ impl Session {
             Way::CopyIn(plan) => self.carry_copy_in(client, &plan, request, &touched).await?,
             Way::CopyOut(plan, access) => self.carry_read(client, Reading::Copy(&plan), access, request).await?,
             Way::Staged(plan) => self.carry_write(client, Writing::Staged(&plan), request, &touched).await?,
+            Way::Cursor(step) => self.carry_cursor(client, &step, request).await?,
         };
         if ddl {
             if let Ok(()) = came {

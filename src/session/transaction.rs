@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::lent::Lent;
 use super::settings::Change;
 use crate::backend::Connection;
+use crate::executor::MergedCursor;
 use crate::statement::Isolation;
 use crate::topology::ShardId;
 use crate::wire::Status;
@@ -53,8 +54,24 @@ pub(super) struct Open {
     pub forgot: bool,
     /// ParameterStatus messages since the block began.
     pub heard: Vec<(String, String)>,
-    /// Where each cursor of the block is.
-    pub cursors: Vec<(String, ShardId)>,
+    pub cursors: Vec<Cursor>,
+}
+
+/// A cursor of a block.
+pub(super) enum Cursor {
+    /// A server's own.
+    On(String, ShardId),
+    /// Over several shards. `doubted`: a savepoint before it may have been gone back to.
+    Merged { cursor: Box<MergedCursor>, doubted: bool },
+}
+
+impl Cursor {
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::On(name, _) => name,
+            Self::Merged { cursor, .. } => &cursor.name,
+        }
+    }
 }
 
 /// A shard's part of a block.

@@ -122,15 +122,20 @@ impl<'t> Source<'t> {
         let mut cursor = self.cursor(part);
         cursor.skip(1);
         let name = cursor.name();
-        let mut hold = false;
+        let (mut hold, mut binary, mut scroll) = (false, false, None);
         while !cursor.tokens.is_empty() && !cursor.take(&["FOR"]) {
             hold |= cursor.take(&["WITH", "HOLD"]);
-            if !cursor.peek().eq_ignore_ascii_case("FOR") {
+            binary |= cursor.take(&["BINARY"]);
+            if cursor.take(&["NO", "SCROLL"]) {
+                scroll = Some(false);
+            } else if cursor.take(&["SCROLL"]) {
+                scroll = Some(true);
+            } else if !cursor.peek().eq_ignore_ascii_case("FOR") {
                 cursor.skip(1);
             }
         }
         let mut statement = self.query(Tokens { start: cursor.first, end: part.end }, sensitive);
-        statement.kind = Kind::DeclareCursor { name, hold };
+        statement.kind = Kind::DeclareCursor { name, hold, binary, scroll };
         statement.tokens = part;
         statement
     }

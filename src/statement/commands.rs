@@ -3,7 +3,7 @@
 
 use super::copying::copy;
 use super::scan::{Token, TokenKind};
-use super::types::{Ddl, Isolation, Kind, ObjectName, SettingControl, SettingValue, Tokens, TransactionControl};
+use super::types::{Ddl, Isolation, Kind, ObjectName, Reach, SettingControl, SettingValue, Tokens, TransactionControl};
 
 /// The tokens of one statement, to be read from the front.
 #[derive(Clone, Copy)]
@@ -130,9 +130,7 @@ pub(super) fn command(mut cursor: Cursor<'_>) -> Option<Kind> {
             Kind::Unlisten { channel: (!all).then(|| cursor.name()) }
         }
         "NOTIFY" => Kind::Notify { channel: cursor.name() },
-        "FETCH" | "MOVE" => {
-            Kind::Fetch { name: cursor.tokens.last().map_or_else(String::new, |t| whole.written(t).to_lowercase()) }
-        }
+        "FETCH" | "MOVE" => fetch(&keyword, cursor),
         "CLOSE" => {
             let all = cursor.take(&["ALL"]);
             Kind::CloseCursor { name: (!all).then(|| cursor.name()) }
@@ -152,6 +150,43 @@ pub(super) fn command(mut cursor: Cursor<'_>) -> Option<Kind> {
         }
         _ => return None,
     })
+}
+
+/// FETCH [direction] [FROM | IN] name
+fn fetch(keyword: &str, mut cursor: Cursor<'_>) -> Kind {
+    const ALL: i64 = i64::MAX;
+    // Also a cursor may have the name of a direction.
+    let reach = match cursor.tokens.len() {
+        0 | 1 => Reach::Forward(1),
+        _ if cursor.take(&["NEXT"]) => Reach::Forward(1),
+        _ if cursor.take(&["PRIOR"]) => Reach::Backward(1),
+        _ if cursor.take(&["FIRST"]) => Reach::Absolute(1),
+        _ if cursor.take(&["LAST"]) => Reach::Absolute(-1),
+        _ if cursor.take(&["ALL"]) => Reach::Forward(ALL),
+        _ if cursor.take(&["ABSOLUTE"]) => Reach::Absolute(signed(&mut cursor).unwrap_or(0)),
+        _ if cursor.take(&["RELATIVE"]) => Reach::Relative(signed(&mut cursor).unwrap_or(0)),
+        _ if cursor.take(&["FORWARD", "ALL"]) => Reach::Forward(ALL),
+        _ if cursor.take(&["BACKWARD", "ALL"]) => Reach::Backward(ALL),
+        _ if cursor.take(&["FORWARD"]) => Reach::Forward(signed(&mut cursor).unwrap_or(1)),
+        _ if cursor.take(&["BACKWARD"]) => Reach::Backward(signed(&mut cursor).unwrap_or(1)),
+        _ => Reach::Forward(signed(&mut cursor).unwrap_or(1)),
+    };
+    if cursor.tokens.len() > 1 {
+        cursor.take_any(&["FROM", "IN"]);
+    }
+    let name = cursor.name();
+    if !cursor.tokens.is_empty() {
+        return Kind::Unknown { keyword: keyword.to_owned() };
+    }
+    Kind::Fetch { name, reach, moves: keyword == "MOVE" }
+}
+
+/// A number with its sign, if one comes next.
+fn signed(cursor: &mut Cursor<'_>) -> Option<i64> {
+    let negative = cursor.peek() == "-";
+    let number: i64 = cursor.nth(usize::from(negative || cursor.peek() == "+")).parse().ok()?;
+    cursor.skip(1 + usize::from(negative || cursor.peek() == "+"));
+    Some(if negative { -number } else { number })
 }
 
 fn transaction(keyword: &str, mut cursor: Cursor<'_>) -> Option<TransactionControl> {

@@ -126,10 +126,15 @@ pub enum Kind {
     DeclareCursor {
         name: String,
         hold: bool,
+        binary: bool,
+        /// SCROLL, or NO SCROLL.
+        scroll: Option<bool>,
     },
-    /// FETCH and MOVE.
     Fetch {
         name: String,
+        reach: Reach,
+        /// MOVE: no rows are given.
+        moves: bool,
     },
     CloseCursor {
         name: Option<String>,
@@ -322,6 +327,15 @@ impl OptionColumns {
             Self::These(columns) => columns.iter().any(|known| known == column),
         }
     }
+}
+
+/// Which rows a FETCH or MOVE means (PostgreSQL documentation, FETCH); `i64::MAX` rows: all that are left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    Forward(i64),
+    Backward(i64),
+    Absolute(i64),
+    Relative(i64),
 }
 
 #[derive(Clone, Debug, PartialEq)]

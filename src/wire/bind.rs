@@ -34,6 +34,11 @@ impl<'a> Bind<'a> {
         Ok(Self { portal, statement, formats, values, result_formats: self::formats(rest)?, behind_names })
     }
 
+    /// One without parameters.
+    pub fn with_results(formats: &[u16]) -> Self {
+        Self { result_formats: formats.iter().copied().collect(), ..Self::default() }
+    }
+
     pub fn parameters(&self) -> usize {
         self.values.len()
     }

@@ -621,3 +621,49 @@ begin; create table made as select id, handle from users where id < 1003; update
 select * from made order by id
 drop table made
 update users set id = 35 where id = 1033; select id from users where id in (35, 1033); update products set created_at = '2024-07-07' where random() < 2
+-- cursors over shards, to and fro
+begin; declare c cursor for select id, handle from users order by id; fetch c; fetch 3 from c; fetch forward 2 in c; fetch next from c; fetch all from c; fetch c; close c; commit
+begin; declare c cursor for select id from users order by id; fetch 5 from c; fetch prior from c; fetch backward 2 from c; fetch backward all from c; fetch 2 from c; fetch first from c; fetch last from c; fetch next from c; fetch backward 1 from c; commit
+rollback
+begin; declare c cursor for select id from users order by id desc; fetch absolute 4 from c; fetch relative 3 from c; fetch relative -2 from c; fetch relative 0 from c; fetch absolute -2 from c; fetch absolute 0 from c; fetch c; fetch absolute 100000 from c; fetch backward c; commit
+begin; declare c cursor for select id from users order by id; move 3 from c; fetch c; move backward 2 in c; fetch c; move all in c; fetch c; move first in c; fetch 2 from c; move last from c; fetch c; move relative -3 in c; fetch c; move 0 from c; commit
+begin; declare c no scroll cursor for select id from users order by id; fetch 2 from c; fetch 2 from c; fetch backward 1 from c; commit
+rollback
+begin; declare c no scroll cursor for select id from users order by id; fetch 2 from c; fetch absolute 1 from c; commit
+rollback
+begin; declare c cursor for select id, balance from users order by balance desc, id limit 7 offset 3; fetch 4 from c; fetch 4 from c; fetch c; commit
+begin; declare c cursor for select handle from users order by length(handle), id; fetch 6 from c; fetch all from c; close c; fetch c; commit
+rollback
+begin; declare c cursor for select country, count(*), sum(balance), avg(balance) from users group by country order by country; fetch 2 from c; fetch all from c; commit
+begin; declare c cursor for select distinct country from users order by country nulls first; fetch 3 from c; fetch prior from c; fetch all from c; commit
+begin; declare c cursor for select u.id, o.id, o.total from users u join orders o on o.user_id = u.id order by o.total, o.id, u.id; fetch 5 from c; fetch 5 from c; commit
+begin; declare a cursor for select id from users order by id; declare b cursor for select user_id, id from orders order by user_id desc, id desc; fetch 2 from a; fetch 3 from b; fetch 2 from a; fetch 3 from b; close a; fetch b; close all; commit
+begin; declare a cursor for select id from users order by id; fetch a; close all; fetch a; commit
+rollback
+begin; declare "My Cursor" cursor for select id from users order by id; fetch 2 from "My Cursor"; fetch 2 from my; commit
+rollback
+begin; declare c cursor for select id from users order by id; declare c cursor for select id from users; commit
+rollback
+begin; declare c cursor for select id from users where id = 7; fetch c; fetch c; commit
+begin; declare c cursor for select id from users where id < 0 order by id; fetch c; fetch all from c; move 3 from c; commit
+begin; savepoint s; declare c cursor for select id from users order by id; fetch 2 from c; rollback to s; fetch 2 from c; commit
+rollback
+begin; declare c cursor for select id from users order by id; fetch 2 from c; savepoint s; fetch 2 from c; rollback to s; fetch 2 from c; commit
+rollback
+begin; declare c cursor for select id, 10 / (id - 5) as q from users order by id; fetch 2 from c; fetch 100 from c; fetch c; commit
+rollback
+begin; declare c cursor for select id, balance from users order by id; update users set balance = balance + 1 where id < 5; fetch 5 from c; rollback
+begin; declare c cursor for select id, balance from users order by id; fetch 2 from c; delete from carts where user_id = 3; select count(*) from users; fetch 5 from c; rollback
+begin; declare c scroll cursor for select id from users order by id; fetch 5 from c; fetch absolute -1 from c; fetch prior from c; commit
+begin; declare c cursor without hold for select id from users order by id; fetch 2 from c; commit
+begin; declare c insensitive cursor for select id from users order by id; fetch 2 from c; commit
+begin; declare next cursor for select id from users order by id; fetch next; fetch 2 from next; fetch next next; commit
+begin; declare c cursor for select id from users order by id; fetch -1 from c; fetch 3 from c; fetch -2 from c; fetch forward -1 from c; fetch backward -3 from c; commit
+begin; declare c cursor for select interests, settings, created_at, verified from users order by id; fetch 2 from c; fetch 2 from c; commit
+begin; declare c cursor for select * from adults order by id; fetch 2 from c; commit
+begin; declare c cursor for select id from users union all select id from products order by 1; fetch 3 from c; fetch 3 from c; commit
+begin; declare c cursor for select id from nowhere; commit
+rollback
+fetch 3 from nothing
+close nothing
+declare c cursor for select id from users order by id; fetch 2 from c

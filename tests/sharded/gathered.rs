@@ -1,5 +1,7 @@
 //! What one shard computes over rows of all, as drivers and transactions see it.
 
+use std::sync::LazyLock;
+
 use futures_util::TryStreamExt;
 use tokio_postgres::Client;
 use tokio_postgres::types::{FromSql, Type};
@@ -203,16 +205,58 @@ async fn types_of_the_databases_own_are_the_same_on_every_shard() {
     cluster.sql(1, Role::Primary, "drop type elsewhere");
 }
 
-#[tokio::test]
-async fn too_many_rows_are_refused_by_the_name_of_their_table() {
-    let port = tokio::task::spawn_blocking(|| {
-        let proxy = Proxy::start(&format!("gather_limit = \"1KiB\"\n{}", shop().1.toml()));
+/// Of a proxy that holds next to nothing.
+async fn confined() -> Client {
+    static PROXY: LazyLock<u16> = LazyLock::new(|| {
+        let limits = "gather_limit = \"1KiB\"\nmerge_limit = \"1KiB\"\n";
+        let proxy = Proxy::start(&format!("{limits}{}", shop().1.toml()));
         let port = proxy.port;
         // It serves until the tests end.
         Box::leak(Box::new(proxy));
         port
     });
-    let client = client_of(port.await.unwrap()).await;
+    client_of(tokio::task::spawn_blocking(|| *PROXY).await.unwrap()).await
+}
+
+/// Its rows are nowhere but on their way, however many there are.
+#[tokio::test]
+async fn a_cursor_is_read_as_it_comes() {
+    let client = confined().await;
+    let values: Vec<String> =
+        (0..6000).map(|n| format!("({}, {n}, 'row {n}')", if n % 3 == 0 { 1410 } else { 410 })).collect();
+    client.batch_execute(&format!("insert into scraps values {}", values.join(", "))).await.unwrap();
+    client.batch_execute("begin").await.unwrap();
+    let declare =
+        "declare c cursor for select id, body from scraps where user_id in (410, 1410) and id >= $1 order by id";
+    client.execute(declare, &[&1000i64]).await.unwrap();
+    // Prepared, its values in binary.
+    let fetch = client.prepare("fetch forward 700 from c").await.unwrap();
+    assert_eq!(fetch.columns().iter().map(tokio_postgres::Column::name).collect::<Vec<_>>(), ["id", "body"]);
+    let mut next = 1000;
+    loop {
+        let found = client.query(&fetch, &[]).await.unwrap();
+        for row in &found {
+            assert_eq!((row.get::<_, i64>(0), row.get::<_, &str>(1)), (next, &*format!("row {next}")));
+            next += 1;
+        }
+        if found.len() < 700 {
+            break;
+        }
+        // Others use the connections in between.
+        assert_eq!(rows(&client, "select count(*) from scraps where user_id in (410, 1410)").await, ["6000"]);
+    }
+    assert_eq!(next, 6000);
+    assert_eq!(sqlstate(&client, "fetch backward 2 from c").await, "0A000", "in another format");
+    client.batch_execute("rollback; begin").await.unwrap();
+    client.batch_execute("declare c cursor for select id from scraps where user_id in (410, 1410)").await.unwrap();
+    client.batch_execute("move 3000 from c").await.unwrap();
+    assert_eq!(rows(&client, "fetch all from c").await.len(), 3000);
+    client.batch_execute("commit; delete from scraps where user_id in (410, 1410)").await.unwrap();
+}
+
+#[tokio::test]
+async fn too_many_rows_are_refused_by_the_name_of_their_table() {
+    let client = confined().await;
     let values: Vec<String> = (1330..1400).map(|key| format!("({key}, 1, '{}')", "x".repeat(40))).collect();
     client.batch_execute(&format!("insert into scraps values {}", values.join(", "))).await.unwrap();
     let joined = "select count(*) from scraps a join scraps b on a.body = b.body where a.user_id >= 1330";

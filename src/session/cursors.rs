@@ -1,0 +1,174 @@
+//! Cursors over several shards (see `executor`), as statements name them.
+
+use super::Session;
+use super::block::Came;
+use super::carry::Stopped;
+use super::prepared::Prepared;
+use super::transaction::{Cursor, Open, Transaction};
+use crate::error::{Error, SqlState};
+use crate::executor::{Ended, MergedCursor, Request, put_answer};
+use crate::figures::Route;
+use crate::statement::{Kind, Reach, quoted_name};
+use crate::topology::ShardId;
+use crate::wire::Channel;
+
+/// What a statement does with cursors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum CursorStep {
+    Fetch {
+        name: String,
+        reach: Reach,
+        moves: bool,
+    },
+    /// `None`: ALL.
+    Close {
+        name: Option<String>,
+    },
+}
+
+impl Open {
+    /// What became of a DECLARE.
+    pub(super) fn take_cursor(&mut self, opened: Result<MergedCursor, Ended>) -> Ended {
+        match opened {
+            Ok(cursor) => {
+                self.cursors.push(Cursor::Merged { cursor: Box::new(cursor), doubted: false });
+                Ended::Done
+            }
+            Err(ended) => ended,
+        }
+    }
+
+    /// After ROLLBACK TO SAVEPOINT: those that were declared since are gone.
+    pub(super) fn doubt_cursors(&mut self) {
+        for cursor in &mut self.cursors {
+            if let Cursor::Merged { doubted, .. } = cursor {
+                *doubted = true;
+            }
+        }
+    }
+
+    fn merged(&self, name: &str) -> Option<&MergedCursor> {
+        self.cursors.iter().rev().find(|cursor| cursor.name() == name).and_then(|cursor| match cursor {
+            Cursor::Merged { cursor, .. } => Some(&**cursor),
+            Cursor::On(..) => None,
+        })
+    }
+
+    fn has_merged(&self) -> bool {
+        self.cursors.iter().any(|cursor| matches!(cursor, Cursor::Merged { .. }))
+    }
+}
+
+impl Session {
+    /// Of a statement about cursors over several shards.
+    pub(super) fn cursor_step(&self, kind: &Kind) -> Option<CursorStep> {
+        let Transaction::Open(open) = &self.transaction else { return None };
+        match kind {
+            Kind::Fetch { name, reach, moves } => {
+                open.merged(name).map(|_| CursorStep::Fetch { name: name.clone(), reach: *reach, moves: *moves })
+            }
+            Kind::CloseCursor { name } => {
+                let is_ours = name.as_ref().map_or_else(|| open.has_merged(), |name| open.merged(name).is_some());
+                is_ours.then(|| CursorStep::Close { name: name.clone() })
+            }
+            _ => None,
+        }
+    }
+
+    /// The columns of a FETCH that is only prepared.
+    pub(super) fn columns_of_cursor(&self, prepared: &Prepared) -> Option<Vec<u8>> {
+        let Transaction::Open(open) = &self.transaction else { return None };
+        match &prepared.analysis.statements.first()?.kind {
+            Kind::Fetch { name, moves: false, .. } => open.merged(name).map(MergedCursor::description),
+            _ => None,
+        }
+    }
+
+    pub(super) async fn carry_cursor(
+        &mut self,
+        client: &mut Channel,
+        step: &CursorStep,
+        request: Request<'_>,
+    ) -> Came<()> {
+        self.meter.route = Route::Scatter;
+        let Transaction::Open(mut open) = std::mem::replace(&mut self.transaction, Transaction::Idle) else {
+            return Ok(Err(outside_of_block().into()));
+        };
+        self.put_news(&mut client.output);
+        let (name, reach, moves) = match step {
+            CursorStep::Fetch { name, reach, moves } => (name, *reach, *moves),
+            CursorStep::Close { name } => return self.close_cursors(client, open, name.as_deref(), request).await,
+        };
+        let Some(place) = open.cursors.iter().rposition(|cursor| cursor.name() == name) else {
+            self.transaction = Transaction::Open(open);
+            return Ok(Err(unknown(name).into()));
+        };
+        let Cursor::Merged { mut cursor, doubted } = open.cursors.remove(place) else {
+            self.transaction = Transaction::Open(open);
+            return Ok(Err(unknown(name).into()));
+        };
+        let shards = cursor.shards.clone();
+        if doubted {
+            // It gives nothing and changes nothing.
+            let asked = format!("MOVE FORWARD 0 FROM {}", quoted_name(name));
+            open = match self.run_on_all(open, &shards[..1], &asked).await {
+                Ok(open) => open,
+                Err(stopped) => return Ok(Err(stopped)),
+            };
+        }
+        let ended = cursor.fetch(client, &mut open.connections(&shards), (reach, moves), request).await;
+        open.cursors.insert(place, Cursor::Merged { cursor, doubted: false });
+        self.go_on(client, open, &shards, ended).await
+    }
+
+    async fn close_cursors(
+        &mut self,
+        client: &mut Channel,
+        mut open: Box<Open>,
+        name: Option<&str>,
+        request: Request<'_>,
+    ) -> Came<()> {
+        let shards = match name.and_then(|name| open.merged(name)) {
+            Some(cursor) => cursor.shards.clone(),
+            None => open.parts().map(|(_, shard, _)| shard).collect(),
+        };
+        let (text, tag) = match name {
+            Some(name) => (format!("CLOSE {}", quoted_name(name)), "CLOSE CURSOR"),
+            None => ("CLOSE ALL".to_owned(), "CLOSE CURSOR ALL"),
+        };
+        open = match self.run_on_all(open, &shards, &text).await {
+            Ok(open) => open,
+            Err(stopped) => return Ok(Err(stopped)),
+        };
+        open.cursors.retain(|cursor| name.is_some_and(|name| cursor.name() != name));
+        put_answer(client, request, None, tag);
+        self.transaction = Transaction::Open(open);
+        Ok(Ok(()))
+    }
+
+    /// A text without an answer of its own, on shards of the block.
+    async fn run_on_all(&mut self, mut open: Box<Open>, shards: &[ShardId], text: &str) -> Result<Box<Open>, Stopped> {
+        for connection in open.connections(shards) {
+            match connection.run(text).await {
+                Ok(Ok(())) => {}
+                Ok(Err(body)) => {
+                    self.transaction = Transaction::Failed(Some(open));
+                    return Err(Stopped::Server(body));
+                }
+                Err(error) => {
+                    self.lose(*open, true, &[]);
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(open)
+    }
+}
+
+pub(super) fn outside_of_block() -> Error {
+    Error::new(SqlState::NO_TRANSACTION, "DECLARE CURSOR can only be used in transaction blocks")
+}
+
+fn unknown(name: &str) -> Error {
+    Error::new(SqlState::UNKNOWN_PORTAL, format!("cursor \"{name}\" does not exist"))
+}
