@@ -242,6 +242,7 @@ fn relation(name: &str, columns: &str) -> Relation {
         name: written.trim_end_matches(['~', '!', '?', '*', '#', '^']).to_owned(),
         type_oid: if written.ends_with(['~', '!', '?']) { 25 } else { 20 },
         not_null: false,
+        needs_value: false,
         is_serial: false,
         collation_is_bytes: !written.ends_with(['~', '?']),
         is_nondeterministic: written.ends_with('?'),

@@ -101,6 +101,8 @@ pub struct Column {
     pub name: String,
     pub type_oid: u32,
     pub not_null: bool,
+    /// It is that, and has no default either.
+    pub needs_value: bool,
     /// The default calls `nextval`, or the column is an identity column.
     pub is_serial: bool,
     /// The column's collation sorts by bytes, or its type has none.

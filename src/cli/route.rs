@@ -116,6 +116,7 @@ fn assumed_column(name: &str) -> Column {
         name: name.to_owned(),
         type_oid: 0,
         not_null: false,
+        needs_value: false,
         is_serial: false,
         collation_is_bytes: true,
         is_nondeterministic: false,

@@ -166,6 +166,7 @@ async fn load(client: &Client, epoch: u64) -> Result<Catalog, SqlError> {
                 name: text(&row, 1),
                 type_oid,
                 not_null: flag(&row, 3),
+                needs_value: flag(&row, 11),
                 is_serial: flag(&row, 4),
                 collation_is_bytes: match number(&row, 7) {
                     None | Some(0) => true,
@@ -299,7 +300,7 @@ const COLUMNS: &str = "SELECT a.attrelid, a.attname, a.atttypid, a.attnotnull, \
      a.attidentity <> '' OR coalesce(d.adbin::text ~ 'SQLVALUEFUNCTION|NEXTVALUEEXPR' OR EXISTS ( \
        SELECT FROM regexp_matches(d.adbin::text, ':(?:op)?funcid (\\d+)', 'g') AS called \
        JOIN pg_proc p ON p.oid = called[1]::oid WHERE p.provolatile <> 'i'), false) AND a.attgenerated = '', \
-     a.attgenerated <> '' \
+     a.attgenerated <> '', a.attnotnull AND a.attidentity = '' AND d.adnum IS NULL AND a.atttypid < 16384 \
      FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
      LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
      LEFT JOIN pg_collation o ON o.oid = a.attcollation \

@@ -4,8 +4,9 @@ use super::copy_out::copy_out;
 use super::gather::gather;
 use super::relay::Broken;
 use super::request::Request;
-use super::scatter::{Ended, scatter};
+use super::scatter::{Ended, is_of_columns, scatter};
 use crate::backend::Connection;
+use crate::error::SqlState;
 use crate::plan::{CopyOut, Gather, Scatter, shards_of};
 use crate::topology::ShardId;
 use crate::wire::Channel;
@@ -38,7 +39,11 @@ impl<'p> Reading<'p> {
     /// What to do instead, where the rows turned out not to be mergeable here.
     pub fn otherwise(self, ended: &Result<Ended, Broken>) -> Option<Self> {
         match (self, ended) {
-            (Self::Scatter(plan), Ok(Ended::Refused(_))) => plan.otherwise.as_deref().map(Self::Gather),
+            (Self::Scatter(plan), Ok(Ended::Refused(error)))
+                if error.sqlstate == SqlState::UNSUPPORTED && !is_of_columns(error) =>
+            {
+                plan.otherwise.as_deref().map(Self::Gather)
+            }
             _ => None,
         }
     }

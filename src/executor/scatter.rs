@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::merge::{Columns, Merge, Merger, Step};
 use crate::plan::{MARK, Part, Scatter};
 use crate::wire::frame::{Header, server};
-use crate::wire::message::{put_bare, put_command_complete};
+use crate::wire::message::{put_bare, put_command_complete, put_row};
 use crate::wire::{Channel, frame};
 
 /// How a statement on several shards ended.
@@ -100,6 +100,10 @@ async fn in_turn(
                 columns = Some(found);
             }
         }
+        // Of another type than text the plan is one document.
+        if plan.explains && columns.as_ref().is_some_and(|columns| columns.types() == [TEXT]) {
+            put_row(&mut client.output, &[Some(format!("Shard {}", part.shard.0))]);
+        }
         loop {
             match row(client, input).await? {
                 Row::One(_) if skip > 0 => skip -= 1,
@@ -121,9 +125,14 @@ async fn in_turn(
             break;
         }
     }
-    put_end(client, given, given == u64::from(request.rows()) && given > 0);
+    match plan.explains {
+        true => put_command_complete(&mut client.output, "EXPLAIN"),
+        false => put_end(client, given, given == u64::from(request.rows()) && given > 0),
+    }
     Ok(Ended::Done)
 }
+
+const TEXT: u32 = 25;
 
 /// What comes in front of the rows.
 fn put_head(client: &mut Channel, columns: &Columns, merge: &Merge, request: Request<'_>) {
@@ -346,8 +355,12 @@ pub(super) async fn send(client: &mut Channel, connection: &mut Connection) -> R
 }
 
 pub(super) fn differ(input: &Connection) -> Error {
-    Error::unsupported(
-        format!("a result whose columns differ on shard {}", input.server.shard.0),
-        "The table's columns must be the same, in the same order, on every shard.",
-    )
+    Error::unsupported(format!("a result whose columns differ on shard {}", input.server.shard.0), SAME_COLUMNS)
 }
+
+/// No other way of reading helps: the tables are not the same.
+pub(super) fn is_of_columns(error: &Error) -> bool {
+    error.hint.as_deref() == Some(SAME_COLUMNS)
+}
+
+const SAME_COLUMNS: &str = "The table's columns must be the same, in the same order, on every shard.";

@@ -11,7 +11,7 @@ use super::spread::{Answers, Decision, count, tag};
 use crate::backend::Connection;
 use crate::error::{Error, SqlState};
 use crate::merge::{Columns, Merge};
-use crate::plan::{Create, Goal, Looked, Mirror, Move, Staged, Step, Tag};
+use crate::plan::{Create, Goal, Local, Looked, Mirror, Move, Staged, Step, Tag};
 use crate::topology::ShardId;
 use crate::wire::frame::{Header, malformed, put, server};
 use crate::wire::{Channel, TextArray};
@@ -28,6 +28,7 @@ pub(super) async fn staged(
         Staged::Move(plan) => move_rows(client, inputs, plan, request.whole(), decision).await,
         Staged::Mirror(plan) => mirror(client, inputs, plan, request.whole(), decision).await,
         Staged::Create(plan) => create(client, inputs, plan, request.whole(), decision).await,
+        Staged::Local(plan) => local(client, inputs, plan, request.whole(), decision).await,
     }
 }
 
@@ -201,6 +202,34 @@ async fn create(
     }
     let mut answers = Answers::default();
     let collected = answers.collect_all(client, inputs, decision.limit_bytes).await?;
+    answers.tag = tag(&answers.tags, Tag::First);
+    Ok(collected.map(|()| answers))
+}
+
+async fn local(
+    client: &mut Channel,
+    inputs: &mut [&mut Connection],
+    plan: &Local,
+    request: Request<'_>,
+    decision: &Decision<'_>,
+) -> Result<Result<Answers, Failure>, Broken> {
+    let tables = match fetch(client, (inputs, &plan.shards), &plan.fetches, request, decision.gather_limit).await? {
+        Ok(tables) => tables,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let Some(home) = inputs.first_mut() else { return Ok(Ok(Answers::default())) };
+    if plan.written_out {
+        match write_out(&plan.text, &tables) {
+            Ok(text) => request.put_written_out(home, &text),
+            Err(error) => return Ok(Err(Failure::Proxy(error))),
+        }
+    } else {
+        request.put_gathered(home, &plan.text, &tables);
+    }
+    drop(tables);
+    send(client, home).await?;
+    let mut answers = Answers::default();
+    let collected = answers.collect(client, home, decision.limit_bytes).await?;
     answers.tag = tag(&answers.tags, Tag::First);
     Ok(collected.map(|()| answers))
 }

@@ -26,9 +26,20 @@ impl Writing<'_> {
     pub fn takes_two_phases(self) -> bool {
         match self {
             Self::Spread(plan) => plan.transactional && plan.parts.len() > 1,
+            Self::Staged(Staged::Local(_)) => false,
             Self::Staged(plan) => plan.shards().len() > 1,
             Self::Copy(plan) => plan.shards.len() > 1,
         }
+    }
+
+    /// Of its shards, those that it only reads.
+    pub fn reads_only(self, shard: ShardId) -> bool {
+        matches!(self, Self::Staged(Staged::Local(plan)) if plan.shards.first() != Some(&shard))
+    }
+
+    /// It ties the session to the connection to its first shard.
+    pub fn ties(self) -> bool {
+        matches!(self, Self::Staged(Staged::Local(plan)) if plan.ties)
     }
 
     /// Rows go from server to server.

@@ -75,31 +75,7 @@ impl Plan {
             Route::CopyOut(copy) => {
                 row("route", format!("copy from shards ({}), one after another", numbers(&copy.shards)));
             }
-            Route::Staged(staged) => match &**staged {
-                Staged::Move(moving) => {
-                    let all: Vec<String> = moving.shards.iter().map(|shard| shard.0.to_string()).collect();
-                    row("route", format!("write on shards ({}), all or none, moving rows", all.join(", ")));
-                    fetches(&moving.fetches, &mut row);
-                    row("look", moving.look.to_string());
-                    moving.moved.render().into_iter().for_each(|(name, text)| row(name, text));
-                }
-                Staged::Mirror(mirror) => {
-                    let home = mirror.shards.first().map_or(0, |shard| shard.0);
-                    let others: Vec<String> = mirror.shards.iter().skip(1).map(|shard| shard.0.to_string()).collect();
-                    let others = others.join(", ");
-                    row("route", format!("write on shard ({home}), then its rows on shards ({others}), all or none"));
-                    fetches(&mirror.fetches, &mut row);
-                    row("statement", mirror.text.to_string());
-                    row("copy", mirror.copy.to_string());
-                }
-                Staged::Create(create) => {
-                    let all: Vec<String> = create.shards.iter().map(|shard| shard.0.to_string()).collect();
-                    row("route", format!("write on shards ({}), all or none, rows on the first", all.join(", ")));
-                    fetches(&create.fetches, &mut row);
-                    row("filled", create.filled.replace(MARK, "…"));
-                    row("empty", create.empty.to_string());
-                }
-            },
+            Route::Staged(staged) => steps(staged, &mut row),
             Route::Scatter(scatter) => {
                 let how = if scatter.in_turn { ", one after another" } else { "" };
                 row("route", format!("scatter over shards ({}){how}", shards(&scatter.parts)));
@@ -174,6 +150,41 @@ fn shards(parts: &[Part]) -> String {
 
 fn numbers(shards: &[ShardId]) -> String {
     shards.iter().map(|shard| shard.0.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// A write in several steps.
+fn steps(staged: &Staged, row: &mut impl FnMut(&str, String)) {
+    match staged {
+        Staged::Move(moving) => {
+            let all: Vec<String> = moving.shards.iter().map(|shard| shard.0.to_string()).collect();
+            row("route", format!("write on shards ({}), all or none, moving rows", all.join(", ")));
+            fetches(&moving.fetches, row);
+            row("look", moving.look.to_string());
+            moving.moved.render().into_iter().for_each(|(name, text)| row(name, text));
+        }
+        Staged::Mirror(mirror) => {
+            let home = mirror.shards.first().map_or(0, |shard| shard.0);
+            let others: Vec<String> = mirror.shards.iter().skip(1).map(|shard| shard.0.to_string()).collect();
+            let others = others.join(", ");
+            row("route", format!("write on shard ({home}), then its rows on shards ({others}), all or none"));
+            fetches(&mirror.fetches, row);
+            row("statement", mirror.text.to_string());
+            row("copy", mirror.copy.to_string());
+        }
+        Staged::Create(create) => {
+            let all: Vec<String> = create.shards.iter().map(|shard| shard.0.to_string()).collect();
+            row("route", format!("write on shards ({}), all or none, rows on the first", all.join(", ")));
+            fetches(&create.fetches, row);
+            row("filled", create.filled.replace(MARK, "…"));
+            row("empty", create.empty.to_string());
+        }
+        Staged::Local(local) => {
+            let home = local.shards.first().map_or(0, |shard| shard.0);
+            row("route", format!("write on shard ({home}), over rows of others"));
+            fetches(&local.fetches, row);
+            row("statement", local.text.replace(MARK, "…"));
+        }
+    }
 }
 
 fn fetches(fetches: &[Fetch], row: &mut impl FnMut(&str, String)) {

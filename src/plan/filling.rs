@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::gather::Gathering;
 use super::keys::Keyed;
+use super::local;
 use super::relations::{self, Class, Resolved};
 use super::rewrite::Splice;
 use super::template::Surroundings;
@@ -22,6 +23,8 @@ pub(super) struct Filling {
     keyed: Keyed,
     /// Its query reads sharded tables.
     gathering: Option<Gathering>,
+    /// It is on the home shard only, in this session.
+    temporary: bool,
 }
 
 impl Filling {
@@ -40,8 +43,8 @@ impl Filling {
         let refuse = || Some(Err(Error::unsupported("CREATE TABLE AS", hint)));
         let is_opaque = resolved.iter().any(|known| matches!(known.class, Class::View))
             || filled.query.calls.iter().any(|call| access::is_user_defined(call, surroundings.catalog));
-        let is_query = matches!(filled.query.kind, Kind::Query) && ddl.what == "CREATE TABLE" && !ddl.temporary;
-        if !is_query || is_opaque || !lives_at_home(filled, resolved, surroundings) {
+        let is_query = matches!(filled.query.kind, Kind::Query) && ddl.what == "CREATE TABLE";
+        if !is_query || is_opaque || !(ddl.temporary || lives_at_home(filled, resolved, surroundings)) {
             return refuse();
         }
         let keyed = Keyed::new(&filled.query, resolved);
@@ -53,7 +56,8 @@ impl Filling {
             },
         };
         let (home, all) = (surroundings.database.home, surroundings.database.all_shards());
-        Some(Ok(Self { statement: statement.tokens, query: filled.query.tokens, home, all, keyed, gathering }))
+        let (query, temporary) = (filled.query.tokens, ddl.temporary);
+        Some(Ok(Self { statement: statement.tokens, query, home, all, keyed, gathering, temporary }))
     }
 
     pub(super) fn plan(&self, values: &Values<'_>) -> Plan {
@@ -62,6 +66,9 @@ impl Filling {
             None => (splice.finish(), Vec::new()),
             Some(gathering) => gathering.over(&self.keyed.shards(values), values, splice),
         };
+        if self.temporary {
+            return local::of(self.home, (filled, fetches), true);
+        }
         let mut splice = Splice::new(values.text);
         let behind = Tokens { start: self.query.end, end: self.statement.end };
         match behind.start < behind.end {

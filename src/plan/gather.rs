@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::keys::{self, Keyed};
+use super::local::writes_at_home;
 use super::relations::{Class, FIRST_OWN_TYPE, Resolved};
 use super::rewrite::{self, Splice};
 use super::scatter::bound;
@@ -29,6 +30,7 @@ pub(super) struct Gathering {
     /// The statement takes no parameters: the rows stand in its text.
     written_out: bool,
     cursor: Option<String>,
+    holds: bool,
     /// One for each of the keyed relations, in their order; none for the one that is written.
     tables: Vec<Option<Table>>,
     /// Of a query over one table: how its first rows are chosen, which is all that is needed of each shard.
@@ -72,7 +74,8 @@ impl Gathering {
         let writes = resolved.iter().any(|relation| relation.written);
         let inserts = matches!(statement.kind, Kind::Insert(_));
         // It runs on the home shard alone.
-        let mirrors = resolved.iter().any(|relation| relation.written && matches!(relation.class, Class::Reference));
+        let mirrors = resolved.iter().any(|relation| relation.written && matches!(relation.class, Class::Reference))
+            || writes_at_home(resolved);
         if !inserts && !mirrors && resolved.iter().any(|relation| relation.written && relation.sharded().is_none()) {
             return refuse("a write of a table of one shard, over rows of several,");
         }
@@ -115,6 +118,7 @@ impl Gathering {
                 Kind::DeclareCursor { name, .. } => Some(name.clone()),
                 _ => None,
             },
+            holds: matches!(statement.kind, Kind::DeclareCursor { hold: true, .. }),
             written_out: matches!(statement.kind, Kind::Copy(_) | Kind::DeclareCursor { .. }),
             tables,
             at_home,
@@ -141,7 +145,7 @@ impl Gathering {
         let is_there = |set: &ShardSet| set.is_empty() || (only.is_some() && set.only() == only);
         let (text, fetches) = self.fetch(sets, values, &is_there, Splice::new(values.text));
         let (written_out, cursor) = (self.written_out, self.cursor.clone());
-        let gather = Box::new(Gather { at, text: Arc::from(text), fetches, written_out, cursor });
+        let gather = Box::new(Gather { at, text: Arc::from(text), fetches, written_out, cursor, holds: self.holds });
         Plan { route: Route::Gather(gather), access }
     }
 
@@ -151,7 +155,7 @@ impl Gathering {
         others.into_iter().for_each(|tokens| splice.replace(tokens, ""));
         let is_there = ShardSet::is_empty;
         let (text, fetches) = self.fetch(sets, values, &is_there, splice);
-        Gather { at: self.home, text: Arc::from(text), fetches, written_out: false, cursor: None }
+        Gather { at: self.home, text: Arc::from(text), fetches, written_out: false, cursor: None, holds: false }
     }
 
     /// The statement as `splice` has it, and what it needs on each shard that runs it.

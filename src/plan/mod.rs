@@ -8,10 +8,12 @@ mod caching;
 mod constraints;
 mod copying;
 pub mod explain;
+mod explaining;
 mod filling;
 mod gather;
 mod insert;
 mod keys;
+mod local;
 mod mirror;
 mod moving;
 mod numbering;
@@ -33,7 +35,7 @@ pub use template::{Surroundings, Template};
 pub use touches::Touches;
 pub use transfer::Inserted;
 pub use types::{
-    Access, CopyOut, Create, Declared, Fetch, Gather, Goal, MARK, Mirror, Move, Part, Plan, Route, Scatter, Spread,
-    Staged, Step, Steps, Tag, Transfer, shards_of,
+    Access, CopyOut, Create, Declared, Fetch, Gather, Goal, Local, MARK, Mirror, Move, Part, Plan, Route, Scatter,
+    Spread, Staged, Step, Steps, Tag, Transfer, shards_of,
 };
 pub use views::written_out;

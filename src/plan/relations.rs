@@ -47,6 +47,27 @@ pub(super) struct Sharded {
 }
 
 impl Sharded {
+    /// One of the shards that it has rows on, for what means the same on each.
+    pub(super) fn any(&self) -> ShardId {
+        self.mapping.all().iter().next().unwrap_or(ShardId(0))
+    }
+
+    /// What PostgreSQL says of a text that is no integer where the key is one.
+    pub(super) fn malformed(&self, text: &str) -> Option<Error> {
+        let name = match self.key_type {
+            KeyType::Bigint => "bigint",
+            KeyType::Integer => "integer",
+            _ => return None,
+        };
+        if Key::from_text(self.key_type, text).is_some() {
+            return None;
+        }
+        Some(match text.trim().parse::<i128>() {
+            Ok(_) => Error::new(SqlState("22003"), format!("value \"{text}\" is out of range for type {name}")),
+            Err(_) => Error::new(SqlState("22P02"), format!("invalid input syntax for type {name}: \"{text}\"")),
+        })
+    }
+
     /// A row to be written whose key is in no range: `what` it is.
     pub(super) fn nowhere(&self, table: &str, what: impl std::fmt::Display) -> Error {
         let message = format!("{what} of column \"{}\" of table \"{table}\" is in no shard's range", self.column);

@@ -27,8 +27,6 @@ pub(super) struct Scattering {
     hidden: Vec<HiddenColumn>,
     /// Shards cannot cut their answers to LIMIT rows.
     merges_rows: bool,
-    /// Some sort key's type is not known before its column is there.
-    sorts_unknown: bool,
 }
 
 #[derive(Debug)]
@@ -115,14 +113,7 @@ impl Scattering {
     }
 
     fn of(root: usize, statement: &Arc<Statement>) -> Self {
-        Self {
-            root,
-            statement: Arc::clone(statement),
-            merge: Merge::default(),
-            hidden: Vec::new(),
-            merges_rows: false,
-            sorts_unknown: false,
-        }
+        Self { root, statement: Arc::clone(statement), merge: Merge::default(), hidden: Vec::new(), merges_rows: false }
     }
 
     /// Sort keys of a query whose rows pass as they are.
@@ -135,10 +126,8 @@ impl Scattering {
     ) -> Result<(), Error> {
         let collations = Collations { resolved, surroundings };
         for key in &shape.order_by {
-            match collations.sorts(shape, key) {
-                Some(true) => {}
-                Some(false) => refuse("ORDER BY a column by a collation or type with an order of its own")?,
-                None => self.sorts_unknown = true,
+            if collations.sorts(shape, key) == Some(false) {
+                refuse("ORDER BY a column by a collation or type with an order of its own")?;
             }
             let (column, known) = match &key.target {
                 OrderTarget::Output(index) => (*index, collations.of_output(shape, *index)),
@@ -201,13 +190,10 @@ impl Scattering {
                     return refuse("an expression over aggregates of several shards");
                 }
             };
-            if let (Final::Min(_) | Final::Max(_), Output::Aggregate(aggregate)) = (&output, &column.expression) {
-                let column = aggregate.column.as_ref();
-                let known = column.and_then(|column| collations.find(column));
-                self.sorts_unknown |= known.is_none_or(|column| column.type_oid >= FIRST_OWN_TYPE);
-                if collations.of(column, aggregate.collation) {
-                    self.merge.bytewise.push(index);
-                }
+            if let (Final::Min(_) | Final::Max(_), Output::Aggregate(aggregate)) = (&output, &column.expression)
+                && collations.of(aggregate.column.as_ref(), aggregate.collation)
+            {
+                self.merge.bytewise.push(index);
             }
             outputs.push(output);
         }
@@ -226,16 +212,10 @@ impl Scattering {
         Ok(())
     }
 
-    /// Whether the columns, once they are known, may turn out not to be comparable here.
+    /// Whether values, once they are there, may turn out not to be comparable here: of a type or in a style that is not
+    /// read.
     pub(super) fn may_not_merge(&self) -> bool {
-        let is_certain = |output: &Final| match output {
-            Final::Min(index) | Final::Max(index) => self.merge.bytewise.contains(index),
-            Final::Group(_) => false,
-            _ => true,
-        };
-        let combines = self.merge.aggregate.as_ref().is_some_and(|all| !all.outputs.iter().all(is_certain));
-        let orders_groups = self.merge.aggregate.is_some() && !self.merge.order.is_empty();
-        combines || self.merge.distinct || orders_groups || self.sorts_unknown
+        self.merge.aggregate.is_some() || self.merge.distinct || !self.merge.order.is_empty()
     }
 
     fn split(
@@ -288,7 +268,7 @@ impl Scattering {
             }
             _ => None,
         };
-        let scatter = Scatter { parts: parts.collect(), merge, cursor, in_turn, otherwise: None };
+        let scatter = Scatter { parts: parts.collect(), merge, cursor, in_turn, explains: false, otherwise: None };
         Ok(Plan { route: Route::Scatter(Box::new(scatter)), access })
     }
 

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use super::explaining;
 use super::filling::Filling;
 use super::gather::Gathering;
 use super::insert::Inserting;
 use super::keys::Keyed;
+use super::local::{self, Localized};
 use super::mirror::Mirroring;
 use super::moving::{self, Moving};
 use super::numbering::Numbering;
@@ -48,6 +50,8 @@ pub struct Template {
     floats: bool,
     pub(super) views: Vec<views::Place>,
     changes_unknown: bool,
+    /// EXPLAIN of what is placed; `true`: it runs.
+    explains: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -66,6 +70,8 @@ enum Placement {
     Mirror(Box<Mirroring>),
     /// A new table and its rows.
     Fill(Box<Filling>),
+    /// Of what the home shard alone has.
+    Local(Box<Localized>),
     /// On every shard the same.
     Everywhere {
         transactional: bool,
@@ -126,6 +132,10 @@ impl Template {
             floats: floats(statement, catalog),
             views: views::places(statement, &resolved),
             changes_unknown: changes_unknown(&statement.kind, surroundings),
+            explains: match statement.kind {
+                Kind::Explain { analyze, .. } if database.is_sharded() => Some(analyze),
+                _ => None,
+            },
         }
     }
 
@@ -139,7 +149,7 @@ impl Template {
         self.changes_unknown
     }
 
-    /// It cannot be planned before views are [written out](super::written_out).
+    /// It cannot be planned before views and the like are [written out](super::written_out).
     pub fn has_views(&self) -> bool {
         !self.views.is_empty()
     }
@@ -183,6 +193,14 @@ impl Template {
 
     /// Where one execution goes.
     pub fn plan(&self, values: &Values<'_>) -> Result<Plan, Error> {
+        let plan = self.placed(values)?;
+        match self.explains {
+            None => Ok(plan),
+            Some(analyze) => explaining::explaining(plan, analyze, self.access),
+        }
+    }
+
+    fn placed(&self, values: &Values<'_>) -> Result<Plan, Error> {
         let access = self.access;
         let one = |shard| Ok(Plan { route: Route::One(shard), access });
         match &self.placement {
@@ -201,6 +219,7 @@ impl Template {
             Placement::Move(moving) => moving.plan(values),
             Placement::Mirror(mirroring) => Ok(mirroring.plan(values)),
             Placement::Fill(filling) => Ok(filling.plan(values)),
+            Placement::Local(localized) => Ok(localized.plan(values)),
             Placement::Keyed(by_key) => match by_key.keyed.single(values) {
                 Some(shard) if !by_key.needs_home || shard == self.home => one(shard),
                 _ => self.plan_sets(by_key, values),
@@ -278,7 +297,8 @@ impl Template {
             | Placement::Copy(_)
             | Placement::Move(_)
             | Placement::Mirror(_)
-            | Placement::Fill(_) => None,
+            | Placement::Fill(_)
+            | Placement::Local(_) => None,
         }
     }
 
@@ -338,6 +358,7 @@ fn shallow(statement: &Statement) -> Statement {
         shape: crate::statement::Shape::default(),
         hints: Hints::default(),
         uses: crate::statement::Uses::default(),
+        respelling: None,
     }
 }
 
@@ -387,17 +408,28 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
             None => by_key(statement, resolved, surroundings),
         },
         Kind::Explain { inner, .. }
-            if writes_reference(resolved)
-                || !matches!(**inner, Kind::Query | Kind::Update(_) | Kind::Delete { .. }) =>
+            if matches!(
+                **inner,
+                Kind::Query | Kind::Insert(_) | Kind::Update(_) | Kind::Delete { .. } | Kind::Merge
+            ) =>
         {
-            refuse("EXPLAIN of this statement", "Use EXPLAIN ROUTE, or a routing hint.")
+            let explained = Statement { kind: (**inner).clone(), ..Statement::clone(statement) };
+            place(&Arc::new(explained), resolved, surroundings)
         }
+        Kind::Explain { .. } => refuse("EXPLAIN of this statement", "Use EXPLAIN ROUTE, or a routing hint."),
         Kind::Insert(insert) => insert_of(statement, insert, resolved, surroundings),
         Kind::Update(_) | Kind::Delete { .. } if writes_reference(resolved) => {
             reference(statement, resolved, surroundings)
         }
+        Kind::Update(_) | Kind::Delete { .. } | Kind::Merge if local::writes_at_home(resolved) => {
+            localized(statement, resolved, surroundings).unwrap_or_else(|| by_key(statement, resolved, surroundings))
+        }
         _ => by_key(statement, resolved, surroundings),
     }
+}
+
+fn localized(statement: &Statement, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Option<Placement> {
+    Localized::new(statement, resolved, surroundings).map(|localized| Placement::Local(Box::new(localized)))
 }
 
 fn insert_of(
@@ -421,7 +453,7 @@ fn insert_of(
         Err(error) if writes_reference(resolved) => mirrored(error, statement, resolved, surroundings),
         Err(error) => match Transferring::new(statement, insert, resolved, surroundings) {
             Some(transferring) => Placement::Transfer(Box::new(transferring)),
-            None => Placement::Refused(error),
+            None => localized(statement, resolved, surroundings).unwrap_or(Placement::Refused(error)),
         },
     }
 }
@@ -435,6 +467,12 @@ fn check(statement: &Statement, resolved: &[Resolved], surroundings: &Surroundin
         let error = Error::new(SqlState::UNAVAILABLE, message);
         return Err(error.with_hint("The control plane needs the home shard's primary; see the log."));
     }
+    // Those that can be are written out before.
+    let mut relations = statement.blocks.iter().flat_map(|block| &block.relations);
+    if relations.any(|relation| relation.renames && relation.table.is_some()) {
+        let what = "a table whose columns are given other names in this way";
+        return Err(Error::unsupported(what, "Leave the columns their names."));
+    }
     check_assigned_keys(statement, resolved)?;
     if sets_path_of_block(&statement.kind) {
         let hint = "Use SET, and RESET when the transaction has ended.";
@@ -445,8 +483,15 @@ fn check(statement: &Statement, resolved: &[Resolved], surroundings: &Surroundin
 
 /// What is defined is on every shard, but for temporary tables; its rows may not be.
 fn define(statement: &Statement, ddl: &Ddl, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Placement {
-    let reads_rows =
-        |filled: &Filled| !matches!(filled.query.kind, Kind::Query) || !resolved.is_empty() && !filled.empty;
+    let reads_shards = resolved.iter().any(|known| matches!(known.class, Class::Sharded(_) | Class::View));
+    let is_view = ddl.what == "CREATE VIEW";
+    if is_view && ddl.temporary && reads_shards {
+        let what = "a temporary view over sharded tables";
+        return Placement::Refused(Error::unsupported(what, "Make a view that is none, or a temporary table."));
+    }
+    let reads_rows = |filled: &Filled| {
+        !is_view && (!matches!(filled.query.kind, Kind::Query) || !resolved.is_empty() && !filled.empty)
+    };
     if ddl.temporary && !ddl.filled.as_ref().is_some_and(reads_rows) {
         return Placement::Fixed(surroundings.database.home);
     }
@@ -593,10 +638,17 @@ fn by_key(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surr
     let several = several(statement, resolved, surroundings, &keyed);
     let gathering = match (&statement.kind, user_function) {
         (Kind::Copy(copy), _) if copy.from || !copy.is_client => None,
-        (Kind::DeclareCursor { hold: true, .. }, _) => None,
-        (Kind::Query | Kind::Copy(_) | Kind::DeclareCursor { .. } | Kind::Update(_) | Kind::Delete { .. }, None) => {
-            Gathering::new(statement, resolved, surroundings, &keyed).ok().map(Box::new)
-        }
+        // What MERGE inserts may belong elsewhere.
+        (Kind::Merge, _) if !statement.inserted.is_empty() || local::writes_at_home(resolved) => None,
+        (
+            Kind::Query
+            | Kind::Copy(_)
+            | Kind::DeclareCursor { .. }
+            | Kind::Update(_)
+            | Kind::Delete { .. }
+            | Kind::Merge,
+            None,
+        ) => Gathering::new(statement, resolved, surroundings, &keyed).ok().map(Box::new),
         _ => None,
     };
     let several = match (several, user_function) {
@@ -642,7 +694,6 @@ pub(super) fn several(
                 None => refuse("a write with a join that does not follow the shard key"),
             }
         }
-        Kind::Explain { .. } => refuse("EXPLAIN of a statement on several shards"),
         Kind::DeclareCursor { .. } => refuse("a cursor over several shards"),
         Kind::Copy(_) => refuse("COPY of a query on several shards"),
         _ => refuse("a statement that reads and writes several shards"),

@@ -10,9 +10,7 @@ use super::template::Surroundings;
 use super::{Access, Drawn, Part, Plan, Route, Spread, Tag, Transfer, access};
 use crate::catalog::Sequence;
 use crate::error::{Error, SqlState};
-use crate::statement::{
-    Insert, InsertSource, Overriding, SourceQuery, Statement, Tokens, Values, quoted_literal, quoted_name,
-};
+use crate::statement::{Insert, Overriding, SourceQuery, Statement, Tokens, Values, quoted_literal, quoted_name};
 use crate::topology::ShardId;
 
 /// An INSERT of a query's rows, its values left open.
@@ -30,6 +28,7 @@ pub(super) struct Transferring {
     names: Arc<[String]>,
     /// `columns` are those that the statement lists; else all of the table's.
     listed: bool,
+    refuses_null: bool,
     numbered: Vec<(String, Sequence)>,
     returning: bool,
 }
@@ -73,6 +72,8 @@ pub struct Inserted {
     columns: Vec<Target>,
     names: Arc<[String]>,
     listed: bool,
+    /// Any server refuses a row whose key is NULL, in PostgreSQL's words.
+    refuses_null: bool,
     /// Columns that sequences give their values where the query gives none.
     numbered: Vec<(String, Sequence)>,
     returning: bool,
@@ -86,7 +87,7 @@ impl Transferring {
         resolved: &[Resolved],
         surroundings: &Surroundings<'_>,
     ) -> Option<Self> {
-        let InsertSource::Query(SourceQuery { tokens, untyped }) = &insert.source else { return None };
+        let SourceQuery { tokens, untyped } = insert.query.as_ref()?;
         let target = resolved.iter().find(|relation| relation.written && relation.block == 0)?;
         let table = target.catalog.as_ref()?;
         if statement.calls.iter().any(|call| access::is_user_defined(call, surroundings.catalog)) {
@@ -102,10 +103,12 @@ impl Transferring {
             Some(Target { type_oid, source })
         };
         let columns = names.iter().enumerate().map(column).collect::<Option<Vec<Target>>>()?;
+        let mut refuses_null = false;
         let destination = match &target.class {
             Class::Sharded(sharded) => {
                 let key = table.column(&sharded.column)?;
                 (names.contains(&key.name.as_str()) || key.sequence.is_some()).then_some(())?;
+                refuses_null = key.not_null && !table.has_triggers;
                 Destination::Keyed(Arc::clone(sharded))
             }
             Class::Home => Destination::One(surroundings.database.home),
@@ -136,6 +139,7 @@ impl Transferring {
             columns,
             names: names.into_iter().map(str::to_owned).collect(),
             listed: !insert.columns.is_empty(),
+            refuses_null,
             numbered,
             returning: insert.returning,
         })
@@ -155,6 +159,7 @@ impl Transferring {
             columns: self.columns.clone(),
             names: Arc::clone(&self.names),
             listed: self.listed,
+            refuses_null: self.refuses_null,
             numbered: self.numbered.clone(),
             returning: self.returning,
         };
@@ -184,6 +189,9 @@ impl Inserted {
         if types.len() > self.columns.len() {
             return Err(Error::new(SqlState::SYNTAX, "INSERT has more expressions than target columns"));
         }
+        if self.listed && types.len() < self.columns.len() {
+            return Err(Error::new(SqlState::SYNTAX, "INSERT has more target columns than expressions"));
+        }
         let mut casts = casts(&self.columns, types)?;
         let mut names: Vec<&str> = self.names[..types.len()].iter().map(String::as_str).collect();
         let mut overriding = "";
@@ -210,7 +218,7 @@ impl Inserted {
             let text = format!("{head} SELECT {nothing} WHERE false {}", self.tail);
             distinct.push(match &self.destination {
                 Destination::One(shard) => *shard,
-                Destination::Keyed(sharded) => sharded.mapping.all().iter().next().unwrap_or(ShardId(0)),
+                Destination::Keyed(sharded) => sharded.any(),
             });
             return Ok(self.parts(&distinct, &[], |_| text.clone()));
         }
@@ -234,7 +242,16 @@ impl Inserted {
             Destination::Keyed(sharded) => sharded,
         };
         let position = names.iter().position(|name| *name == sharded.column);
-        sharded.shard_of_text(&self.table, position.and_then(|position| row.get(position).copied().flatten()))
+        let key = position.and_then(|position| row.get(position).copied().flatten());
+        if key.is_none() && self.refuses_null {
+            return Ok(sharded.any());
+        }
+        if let Some(text) = key
+            && let Some(error) = sharded.malformed(text)
+        {
+            return Err(error);
+        }
+        sharded.shard_of_text(&self.table, key)
     }
 
     /// In words.

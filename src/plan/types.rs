@@ -54,6 +54,8 @@ pub struct Scatter {
     pub cursor: Option<Declared>,
     /// Each shard is asked for what those before it have left of the limit: the texts have a [`MARK`] in its place.
     pub in_turn: bool,
+    /// It gives the plans of the shards' servers, one after another, each under its shard.
+    pub explains: bool,
     /// Where the servers compare in a way that cannot be done here, which is known when the columns are.
     pub otherwise: Option<Box<Gather>>,
 }
@@ -79,6 +81,8 @@ pub struct Gather {
     pub written_out: bool,
     /// It declares one of this name.
     pub cursor: Option<String>,
+    /// Which lasts beyond its transaction, and ties the session to the connection.
+    pub holds: bool,
 }
 
 /// What no text of a client has.
@@ -140,6 +144,7 @@ pub enum Staged {
     Move(Move),
     Mirror(Mirror),
     Create(Create),
+    Local(Local),
 }
 
 impl Staged {
@@ -149,6 +154,7 @@ impl Staged {
             Self::Move(moving) => &moving.shards,
             Self::Mirror(mirror) => &mirror.shards,
             Self::Create(create) => &create.shards,
+            Self::Local(local) => &local.shards,
         }
     }
 }
@@ -194,6 +200,20 @@ pub struct Create {
     pub filled: Arc<str>,
     /// The same without rows.
     pub empty: Arc<str>,
+}
+
+/// A write of what only the home shard has, over rows of others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Local {
+    /// It is done on the first.
+    pub shards: Vec<ShardId>,
+    /// Rows that the statement needs, as of a [`Gather`].
+    pub fetches: Vec<Fetch>,
+    pub text: Arc<str>,
+    /// As that of a [`Gather`].
+    pub written_out: bool,
+    /// It makes a temporary table, which ties the session to its connection.
+    pub ties: bool,
 }
 
 /// Statements of a write, one after another.

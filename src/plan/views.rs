@@ -1,35 +1,72 @@
-//! Views over sharded tables: written out in the statement that names them, so that their tables are found.
+//! What is written out in a statement before it is planned: the queries of views over sharded tables, so that their tables
+//! are found, and forms that say the same as others.
 
 use super::Template;
 use super::relations::{Class, Resolved};
 use super::rewrite::Splice;
-use crate::statement::{Statement, Tokens, quoted_name};
+use crate::statement::{Kind, Respelling, Statement, Tokens, quoted_name};
 
-/// A view's name in a FROM, and its query in parentheses.
+/// A piece of a text that is to be written otherwise.
 #[derive(Debug)]
-pub(super) struct Place {
-    tokens: Tokens,
-    words: String,
+pub(super) enum Place {
+    /// A view's name in a FROM, and its query in parentheses.
+    View { tokens: Tokens, words: String },
+    /// A table whose columns get other names: `t AS u(a, b)`.
+    Renamed(Tokens),
+    /// See [`Respelling`]; the statement begins at `start`.
+    Respelled { respelling: Respelling, start: u32 },
 }
 
-/// Where a statement reads views over sharded tables. One that names its shard means the view that is there.
+/// Where a statement reads views over sharded tables, and the like. One that names its shard means the view that is there.
 pub(super) fn places(statement: &Statement, resolved: &[Resolved]) -> Vec<Place> {
     let is_placed = statement.hints.shard.is_some() || statement.hints.key.is_some();
-    let views = resolved.iter().filter(|known| matches!(known.class, Class::View) && !known.written && !is_placed);
+    let relation = |known: &Resolved| &statement.blocks[known.block].relations[known.relation];
     let place = |known: &Resolved| {
-        let relation = &statement.blocks[known.block].relations[known.relation];
+        let relation = relation(known);
+        if relation.written {
+            return None;
+        }
+        if !matches!(known.class, Class::View) || is_placed {
+            return relation.place.filter(|_| relation.renames).map(Place::Renamed);
+        }
         let query = known.catalog.as_ref()?.definition.as_ref()?;
         let alias = if relation.aliased { String::new() } else { format!(" AS {}", quoted_name(&relation.alias)) };
-        Some(Place { tokens: relation.place?, words: format!("({query}){alias}") })
+        Some(Place::View { tokens: relation.place?, words: format!("({query}){alias}") })
     };
-    views.filter_map(place).collect()
+    let reads_shards = !is_placed && resolved.iter().any(|known| known.sharded().is_some());
+    let is_whole = matches!(statement.kind, Kind::ModifyingQuery { .. });
+    let respelling = statement.respelling.clone().filter(|_| reads_shards && is_whole);
+    let start = statement.tokens.start;
+    let respelled = respelling.map(|respelling| Place::Respelled { respelling, start });
+    resolved.iter().filter_map(place).chain(respelled).collect()
 }
 
-/// The text with the views that its statements name written out, if they name any; those may name others.
+/// The text with all of these written out, if its statements have any; what comes of it may have others.
 pub fn written_out(text: &str, templates: &[Template]) -> Option<String> {
     let mut places = templates.iter().flat_map(|template| &template.views).peekable();
     places.peek()?;
     let mut splice = Splice::new(text);
-    places.for_each(|place| splice.replace(place.tokens, place.words.clone()));
+    places.for_each(|place| place.write(&mut splice));
     Some(splice.finish())
+}
+
+impl Place {
+    fn write(&self, splice: &mut Splice<'_>) {
+        match self {
+            Self::View { tokens, words } => splice.replace(*tokens, words.clone()),
+            Self::Renamed(tokens) => {
+                let table = splice.words(*tokens);
+                splice.replace(*tokens, format!("(SELECT * FROM {table})"));
+            }
+            Self::Respelled { respelling: Respelling::With { with, source }, .. } => {
+                let words = format!("{} ", splice.words(*with));
+                splice.replace(*with, "");
+                splice.insert_before(*source, words);
+            }
+            Self::Respelled { respelling: Respelling::Into { into, create }, start } => {
+                splice.insert_before(*start, create.clone());
+                splice.replace(*into, "");
+            }
+        }
+    }
 }

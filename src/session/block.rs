@@ -128,6 +128,9 @@ impl Session {
             if let (Reading::Gather(Gather { at, cursor: Some(name), .. }), Ok(Ended::Done)) = (reading, &ended) {
                 open.cursors.push(Cursor::On(name.clone(), *at));
             }
+            if self.ties(reading) {
+                open.lents().filter(|lent| shards.first() == Some(&lent.shard)).for_each(|lent| lent.tied = true);
+            }
             let Some(otherwise) = reading.otherwise(&ended).filter(|_| client.put_so_far() == answer) else {
                 return self.go_on(client, open, &shards, ended).await;
             };
@@ -158,7 +161,12 @@ impl Session {
         let Limits { merge, gather } = self.limits();
         let decision = Decision { commit: None, limit_bytes: merge, gather_limit: gather };
         let ended = write(client, &mut open.connections(&shards), writing, request, &decision).await;
-        shards.iter().for_each(|&shard| open.note_write(shard));
+        let written = shards.iter().filter(|shard| !writing.reads_only(**shard));
+        written.for_each(|&shard| open.note_write(shard));
+        if writing.ties() && self.pin.is_none() {
+            open.lents().filter(|lent| shards.first() == Some(&lent.shard)).for_each(|lent| lent.tied = true);
+            self.doubtful = true;
+        }
         self.go_on(client, open, &shards, ended).await
     }
 
@@ -394,11 +402,8 @@ impl Session {
                 member.lent.connection.applied = Tracked::on_server(&member.lent.connection.applied, change);
             }
             member.lent.end_writes(committed);
-            if member.lent.connection.status == Status::Idle {
-                member.lent.give_back(now)
-            } else {
-                member.lent.abandon()
-            }
+            let is_sound = member.lent.connection.status == Status::Idle;
+            self.part_with(member.lent, is_sound, now);
         }
         let end = if committed { Effect::Commit } else { Effect::Rollback };
         if open.lent.connection.status == Status::Idle {

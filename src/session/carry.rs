@@ -30,7 +30,7 @@ use crate::control::Ticket;
 use crate::error::{Error, SqlState};
 use crate::executor::{Broken, Commit, Decision, Ended, Limits, Reading, Request, Writing, read, relay, write};
 use crate::figures::Route;
-use crate::plan::{Access, Scatter};
+use crate::plan::{Access, Gather, Scatter};
 use crate::statement::Isolation;
 use crate::topology::{Consistency, Database, Role, ServerId, ShardId, User};
 use crate::wire::frame::{Header, server};
@@ -644,6 +644,7 @@ impl Session {
             Effect::Unlisten(channel) => self.ears.iter_mut().for_each(|ears| ears.unlisten(channel.as_deref())),
             Effect::Notify => self.ears.iter_mut().for_each(|ears| ears.notifies()),
             Effect::ForgetStatements => {
+                self.spelled.clear();
                 self.names.deallocate_marked();
                 if !open.forgot {
                     open.lent.connection.forget_statements();
@@ -661,6 +662,7 @@ impl Session {
     /// DISCARD ALL: the session's state is as after its log-in.
     fn reset(&mut self) {
         self.wishes = Wishes::default();
+        self.spelled.clear();
         self.settings.apply(&super::settings::Change::ResetAll);
         self.settings.apply(&super::settings::Change::Reset("role".to_owned()));
         self.settings.apply(&super::settings::Change::Reset("session_authorization".to_owned()));
@@ -722,6 +724,9 @@ impl Session {
                 Err(stopped) => return Ok(Err(stopped)),
             };
             self.put_news(&mut client.output);
+            if self.ties(reading) {
+                lents.iter_mut().take(1).for_each(|lent| lent.tied = true);
+            }
             let answer = client.put_so_far();
             self.record(client, &lents);
             let limits = self.limits();
@@ -749,6 +754,13 @@ impl Session {
                 return outcome;
             }
         }
+    }
+
+    /// It makes a cursor that lasts: the server is asked about it when the transaction is over.
+    pub(super) fn ties(&mut self, reading: Reading<'_>) -> bool {
+        let ties = self.pin.is_none() && matches!(reading, Reading::Gather(Gather { holds: true, .. }));
+        self.doubtful |= ties;
+        ties
     }
 
     /// Rows go from server to server as text: in every other style, what is read is not what was written.
@@ -799,6 +811,10 @@ impl Session {
             Err(stopped) => return Ok(Err(stopped)),
         };
         self.put_news(&mut client.output);
+        if writing.ties() && self.pin.is_none() {
+            lents.iter_mut().take(1).for_each(|lent| lent.tied = true);
+            self.doubtful = true;
+        }
         let gid = ticket.as_ref().map(Ticket::gid);
         for lent in &mut lents {
             self.touch(lent, touched, false);
@@ -817,7 +833,8 @@ impl Session {
             self.late.extend(Late::of(lents.iter_mut(), gid));
         }
         drop(ticket);
-        self.note_writes(&writing.shards());
+        let written: Vec<ShardId> = writing.shards().into_iter().filter(|shard| !writing.reads_only(*shard)).collect();
+        self.note_writes(&written);
         self.settle_all(lents, ended)
     }
 

@@ -36,6 +36,7 @@ mod replan;
 mod run;
 pub mod settings;
 mod snapshot;
+mod spelled;
 mod station;
 mod texts;
 mod ties;
@@ -102,6 +103,8 @@ pub struct Session {
     pinned: Option<&'static str>,
     /// Whether something ties the session to the connection is to be asked between transactions.
     doubtful: bool,
+    /// What PREPARE has made, where there are shards.
+    spelled: spelled::AllSpelled,
     /// Of a session that listens to notifications.
     ears: Option<Box<Ears>>,
     /// The epoch of the topology that `user` is of.
@@ -170,6 +173,7 @@ impl Session {
             pin: None,
             pinned: None,
             doubtful: false,
+            spelled: spelled::AllSpelled::default(),
             ears: None,
             wishes: Wishes::default(),
             position: Position::default(),

@@ -23,7 +23,7 @@ use crate::cache::Touched;
 use crate::error::{Error, SqlState};
 use crate::executor::Request;
 use crate::plan::{Access, Template};
-use crate::statement::{Kind, Values};
+use crate::statement::Values;
 use crate::wire::frame::{Header, malformed, take_str};
 use crate::wire::message::{error_field, put_bare, put_ready};
 use crate::wire::{Channel, frame};
@@ -171,6 +171,7 @@ impl Session {
             Ok(text) => {
                 let resolved = self.station.resolve(text);
                 let (entry, literals) = (&resolved.0, &resolved.1);
+                self.forget_spelled(&entry.analysis);
                 if let Some(answered) = self.answer_now(text, &entry.analysis) {
                     client.input.advance(header.length);
                     client.output.extend_from_slice(&answered);
@@ -178,6 +179,11 @@ impl Session {
                 }
                 if entry.analysis.names_prepared && !self.snapshot.database.is_sharded() {
                     return Box::pin(self.serve_by_name(client, header)).await;
+                }
+                if entry.analysis.names_prepared
+                    && let Some(named) = self.spelled_in(text)
+                {
+                    return Box::pin(self.serve_spelled(client, header, named)).await;
                 }
                 let planned = entry.extra.get(&entry.analysis, &self.snapshot, &self.search_path);
                 if planned.templates.iter().any(Template::has_views)
@@ -273,15 +279,14 @@ impl Session {
         Ok(self.unread())
     }
 
-    /// What was refused because it was not understood may be an error of the client's: the server says so better.
+    /// What was refused may be an error of the client's: the server says so better.
     pub(super) async fn reason_of(
         &mut self,
         error: Error,
         text: &str,
         analysis: &crate::statement::Analysis,
     ) -> Stopped {
-        let unknown = matches!(analysis.statements.as_slice(), [only] if matches!(only.kind, Kind::Unknown { .. }));
-        if !unknown || error.sqlstate != SqlState::UNSUPPORTED || text.len() > CHECKED_BYTES {
+        if analysis.statements.len() != 1 || error.sqlstate != SqlState::UNSUPPORTED || text.len() > CHECKED_BYTES {
             return error.into();
         }
         let said = if let Transaction::Open(open) = &mut self.transaction {
@@ -295,7 +300,9 @@ impl Session {
             said
         };
         match said {
-            Ok(Err(body)) if error_field(&body, b'C') == Some(SqlState::SYNTAX.0) => Stopped::Server(body),
+            Ok(Err(body)) if error_field(&body, b'C').is_some_and(|code| code.starts_with(OF_THE_TEXT)) => {
+                Stopped::Server(body)
+            }
             _ => error.into(),
         }
     }
@@ -578,6 +585,8 @@ fn connection_lost(server: &crate::topology::Server) -> Error {
 }
 
 /// Some texts (comments in comments) take a server's parser time by the square of their length.
+/// Class of errors that are found in the text alone (PostgreSQL documentation, appendix A).
+const OF_THE_TEXT: &str = "42";
 const CHECKED_BYTES: usize = 64 * 1024;
 /// So long an unfinished pipeline waits for more. Who sends slowly is not to lose the choice of a server by it.
 const STALL: Duration = Duration::from_secs(1);

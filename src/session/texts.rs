@@ -8,6 +8,7 @@ use super::block::{Came, concerns_all};
 use super::decide::{Decided, Way};
 use super::local::{put_answer, slice};
 use super::run::End;
+use super::spelled::Done;
 use super::transaction::{Begun, Transaction};
 use crate::error::Error;
 use crate::executor::{BUFFER_BYTES, Request};
@@ -24,6 +25,8 @@ impl Session {
             }
             _ => false,
         };
+        // What is executed by name is found here.
+        let goes_one_way = goes_one_way && (self.spelled.is_empty() || !analysis.names_prepared);
         analysis.statements.len() > 1 && self.snapshot.database.is_sharded() && !goes_one_way
     }
 
@@ -73,6 +76,18 @@ impl Session {
         let Some(statement) = entry.analysis.statements.first() else { return Ok(Ok(())) };
         if let Err(error) = self.check_block(&entry.analysis) {
             return Ok(Err(error.into()));
+        }
+        if entry.analysis.names_prepared
+            && let Some(named) = self.spelled_in(text)
+        {
+            return match self.do_spelled(text, &named).await {
+                Ok(Done::Written(written)) => Box::pin(self.take_text(client, &written, (implicit, is_last))).await,
+                Ok(done) => {
+                    done.answer(client);
+                    Ok(Ok(()))
+                }
+                Err(stopped) => Ok(Err(stopped)),
+            };
         }
         if let Kind::Transaction(control) = &statement.kind {
             return self.execute_control(client, implicit, (statement, text), control).await;

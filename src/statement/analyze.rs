@@ -15,10 +15,12 @@ use super::commands::{Cursor, command, explained};
 use super::copying::calls_of_filter;
 use super::hints;
 use super::naming::names_prepared;
+use super::plainer::plainer;
+use super::quoting::quoted_name;
 use super::scan::{Lexer, Token, TokenKind};
 use super::types::{
-    Analysis, Copy, CopyOptions, Filled, Hints, Insert, InsertPlaces, InsertSource, Kind, ObjectName, Overriding, Row,
-    SourceQuery, Statement, Tokens, Update,
+    Analysis, Copy, CopyOptions, Filled, Hints, Insert, InsertPlaces, InsertSource, Kind, ObjectName, Overriding,
+    Respelling, Row, SourceQuery, Statement, Tokens, Update,
 };
 use super::uses;
 
@@ -234,6 +236,13 @@ impl<'t> Source<'t> {
         let shape = clauses::shape(self, part, &walker);
         *sensitive |= shape.as_ref().is_some_and(|(_, ordinals)| *ordinals);
         let shape = shape.map(|(shape, _)| shape).unwrap_or_default();
+        let respelling = match (&ast, &kind) {
+            (Ast::Query(query), Kind::ModifyingQuery { into: false }) if walker.writes_once() => {
+                self.insert_before_with(query, part)
+            }
+            (_, Kind::ModifyingQuery { into: true }) => self.creation(part),
+            _ => None,
+        };
         let Walker { blocks, calls, locks_rows, reads_clock, assigned, inserted, .. } = walker;
         let hints = Hints::default();
         Some(Statement {
@@ -248,7 +257,51 @@ impl<'t> Source<'t> {
             shape,
             hints,
             uses,
+            respelling,
         })
+    }
+
+    /// WITH … INSERT … SELECT, where only its query names what WITH defines.
+    fn insert_before_with(self, query: &ast::Query, part: Tokens) -> Option<Respelling> {
+        let (ast::SetExpr::Insert(Ast::Insert(insert)), Some(with)) = (&*query.body, &query.with) else { return None };
+        let start = self.outer_word(part, "insert")?;
+        let source = self.source_of(insert, Tokens { start, end: part.end })?;
+        let behind = self.cursor(Tokens { start: source.end, end: part.end });
+        let names_one = with.cte_tables.iter().any(|cte| behind.has(&cte.alias.name.value));
+        let has_own = self.cursor(source).peek().eq_ignore_ascii_case("with");
+        let with = Tokens { start: part.start, end: start };
+        (!names_one && !has_own).then_some(Respelling::With { with, source: source.start })
+    }
+
+    /// SELECT … INTO, with what is made of it.
+    fn creation(self, part: Tokens) -> Option<Respelling> {
+        let start = self.outer_word(part, "into")?;
+        let mut cursor = self.cursor(Tokens { start: start + 1, end: part.end });
+        let what = match () {
+            () if cursor.take_any(&["TEMP", "TEMPORARY"]) => "TEMP ",
+            () if cursor.take(&["UNLOGGED"]) => "UNLOGGED ",
+            () => "",
+        };
+        cursor.take(&["TABLE"]);
+        let ObjectName { schema, name } = cursor.object();
+        let schema = schema.map(|schema| format!("{}.", quoted_name(&schema))).unwrap_or_default();
+        let into = Tokens { start, end: cursor.first };
+        Some(Respelling::Into { into, create: format!("CREATE {what}TABLE {schema}{} AS ", quoted_name(&name)) })
+    }
+
+    /// The first such keyword outside of all parentheses.
+    fn outer_word(self, part: Tokens, wanted: &str) -> Option<u32> {
+        let cursor = self.cursor(part);
+        let mut depth = 0usize;
+        let found = cursor.tokens.iter().position(|token| {
+            match token.kind {
+                TokenKind::Punctuation(b'(' | b'[') => depth += 1,
+                TokenKind::Punctuation(b')' | b']') => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            depth == 0 && token.kind == TokenKind::Word && cursor.written(token).eq_ignore_ascii_case(wanted)
+        });
+        found.and_then(|index| u32::try_from(index).ok()).map(|index| part.start + index)
     }
 
     /// A part's text as the grammar can read it, every token where it was: it knows no FOR NO KEY UPDATE and no FOR KEY
@@ -301,7 +354,18 @@ impl<'t> Source<'t> {
         });
         let columns = insert.columns.iter().map(blocks::last_part).collect();
         let (places, returning) = (self.places(insert, part), insert.returning.is_some());
-        Some(Kind::Insert(Insert { columns, source, on_conflict, returning, places }))
+        let query = match (&source, insert.source.as_ref().map(|query| &*query.body)) {
+            (InsertSource::Query(query), _) => Some(query.clone()),
+            (InsertSource::Values(rows), Some(ast::SetExpr::Values(values))) => {
+                let tokens = places.as_ref().zip(rows.last()).map(|(places, last)| (places.source, last.tokens.end));
+                let untyped = untyped_values(values);
+                tokens
+                    .zip(untyped)
+                    .map(|((start, end), untyped)| SourceQuery { tokens: Tokens { start, end }, untyped })
+            }
+            _ => None,
+        };
+        Some(Kind::Insert(Insert { columns, source, on_conflict, returning, places, query }))
     }
 
     /// Where its columns and rows stand.
@@ -399,9 +463,13 @@ impl<'t> Source<'t> {
 /// The table or materialized view that is made, and its columns, where they are listed.
 fn filled_table(cursor: &mut Cursor<'_>) -> Option<(ObjectName, Vec<String>)> {
     cursor.skip(1);
+    cursor.take(&["OR", "REPLACE"]);
     cursor.take_any(&["GLOBAL", "LOCAL"]);
-    cursor.take_any(&["TEMP", "TEMPORARY", "UNLOGGED"]);
-    (cursor.take(&["TABLE"]) || cursor.take(&["MATERIALIZED", "VIEW"])).then_some(())?;
+    // A view of the session's own is as a table of its own; any other is the same on every shard.
+    let is_own = cursor.take_any(&["TEMP", "TEMPORARY"]);
+    cursor.take_any(&["UNLOGGED", "RECURSIVE"]);
+    let is_filled = cursor.take(&["TABLE"]) || cursor.take(&["MATERIALIZED", "VIEW"]);
+    (is_filled || is_own && cursor.take(&["VIEW"])).then_some(())?;
     cursor.take(&["IF", "NOT", "EXISTS"]);
     let (table, mut columns) = (cursor.object(), Vec::new());
     let mut listed = *cursor;
@@ -511,19 +579,45 @@ impl Places {
 
 const STRIDE: usize = 64;
 
+/// A value that has no type of its own.
+fn is_untyped(expr: &ast::Expr) -> bool {
+    let ast::Expr::Value(value) = expr else { return false };
+    matches!(
+        value.value,
+        ast::Value::SingleQuotedString(_)
+            | ast::Value::EscapedStringLiteral(_)
+            | ast::Value::DollarQuotedString(_)
+            | ast::Value::Null
+            | ast::Value::Placeholder(_)
+    )
+}
+
+/// The same of VALUES. `None`: some value would become another one between those of the other rows, or there is a
+/// DEFAULT.
+fn untyped_values(values: &ast::Values) -> Option<Vec<usize>> {
+    let rows: Vec<&[ast::Expr]> = values.rows.iter().map(|row| &row[..]).collect();
+    let width = rows.first()?.len();
+    let mut untyped = Vec::new();
+    for index in 0..width {
+        let column = rows.iter().map(|row| row.get(index)).collect::<Option<Vec<_>>>()?;
+        let is_default = |expr: &&ast::Expr| matches!(expr, ast::Expr::Identifier(name) if name.value.eq_ignore_ascii_case("default"));
+        if column.iter().any(is_default) {
+            return None;
+        }
+        match column.iter().filter(|expr| is_untyped(expr)).count() {
+            0 => {}
+            all if all == column.len() => untyped.push(index),
+            _ => return None,
+        }
+    }
+    rows.iter().all(|row| row.len() == width).then_some(untyped)
+}
+
 /// See [`SourceQuery::untyped`].
 fn untyped(query: &ast::Query) -> Vec<usize> {
     let ast::SetExpr::Select(select) = &*query.body else { return Vec::new() };
     let is_bare = |item: &ast::SelectItem| match item {
-        ast::SelectItem::UnnamedExpr(ast::Expr::Value(value))
-        | ast::SelectItem::ExprWithAlias { expr: ast::Expr::Value(value), .. } => matches!(
-            value.value,
-            ast::Value::SingleQuotedString(_)
-                | ast::Value::EscapedStringLiteral(_)
-                | ast::Value::DollarQuotedString(_)
-                | ast::Value::Null
-                | ast::Value::Placeholder(_)
-        ),
+        ast::SelectItem::UnnamedExpr(expr) | ast::SelectItem::ExprWithAlias { expr, .. } => is_untyped(expr),
         _ => false,
     };
     let is_known = |item: &ast::SelectItem| {
@@ -543,72 +637,6 @@ fn parse(text: &str, offset: usize, source: Source<'_>) -> Option<(Ast, Places)>
     let mut parser = Parser::new(&dialect).with_recursion_limit(RECURSION).with_tokens_with_locations(tokens);
     let statement = parser.parse_statement().ok()?;
     (parser.peek_token().token == SqlToken::EOF).then_some((statement, places))
-}
-
-/// What the grammar does not know, and what says nothing about where rows are, is taken out or written otherwise. Only the
-/// tree is made of this: the text stays as it is.
-fn plainer(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let is_space = |token: &TokenWithSpan| matches!(token.token, SqlToken::Whitespace(_));
-    let tokens: Vec<TokenWithSpan> = tokens.into_iter().filter(|token| !is_space(token)).collect();
-    let word = |index: usize| match tokens.get(index).map(|token| &token.token) {
-        Some(SqlToken::Word(word)) if word.quote_style.is_none() => word.value.to_ascii_lowercase(),
-        _ => String::new(),
-    };
-    let is = |index: usize, kind: &SqlToken| tokens.get(index).is_some_and(|token| token.token == *kind);
-    let (mut out, mut index, mut depth, mut sets) = (Vec::with_capacity(tokens.len() + 1), 0, 0, false);
-    while index < tokens.len() {
-        let made = |name: &str| TokenWithSpan { token: SqlToken::make_keyword(name), span: tokens[index].span };
-        let skipped = match (word(index).as_str(), word(index + 1).as_str()) {
-            ("overriding", "system" | "user") if word(index + 2) == "value" => 3,
-            ("exclude", "current") if word(index + 2) == "row" => 3,
-            ("exclude", "no") if word(index + 2) == "others" => 3,
-            ("exclude", "group" | "ties") => 2,
-            ("isnull", _) if !is(index + 1, &SqlToken::Period) && index > 0 && !is(index - 1, &SqlToken::Period) => {
-                out.extend([made("IS"), made("NULL")]);
-                1
-            }
-            // Which of the two is the lower one, only the server knows.
-            ("between", "symmetric") => {
-                out.extend(["IS", "DISTINCT", "FROM"].map(made));
-                2
-            }
-            _ if sets && depth == 0 && is(index, &SqlToken::LBracket) => subscript(&tokens[index..]),
-            _ => 0,
-        };
-        if skipped > 0 {
-            index += skipped;
-            continue;
-        }
-        match &tokens[index].token {
-            SqlToken::LParen => depth += 1,
-            SqlToken::RParen => depth -= 1,
-            // Of an assignment, what is left of the sign.
-            SqlToken::Comma if depth == 0 && word(0) == "update" && out.iter().any(is_set) => sets = true,
-            SqlToken::Eq if depth == 0 => sets = false,
-            _ => sets |= depth == 0 && word(0) == "update" && word(index) == "set",
-        }
-        out.push(tokens[index].clone());
-        index += 1;
-    }
-    out
-}
-
-fn is_set(token: &TokenWithSpan) -> bool {
-    matches!(&token.token, SqlToken::Word(word) if word.value.eq_ignore_ascii_case("set"))
-}
-
-/// How many tokens `[…]` has, at the front.
-fn subscript(tokens: &[TokenWithSpan]) -> usize {
-    let mut depth = 0;
-    let ends = tokens.iter().position(|token| {
-        match token.token {
-            SqlToken::LBracket => depth += 1,
-            SqlToken::RBracket => depth -= 1,
-            _ => {}
-        }
-        depth == 0
-    });
-    ends.map_or(0, |end| end + 1)
 }
 
 /// The grammar's lexer must find the literals where PostgreSQL's finds them; else it has read another text.

@@ -68,6 +68,11 @@ impl<'t> Walker<'t> {
         !self.unreadable && self.walked == all
     }
 
+    /// Nothing in it writes but one part.
+    pub(super) fn writes_once(&self) -> bool {
+        self.modifications == 1
+    }
+
     /// A statement that is a query.
     pub(super) fn outermost(&mut self, query: &ast::Query) -> Kind {
         self.collect_calls_knowing(query, &made_once(query));
@@ -487,10 +492,10 @@ impl<'t> Walker<'t> {
                 _ => self.unreadable = true,
             },
             TableFactor::Table { name, alias, args: None, .. } => {
-                // `users AS u(a, b)` gives the columns other names.
-                self.unreadable |= alias.as_ref().is_some_and(|alias| !alias.columns.is_empty());
+                let renames = alias.as_ref().is_some_and(|alias| !alias.columns.is_empty());
                 let alias = alias.as_ref().map(|alias| ident(&alias.name));
                 self.push_table(block, name, alias, written);
+                self.blocks[block].relations.iter_mut().last().into_iter().for_each(|named| named.renames = renames);
             }
             TableFactor::Table { name, alias, args: Some(args), .. } => {
                 self.calls.push(Call { name: object(name), arguments: Vec::new(), once: false });
@@ -784,7 +789,7 @@ pub(super) fn of_table(name: ObjectName) -> Block {
 }
 
 fn plain(table: Option<ObjectName>, alias: String) -> Relation {
-    Relation { table, block: None, alias, written: false, nullable: false, place: None, aliased: false }
+    Relation { table, block: None, alias, written: false, nullable: false, place: None, aliased: false, renames: false }
 }
 
 pub(super) fn ident(ident: &ast::Ident) -> String {
@@ -810,7 +815,18 @@ pub(super) fn object(name: &ast::ObjectName) -> ObjectName {
 
 const CLOCKS: [&str; 5] = ["current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"];
 /// Written like functions, they are constructs of the grammar, harmless all.
-const NO_FUNCTIONS: [&str; 18] = [
+const NO_FUNCTIONS: [&str; 29] = [
+    "all",
+    "any",
+    "some",
+    "values",
+    "xmlattributes",
+    "xmlconcat",
+    "xmlelement",
+    "xmlforest",
+    "xmlparse",
+    "xmlpi",
+    "xmlroot",
     "coalesce",
     "greatest",
     "least",

@@ -51,8 +51,15 @@ pub(super) fn shape(source: Source<'_>, part: Tokens, walker: &Walker<'_>) -> Op
     let mut sensitive = has_ordinals(query);
     if let ast::GroupByExpr::Expressions(keys, modifiers) = &select.group_by {
         let tokens = places.group.map(|group| split(source, group)).unwrap_or_default();
-        shape.grouping_sets = !modifiers.is_empty()
-            || keys.iter().any(|key| matches!(key, Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_)));
+        // A row of several columns, or of none, is no column either.
+        let is_set = |key: &Expr| {
+            matches!(key, Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_) | Expr::Tuple(_)) || is_row(key)
+        };
+        let quantified = places.group.is_some_and(|group| {
+            let cursor = source.cursor(group);
+            ["all", "distinct"].iter().any(|word| cursor.peek().eq_ignore_ascii_case(word))
+        });
+        shape.grouping_sets = !modifiers.is_empty() || quantified || keys.iter().any(is_set);
         if shape.grouping_sets || tokens.len() != keys.len() {
             shape.grouping_sets |= !keys.is_empty();
         } else {
@@ -91,9 +98,15 @@ fn unusual(query: &ast::Query) -> Option<&'static str> {
         {
             Some("ORDER BY … USING")
         }
+        ast::OrderByKind::Expressions(keys) if keys.iter().any(|key| is_row(&key.expr)) => Some("ORDER BY a row"),
         ast::OrderByKind::Expressions(_) => None,
         ast::OrderByKind::All(_) => Some("ORDER BY ALL"),
     }
+}
+
+/// `t.*`, which is one value behind GROUP BY and ORDER BY, but as many as it has columns where it is selected.
+fn is_row(expr: &Expr) -> bool {
+    matches!(expr, Expr::QualifiedWildcard(..) | Expr::Wildcard(_))
 }
 
 /// Which of the columns that `*` stands for come before it is not known.

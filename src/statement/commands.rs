@@ -403,7 +403,7 @@ fn ddl(mut cursor: Cursor<'_>) -> Ddl {
 fn changed_tables(verb: &str, object: &str, mut cursor: Cursor<'_>) -> Vec<ObjectName> {
     cursor.skip(1);
     match (verb, object) {
-        ("DROP" | "ALTER", "TABLE") => {
+        ("DROP" | "ALTER", "TABLE") | ("DROP", "VIEW") => {
             cursor.take(&["IF", "EXISTS"]);
         }
         ("CREATE", "INDEX") => {

@@ -44,12 +44,13 @@ impl Statement {
             shape: Shape::default(),
             hints: Hints::default(),
             uses: Uses::default(),
+            respelling: None,
         }
     }
 }
 
 /// One SQL statement.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Statement {
     pub kind: Kind,
     /// The statement's own tokens within the text (see [`Tokens`]), without the semicolon.
@@ -72,6 +73,17 @@ pub struct Statement {
     pub hints: Hints,
     /// Of a query: what its result depends on beside rows and functions.
     pub uses: Uses,
+    /// Another way to say the same, which is planned better.
+    pub respelling: Option<Respelling>,
+}
+
+/// How a statement can be written otherwise.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Respelling {
+    /// WITH in front of an INSERT can stand in front of its query, which begins at this token.
+    With { with: Tokens, source: u32 },
+    /// SELECT … INTO is CREATE TABLE … AS: the tokens of INTO and the name, and what begins the other form.
+    Into { into: Tokens, create: String },
 }
 
 /// A half-open range of token numbers of the text. Token numbers, unlike byte offsets, are the same for all texts
@@ -171,6 +183,8 @@ pub struct Insert {
     pub returning: bool,
     /// `None`: they were not found.
     pub places: Option<InsertPlaces>,
+    /// Where its rows come from, as a query that can be asked by itself: VALUES, too, if it gives the same so.
+    pub query: Option<SourceQuery>,
 }
 
 /// Where an INSERT could be given more.
@@ -519,6 +533,8 @@ pub struct Relation {
     pub place: Option<Tokens>,
     /// An alias follows it.
     pub aliased: bool,
+    /// Which gives its columns other names.
+    pub renames: bool,
 }
 
 /// `schema.name` with unquoted names folded to lower case.

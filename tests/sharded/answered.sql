@@ -667,3 +667,619 @@ rollback
 fetch 3 from nothing
 close nothing
 declare c cursor for select id from users order by id; fetch 2 from c
+-- joins, aliases, windows and aggregates of every kind
+select a, b from users u(a, b) order by a limit 5
+select u.a from users as u(a) where u.a > 1010 order by 1
+select u.ident, o.no from users u(ident) join orders o(owner, no) on o.owner = u.ident order by 1, 2 limit 7
+select count(*) from users u(a, b, c) where c like 'u1%'
+select * from (select id, handle from users) t(x, y) order by x limit 3
+select t.x from (values (1), (2), (1005)) t(x) join users u on u.id = t.x order by 1
+select id from users where id = any (values (1), (5), (1005)) order by id
+select id from users where id = any (select user_id from orders where gift) order by id
+select id from users where id > all (select user_id from orders where user_id < 1000) order by id
+select id from users where id <> all (select user_id from orders) order by id
+select id from users where id = some (array[3, 1003]) order by 1
+select id from users where (id, country) in (values (5, 'FR'), (1005, 'DE'), (1006, 'PL')) order by 1
+select id from users where row(id, country) = row(5, 'FR')
+select id from users where row(country, id) < row('FR', 10) order by id
+select * from rows from (generate_series(1, 3), generate_series(10, 11)) as t(a, b)
+select u.id, t.a, t.b from users u, rows from (generate_series(1, 2), unnest(u.interests)) as t(a, b) order by 1, 2
+select u.id, i.x, i.ord from users u, unnest(u.interests) with ordinality as i(x, ord) order by 1, 3
+select p.id, t.tag, t.n from products p cross join lateral unnest(p.tags) with ordinality t(tag, n) order by 1, 3
+select u.id, e.key, e.value from users u, jsonb_each(u.settings) e order by 1, 2
+select u.id, x.theme from users u, jsonb_to_record(u.settings) as x(theme int) order by 1
+select u.id, l.* from users u cross join lateral (select count(*) n, max(o.total) m from orders o where o.user_id = u.id) l order by 1
+select u.id, l.n from users u, lateral (select count(*) n from follows f where f.followed_id = u.id) l order by l.n desc, u.id limit 10
+select u.id, p.id from users u left join posts p on p.user_id = u.id and p.likes > 5 order by 1, 2 nulls first
+select u.id from users u left join posts p using (id) order by 1 limit 3
+select user_id, o.id, p.id from orders o full join posts p using (user_id, id) order by user_id, id
+select * from orders natural join carts order by user_id, id limit 5
+select u.id, v.id from users u left join users v on v.id = u.id + 1000 order by 1
+select u1.handle, u2.handle from users u1 join users u2 on u2.id = u1.id + 1000 where u1.verified order by 1
+select u.id from (users u join orders o on o.user_id = u.id) join order_items i on i.user_id = o.user_id and i.order_id = o.id group by u.id having sum(i.quantity) > 10 order by 1
+select j.handle, j.total from (users u join orders o on o.user_id = u.id) j order by j.total desc, j.handle limit 5
+select c.name, sum(i.quantity * i.unit_price) revenue from categories c join products p on p.category_id = c.id join order_items i on i.product_id = p.id group by c.name order by revenue desc nulls last, 1
+select p.name, count(distinct i.user_id) buyers from products p left join order_items i on i.product_id = p.id group by p.id order by buyers desc, p.id
+select u.country, p.category_id, sum(i.quantity) from users u join order_items i on i.user_id = u.id join products p on p.id = i.product_id group by cube (u.country, p.category_id) order by 1, 2
+select u.country, o.status, count(*), grouping(u.country, o.status) from users u join orders o on o.user_id = u.id group by rollup (u.country, o.status) order by 1, 2
+select count(*) from users cross join categories
+select count(*) from users a, users b, categories c
+select distinct u.country from users u where u.id in (select f.followed_id from follows f join users x on x.id = f.user_id where x.country <> u.country) order by 1
+select a.followed_id, count(*) from follows a join follows b on b.user_id = a.followed_id group by 1 order by 2 desc, 1 limit 5
+select f.user_id, g.followed_id from follows f join follows g on g.user_id = f.followed_id where f.user_id = 3 and g.followed_id <> 3 order by 1, 2
+select u.id from users u where (select count(*) from follows f where f.followed_id = u.id) > (select count(*) from follows f where f.user_id = u.id) order by 1
+select id, sum(balance) over (order by id rows between 2 preceding and current row) from users order by id
+select id, first_value(id) over w, last_value(id) over w, nth_value(id, 2) over w from users window w as (partition by country order by balance, id rows between unbounded preceding and unbounded following) order by id
+select id, ntile(4) over (order by balance, id), percent_rank() over (order by balance), cume_dist() over (order by balance) from users order by id
+select user_id, id, total, total - lag(total) over (partition by user_id order by id) as diff from orders order by 1, 2
+select user_id, id, sum(total) over (partition by user_id order by placed_at range between interval '1 day' preceding and current row) from orders order by 1, 2
+select * from (select user_id, id, row_number() over (partition by user_id order by total desc, id) rn from orders) t where rn = 1 order by user_id
+select country, count(*) n, rank() over (order by count(*) desc) from users group by country order by 3, 1
+select country, sum(sum(balance)) over (order by country) from users group by country order by 1
+select id, count(*) filter (where verified) over (partition by country) from users order by 1
+select dense_rank() over (order by country desc) r, count(*) over () n from users order by r, n limit 4
+select id, avg(balance) over (order by id rows 3 preceding) from users where id > 1000 order by id
+select string_agg(handle, ',') over (partition by country order by id) from users order by id limit 5
+select stddev_pop(balance), stddev_samp(balance), variance(balance), var_samp(id) from users
+select percentile_disc(0.25) within group (order by total), percentile_cont(array[0.25, 0.5, 0.75]) within group (order by total) from orders
+select country, percentile_cont(0.5) within group (order by balance) from users group by country order by country
+select mode() within group (order by status) from orders
+select rank(100) within group (order by total), dense_rank(100) within group (order by total), cume_dist(100) within group (order by total) from orders
+select bit_or(quantity), bit_and(quantity), bit_xor(quantity) from order_items
+select bool_and(available), bool_or(available) from products
+select array_agg(distinct country order by country) from users
+select array_agg(id order by balance desc, id) filter (where verified) from users
+select jsonb_object_agg(handle, balance order by id) from users where id < 5 or id > 1015
+select json_agg(u order by u.id) from users u where id in (1, 1001)
+select json_object_agg(id, handle order by id) from users
+select string_agg(handle, '; ' order by handle desc) from users where balance > 0
+select country, string_agg(distinct full_name, ',' order by full_name) from users group by country order by country
+select count(distinct (country, verified)) from users
+select count(distinct country), count(distinct verified), sum(distinct balance) from users
+select country, count(distinct full_name), avg(balance)::numeric(10,3) from users group by country order by 1
+select max(array[country, handle]), min(tracking::text) from users join orders on user_id = users.id
+select max(tags), min(tags) from posts
+select min(placed_at), max(placed_at), max(placed_at) - min(placed_at) from orders
+select sum(shipped_at - placed_at) from orders
+select min(balance) filter (where country = 'DE'), max(balance) filter (where country <> 'DE') from users
+select sum(total) filter (where gift) / nullif(sum(total), 0) from orders
+select round(avg(total), 2) as avg_total, count(*) as n from orders group by status order by status
+select status, avg(total) over (partition by status) from orders order by status, 2 limit 3
+select count(*) filter (where note is null) * 100.0 / count(*) from orders
+select xmlagg(xmlelement(name x, id) order by id) from categories
+select range_agg(int8range(id, id + 2) order by id) from users where id < 10
+select sum(likes)::float / count(*) from posts
+select status, sum(total) from orders group by status having sum(total) > (select avg(total) from orders) order by 1
+select status, count(*) from orders group by status having count(*) = max(3) or true order by 1
+select extract(isodow from placed_at) dow, count(*), sum(total) from orders group by 1 order by 1
+select date_part('day', placed_at), count(*) from orders group by date_part('day', placed_at) order by 1
+select count(*) from orders group by ()
+select 1 from users group by ()
+select country from users group by all country
+select country, verified, count(*) from users group by distinct rollup (country), rollup (verified) order by 1, 2
+select count(*) from users having count(*) > 100
+select count(*), 'x' from users having true
+select max(id) from users where id between 1 and 0
+select sum(balance) from users where false
+select min(born), max(born), avg(id)::int from users where country = 'ZZ'
+select every(balance > -100) from users
+select sum(quantity::bigint), sum(line), sum(discount::real), sum(discount::float8)::numeric(9,3) from order_items
+select sum('1 day'::interval * id) from categories
+-- values of every kind, set operations, DISTINCT ON, LIMIT
+select id, settings->'theme', settings->>'theme', settings #>> '{theme}' from users order by id limit 4
+select id from users where settings @> '{"theme": 1}' order by id
+select id from users where settings ? 'theme' and id > 1015 order by 1
+select id from users where settings ?| array['a', 'theme'] order by 1 limit 3
+select id from users where settings @? '$.theme ? (@ > 0)' order by 1
+select id from users where settings @@ '$.theme == 1' order by 1
+select jsonb_path_query(settings, '$.theme') q, id from users order by id limit 3
+select settings->>'theme' t, count(*) from users group by 1 order by 1
+select jsonb_pretty(jsonb_set(settings, '{new}', to_jsonb(handle))) from users where id in (2, 1002) order by id
+select id, settings || jsonb_build_object('c', country) from users order by id desc limit 2
+select (settings->>'theme')::int + 1 as t from users order by t desc, id limit 2
+select id from users where interests && array['i1'] order by id
+select id from users where 'i2' = any (interests) order by id
+select id from users where interests @> '{i0}' and not verified order by id
+select array_length(interests, 1), cardinality(interests), interests[1], interests[1:1] from users order by id limit 2
+select unnest(interests) i, count(*) from users group by 1 order by 1
+select id, unnest(array[1, 2]) from users order by 1, 2 limit 5
+select id, generate_series(1, 2) g from users where id < 3 or id > 1018 order by id, g
+select distinct unnest(tags) from posts order by 1
+select array(select o.id from orders o where o.user_id = u.id order by o.id) from users u order by u.id limit 4
+select id, array_to_string(interests, '-') || '/' || coalesce(full_name, '?') from users order by 1 limit 3
+select handle from users where handle ilike 'B%' order by handle
+select handle from users where handle ~ '^[a-z]+1\d*$' order by 1
+select handle from users where handle ~* 'O''HARA' order by 1
+select handle from users where handle !~ '[0-9]' or handle similar to '%(1|2)' order by 1
+select handle, regexp_replace(handle, '\d+', '#') from users order by id limit 4
+select (regexp_match(handle, '(\d+)$'))[1]::int n from users order by 1 desc nulls last limit 3
+select split_part(email, '@', 2) d, count(*) from users group by d order by d
+select substring(handle from 2 for 3), overlay(handle placing 'XX' from 1 for 1), position('n' in handle), trim(both 'a' from handle) from users order by id limit 3
+select initcap(handle), lpad(id::text, 6, '0'), md5(handle), left(email, 2), reverse(handle) from users order by id limit 3
+select format('%s has %s', handle, balance) from users order by id limit 2
+select to_tsvector('english', body) @@ to_tsquery('english', 'post & 1') from posts order by user_id, id limit 3
+select user_id, id, ts_rank(to_tsvector('simple', body), plainto_tsquery('simple', 'post')) r from posts order by r desc, user_id, id limit 3
+select count(*) from posts where to_tsvector('simple', body) @@ plainto_tsquery('simple', 'post 2')
+select handle collate "C" from users order by 1 limit 3
+select handle from users order by handle collate "C" desc limit 3
+select encode(avatar, 'hex'), length(avatar), get_byte(avatar, 0), sha256(avatar) from users where id in (5, 1005) order by 1
+select chr(65 + (id % 26)::int) c, count(*) from users group by c order by c
+select handle || null, concat(handle, null, id), concat_ws('-', handle, full_name) from users order by id limit 3
+select translate(handle, 'abc', 'xyz'), repeat('ab', (id % 3)::int), ascii(handle), strpos(handle, '1') from users order by id limit 4
+select string_to_array(email, '@') from users order by id limit 2
+select string_to_table(email, '@') t from users where id = 5 or id = 1005 order by t
+select date_trunc('month', placed_at at time zone 'UTC') m, count(*) from orders group by 1 order by 1
+select date_trunc('hour', placed_at, 'Europe/Berlin') m, count(*) from orders group by m order by m limit 3
+select placed_at::date d, sum(total) from orders group by placed_at::date order by d
+select to_char(placed_at, 'YYYY-MM-DD HH24:MI') from orders order by placed_at limit 3
+select id from users where created_at > now() - interval '100 years' order by id limit 2
+select id, age(timestamp '2024-01-01', born) from users order by born limit 3
+select id from users where extract(year from born) = 1990 order by id
+select id from users where born between date '1990-03-01' and date '1990-12-31' order by born
+select (born, born + 10) overlaps (date '1990-02-01', date '1990-04-01') from users order by id limit 3
+select daterange(born, born + 30) @> date '1990-02-10' from users order by id limit 3
+select int8range(min(id), max(id)) from users
+select d::date, count(o.id) from generate_series(timestamp '2024-02-01', timestamp '2024-02-03', interval '1 day') d left join orders o on o.placed_at::date = d::date group by d order by d
+select g, u.handle from generate_series(1, 5) g left join users u on u.id = g order by g
+select g.n, count(u.id) from generate_series(0, 3) as g(n) left join users u on u.id % 4 = g.n group by g.n order by g.n
+select justify_interval(shipped_at - placed_at), extract(epoch from shipped_at - placed_at) from orders where shipped_at is not null order by user_id, id limit 3
+select make_date(2024, (id % 12 + 1)::int, 1) d, count(*) from users group by d order by d
+select current_date = now()::date, current_user = session_user from users limit 1
+select id from users where id < 3 union all select id from users where id > 1018 order by id desc
+(select id from users order by id limit 2) union (select id from users order by id desc limit 2) order by 1
+select country from users intersect select 'DE' union select 'XX' order by 1
+select country from users intersect all select country from users where verified order by 1
+select user_id from orders except all select user_id from posts order by 1
+((select id from users) except (select user_id from orders)) intersect (select user_id from posts) order by 1
+select id, 'u' k from users where id < 3 union all select id, 'c' from categories union all values (0::bigint, 'v') order by 2, 1
+values (1, 'a'), (2, null) order by 1 desc
+select * from (values (1, 'one'), (1005, 'five')) v(id, w) left join users u using (id) order by 1
+with u as (select * from users where verified), o as (select user_id, sum(total) t from orders group by 1) select u.handle, o.t from u left join o on o.user_id = u.id order by o.t desc nulls last, u.id limit 6
+with u as materialized (select id from users) select count(*) from u
+with u(a, b) as not materialized (select id, handle from users) select b from u where a in (5, 1005) order by 1
+with recursive t(id, path) as (select id, array[id] from users where id = 1 union all select f.followed_id, path || f.followed_id from t join follows f on f.user_id = t.id where array_length(path, 1) < 3 and f.followed_id <> all (path)) select id, path from t order by path limit 10
+with recursive cat(id, name, depth) as (select id, name, 0 from categories where parent_id is null union all select c.id, c.name, depth + 1 from categories c join cat on c.parent_id = cat.id) select * from cat order by depth, id
+with recursive cat as (select id, name, parent_id from categories where parent_id is null union all select c.id, c.name, c.parent_id from categories c join cat on c.parent_id = cat.id) search depth first by id set ord select id, name from cat order by ord
+with recursive g(f, t) as (select user_id, followed_id from follows where user_id = 3 union select g.t, x.followed_id from g join follows x on x.user_id = g.t where x.followed_id < 10) cycle f set is_cycle using path select f, t from g order by 1, 2 limit 5
+with a as (select 1 x), b as (select x + 1 y from a) select y, count(*) from b, users group by y
+select * from (with o as (select user_id, count(*) n from orders group by 1) select n, count(*) from o group by n) t order by 1
+with x as (select id from users order by id limit 3) select * from x union all select * from x order by 1
+select id from users where id in (with t as (select user_id from orders where gift) select user_id from t) order by id
+select distinct on (user_id) user_id, id, total from orders order by user_id, total desc, id
+select distinct on (country, verified) country, verified, handle from users order by country, verified, id
+select distinct on (u.country) u.country, o.total from users u join orders o on o.user_id = u.id order by u.country, o.total desc
+select distinct status from orders order by status desc
+select distinct on (status) * from orders order by status, placed_at desc, user_id, id
+select balance from users order by balance fetch first 3 rows with ties
+select id from users order by balance using <, id limit 3
+select id from users order by balance using >, id limit 3
+select id from users order by 1 + 0, id limit 2
+select id from users order by (select 1), id limit 2
+select id from users order by case when country = 'DE' then 0 else 1 end, id limit 3
+select id from users order by country = 'DE' desc, id limit 3
+select id, last_seen_at from users order by last_seen_at desc nulls last, id limit 5 offset 2
+select id from users order by id limit (select 3)
+select id from users order by id limit 1 + 2
+select id from users order by id limit 2::bigint offset 1::int
+select id from users order by id limit -1
+select id from users order by id offset -1
+select id from users order by id limit null offset null
+select id from users order by id offset 10 rows fetch first 5 rows only
+select * from users order by nosuch
+select id from users order by id, id desc limit 2
+select handle h, count(*) from users group by h having count(*) > 1 order by h
+select lower(country) as country from users group by country order by country
+select id as handle from users order by handle limit 3
+select tags from posts order by tags desc, user_id, id limit 2
+select row(id, handle) from users order by row(id, handle) limit 2
+select (id, handle) r from users order by r desc limit 2
+select u from users u order by u limit 1
+select u.* from users u order by u.* limit 1
+select count(u) from users u
+select count(u.*) from users u where u is not null
+select (u).handle from users u order by (u).id limit 2
+select users from users order by id limit 1
+select to_jsonb(u) - 'created_at' from users u order by id limit 1
+select null::int as x from users order by x limit 2
+select true and null, id is null, id isnull, id notnull from users limit 1
+-- conditions, errors, functions
+select id from users where not exists (select from posts p where p.user_id = users.id and p.likes > 7) order by id
+select id from users where id not in (select nullif(user_id, 5) from orders) order by id
+select id from users where full_name not in ('Ann Lee', null)
+select id from users where full_name is distinct from 'Ann Lee' order by id
+select id from users where (balance > 0) is unknown
+select id from users where verified is not false and balance < any (array[0, 1]) order by id
+select id from users where balance between symmetric 3 and -3 order by id
+select id from users where coalesce(full_name, handle) > 'b' order by id
+select id from users where nullif(country, 'DE') is null order by id
+select id from users where greatest(balance, 1) = least(balance, 100) order by id
+select id from users where id::text like '10%' order by id
+select id from users where id in (select o.user_id from orders o where o.total > (select avg(total) from orders p where p.user_id = o.user_id)) order by id
+select id from users where 3 = (select count(*) from orders where user_id = users.id) order by id
+select (select handle from users where id = 5), (select handle from users where id = 1005)
+select (select handle from users) from categories
+select (select array_agg(id order by id) from users where country = c.name) from categories c order by id
+select id, (select o.total from orders o where o.user_id = u.id order by o.placed_at desc limit 1) latest from users u order by 1
+select id, exists (select from carts c where c.user_id = u.id) has_cart from users u order by 1
+select u.id, (select string_agg(p.name, ',' order by p.name) from order_items i join products p on p.id = i.product_id where i.user_id = u.id) from users u order by 1 limit 6
+select case when exists (select from users where id = 1005) then 'y' else 'n' end
+select case country when 'DE' then 1 when 'FR' then 2 end c, count(*) from users group by c order by c nulls first
+select id from users where case when id > 1000 then balance else -balance end > 0 order by id
+select 1 where 5 in (select id from users)
+select 1 where not exists (select from users where id = 4242)
+select user_id, id from orders where (user_id, id) between (3, 1) and (5, 2) order by 1, 2
+select user_id, id from orders where user_id = 5 or (user_id = 1005 and id > 1) order by 1, 2
+select user_id, id from orders where user_id in (5, 1005) and id = any (array[1, 3]) order by 1, 2
+select id from users where id = 5 and id = 5.0
+select id from users where id = 1e3 + 5
+select id from users where id = '1005'::bigint
+select id from users where id = cast('5' as smallint)
+select id from users where id = (5)
+select id from users where 5 = id
+select id from users where id = +5
+select id from users where id = 2 + 3
+select id from users where id = length('12345')
+select id from users where id = (select 5)
+select id from users where id in ((select 5), 1005) order by 1
+select id from users where id = 5 limit 1
+select id from users where id = 5 for no key update
+select id from users where -id = -5
+select id from users where id is not distinct from 5
+select id from users where id = 1005 and false
+select id from users where (id = 5 or id = 6) and (id = 6 or id = 1006)
+select id from users where not (id <> 5)
+select id from users where id >= 5 and id <= 5
+select id from users where id <@ int8range(4, 7) order by 1
+select id from users where id = any ('{}')
+select id from users where id = any (null)
+select id from users where id in (null)
+select id from users where id > 1019 or id < 2 order by 1
+select id from only users order by id limit 2
+select id from users * order by id limit 2
+select tableoid::regclass from users limit 1
+select count(*) from users tablesample bernoulli (100)
+select pg_typeof(id), pg_typeof(balance), pg_typeof(u) from users u limit 1
+select pg_column_size(id) from users limit 1
+select id from public.users where public.users.id = 5
+select id from "users" where "id" = 5
+select "Id" from users
+select u.id from users
+select users.id from users u
+select id from users where id = 5 and handle = 5
+select id from nosuch
+select nosuch(id) from users
+select id from users where
+select id users from users order by users limit 2
+select sum(handle) from users
+select id, count(*) from users
+select id from users group by country
+select id from users where count(*) > 1
+select * from users u join orders o on u.id = o.user_id where id = 5
+select 1 / (id - 1005) from users
+select 1 / (id - 5) from users order by id
+select handle::int from users
+select id from users where handle::int = 5
+select cast(balance as int), balance::text::numeric(4, 1), country::varchar(1) from users order by id limit 2
+select balance::numeric(3, 2) from users
+select ('{' || id || '}')::int[] from users order by id limit 2
+select 9223372036854775807 + id from users
+select id::smallint from orders
+select (id * 100)::smallint from users order by id
+select sqrt(balance) from users
+select ln(id), exp(1), power(id, 2), mod(id, 7), id % 3, id ^ 2, |/ id, @ balance, id & 3, id | 1, id # 2, ~id, id << 1 from users order by id limit 2
+select round(balance), ceil(balance), floor(balance), trunc(balance, 1), sign(balance), abs(balance), width_bucket(balance, -10, 10, 4) from users order by id limit 4
+select to_number('12', '99') + id from users order by 1 limit 1
+select to_date('2024', 'YYYY') - born from users order by 1 limit 1
+select gcd(id, 12), lcm(id, 4), factorial(3), div(id, 2) from users order by id limit 2
+select num_nulls(full_name, last_seen_at) n, count(*) from users group by n order by n
+select current_setting('server_version_num')::int > 100000 from users limit 1
+select quote_ident(handle), quote_literal(handle), quote_nullable(full_name) from users order by id limit 3
+select inet '10.0.0.1' + id from users order by id limit 1
+select point(id, id) <-> point(0, 0) from users order by id limit 1
+select uuid_nil is null from (select null::uuid as uuid_nil from users limit 1) t
+select B'101' | B'010', X'1F', 1_000
+select 0x1F, 1e10, .5, 5., U&'\00e9', E'\n', $$dollar$$, $a$b$a$
+select 'a' 'b'
+select 'a'
+select interval '1' year, date 'today' is not null, time '10:00', timestamp with time zone '2024-01-01 00:00+00'
+select id, row_number() over () > 0 from users order by id limit 1
+select all id from users order by id limit 1
+select distinct all_of.id from users all_of order by 1 limit 1
+select from users where id = 5
+select from users
+select count(*) from (select from users) x
+select id from users where id operator(pg_catalog.=) 5
+select id operator(pg_catalog.+) 1 from users order by 1 limit 1
+select extract(day from born), position('a' in handle), substring(handle, 1, 2), cast(id as text), trim(handle), ltrim(handle, 'a'), overlay(handle placing 'x' from 1) from users order by id limit 1
+select normalize(handle), handle is normalized from users order by id limit 1
+select xmlelement(name foo, id) from users order by id limit 1
+select xmlforest(id, handle) from users order by id limit 1
+select json_build_object('id', id), json_build_array(id, handle), to_json(handle), row_to_json(row(id, handle)) from users order by id limit 1
+select u.id from users u where u.id in (select id from users where u.country = country and u.id <> id) order by 1 limit 4
+select min(id), max(id) from (select id from users union all select user_id from orders) t
+select avg(n) from (select count(*) n from orders group by user_id) t
+select country, (select count(*) from users u2 where u2.country = u.country) from users u group by country order by 1
+select sum(c) from (select count(*) c from users union all select count(*) from orders) t
+select x.country, x.n from (select country, count(*) n, rank() over (order by count(*) desc) r from users group by country) x where r = 1 order by 1
+select id from users u where balance = (select max(balance) from users where country = u.country) order by id
+select id, balance, balance - avg(balance) over (partition by country) from users order by id limit 5
+select count(*) from users u join lateral (select 1 from orders o where o.user_id = u.id limit 1) x on true
+select p.id, coalesce(s.q, 0) from products p left join (select product_id, sum(quantity) q from order_items group by product_id) s on s.product_id = p.id order by 1
+select p.* from products p where p.id not in (select product_id from order_items where quantity > 2) order by id
+select c.name, (select count(*) from products p where p.category_id = c.id), (select count(*) from order_items i join products p on p.id = i.product_id where p.category_id = c.id) from categories c order by c.id
+select p.category_id, array_agg(distinct u.country order by u.country) from products p join order_items i on i.product_id = p.id join users u on u.id = i.user_id group by 1 order by 1
+-- types written in front of their literals, subqueries of all kinds
+select inet '10.0.0.1', id from users where id < 3 order by id
+select cidr '10.0.0.0/8', id from users where id < 3 order by id
+select int4range '[1,2)', id from users where id < 3 order by id
+select daterange '[2024-01-01,2024-02-01)', id from users where id < 3 order by id
+select tstzrange '[2024-01-01,2024-02-01)', id from users where id < 3 order by id
+select jsonb '{"a":1}', id from users where id < 3 order by id
+select json '{"a":1}', id from users where id < 3 order by id
+select uuid 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', id from users where id < 3 order by id
+select point '(1,2)', id from users where id < 3 order by id
+select tsquery 'a & b', id from users where id < 3 order by id
+select tsvector 'a b', id from users where id < 3 order by id
+select bytea '\x00', id from users where id < 3 order by id
+select numeric '1.5', id from users where id < 3 order by id
+select money '1.5', id from users where id < 3 order by id
+select text 'a', id from users where id < 3 order by id
+select regclass 'users'::text, id from users where id < 3 order by id
+select jsonpath '$.a', id from users where id < 3 order by id
+select bit '101', id from users where id < 3 order by id
+select int '5', bigint '5', float8 '1', real '1', boolean 't', char 'a', varchar 'b', id from users where id < 3 order by id
+select interval '1 day 2 hours', interval '90' minute, interval '1-2' year to month, id from users where id < 3 order by id
+select timestamp '2024-01-01', timestamptz '2024-01-01 00:00+00', time '10:00', timetz '10:00+00', id from users where id < 3 order by id
+select double precision '1.5', id from users where id < 3 order by id
+select id from users where id = any (select 5 union select 1005) order by id
+select id from users where id = all (values (5))
+select id from users where (id) in ((5), (1005)) order by 1
+select id from users where id in ((select min(id) from users), (select max(id) from users)) order by 1
+select id, handle from users where handle like any (array['a%', 'B%']) order by id limit 3
+select id, handle from users where handle ilike all (array['a%', '%1%']) order by id limit 3
+select id from users where handle ~~ 'a%' order by id
+select id from users where handle !~~* 'a%' order by id limit 2
+select id from users where handle like 'a!%%' escape '!' order by id
+select u.id from users u join lateral unnest(u.interests) as x on true order by 1 limit 2
+select u.id, x.v from users u cross join lateral jsonb_array_elements('[1,2]') as x(v) order by 1, 2 limit 3
+select u.id, x from users u, lateral generate_series(1, (u.id % 3)::int) x order by 1, 2 limit 3
+select * from json_to_recordset('[{"a":1,"b":"x"}]') as t(a int, b text)
+select u.id, t.a from users u, json_to_recordset('[{"a":1,"b":"x"}]') as t(a int, b text) order by 1 limit 2
+select jsonb_path_query_array(settings, '$.*') from users order by id limit 2
+select id from users where settings->'theme' = '1' and settings ->> 'theme' is not null order by id limit 2
+select id from users u where u = (select v from users v where v.id = u.id) order by 1 limit 2
+select id from users order by id for read only
+select array[[1,2],[3,4]][1:2][1:1], id from users order by id limit 1
+select (array[1,2,3])[2], (interests)[1] from users order by id limit 1
+select id::text || handle as x from users order by x limit 2
+select id at time zone 'UTC' from users
+select created_at at time zone 'UTC' at time zone 'Europe/Berlin' from users order by id limit 1
+select created_at at local from users
+select born + 1, born - interval '1 day', born + time '10:00' from users order by id limit 1
+select id, count(*) over w from users window w as (order by id rows between 1 preceding and 1 following exclude current row) order by id limit 3
+select percentile_cont(0.5) within group (order by balance) filter (where verified) from users
+select array_agg(handle order by id)[1:2] from users
+select (array_agg(handle order by id))[1:2] from users
+select string_agg(handle, ',' order by id) over () from users
+select count(*) from users, users
+select u.*, o.* from users u, orders o where u.id = o.user_id and u.id = 5 order by o.id
+select u.*, 1 as one from users u order by id limit 1
+select *, * from users order by users.id limit 1
+select distinct on (id % 3) id % 3 as m, id from users order by id % 3, id
+select id from users where id in (1, 2, 3) and id not in (2) order by id
+select * from users where row(id, handle) is not null order by id limit 1
+select id from users where (id, handle) is distinct from (1, 'x') order by 1 limit 1
+select 1 from users limit 1 offset 39
+select sum(id) from users where id in (select id from users where country = 'DE' limit 5) and false
+select id from users offset 5 limit 0
+select id from users where verified order by id limit 3 offset (select 1)
+with a(x) as (values (1), (2)) select x, id from a join users on id = x order by 1
+select * from (values (1, 2), (3, 4)) as v order by column1
+select v.column1, u.handle from (values (1), (1001)) v join users u on u.id = v.column1 order by 1
+select * from users natural join (select 5::bigint as id) x
+select lower(u.handle), upper(o.status) from users u inner join orders o on (u.id = o.user_id) where o.id = 1 order by 1, 2 limit 3
+select cast(null as int), null::text, id from users order by 2, id limit 1
+select nullif(1, 1), coalesce(null, id) from users order by id limit 1
+select '{"a": {"b": [1, 2, 3]}}'::jsonb #> '{a,b}' -> 1, id from users order by id limit 1
+select row_to_json(t) from (select id, handle from users order by id limit 2) t
+select json_agg(t) from (select id, handle from users order by id limit 2) t
+select jsonb_object_agg(k, n order by k) from (select country k, count(*) n from users group by 1) t
+select unnest(array_agg(id order by id)) from users limit 3
+select generate_series(1, 3), count(*) from users
+select count(*), generate_series(1, 2) from users group by 2 order by 2
+select id, lag(id, 1, 0::bigint) over (order by id) from users order by id limit 2
+select country, array_agg(id order by id) filter (where verified) as v from users group by country order by country
+select max(id) filter (where verified) - min(id) from users
+select exists(select 1 from users where id = 5) and not exists(select 1 from users where id = 4242) ok
+select count(*) = 40 from users
+select ((select max(id) from users) - (select min(id) from users)) d
+select * from generate_series(1, 3) with ordinality as g(v, o)
+select to_char(sum(total), 'FM999,999.00') from orders
+select to_char(balance, 'S999D99') from users order by id limit 2
+select date '2024-01-01' + id::int from users order by id limit 1
+-- more writes
+insert into users(id, handle, email, country, created_at) values (41, 'new41', 'n41@example.org', 'DE', '2024-01-01'), (1041, 'new1041', 'n@example.org', 'FR', '2024-01-01') returning *
+insert into users(id, handle, email, country, created_at) values (42, default, 'x', 'DE', default)
+insert into users(id, handle, email, country, balance, created_at) values (43, 'd', 'd@e', 'DE', default, '2024-01-01'), (1043, 'e', 'e@e', 'DE', 1.5, '2024-01-01') returning id, balance, verified
+insert into users(handle, email, country) values ('a', 'b', 'DE')
+insert into users(id, handle, email, country) values (null, 'a', 'b', 'DE')
+insert into users(id, handle, email, country) values ('abc', 'x', 'b', 'DE')
+insert into users(id, handle, email, country, created_at) values (40 + 5, lower('UP'), 'a' || 'b', 'DE', timestamp '2024-01-01' + interval '1 day') returning id, handle, email, created_at
+insert into users(id, handle, email, country, created_at) values ('46', 'q', 'q', 'DE', '2024-01-01') returning id
+insert into users as u (id, handle, email, country, created_at) values (46, 'q2', 'q2', 'DE', '2024-01-01') on conflict (id) do update set handle = excluded.handle, balance = u.balance + 1 returning u.id, u.handle, u.balance
+insert into users(id, handle, email, country, created_at) values (46, 'q3', 'q3', 'DE', '2024-01-01'), (1041, 'q3', 'q3', 'DE', '2024-01-01') on conflict (id) do update set handle = excluded.handle where users.country = 'FR' returning id, handle
+insert into users(id, handle, email, country, created_at) values (46, 'q4', 'q4', 'DE', '2024-01-01'), (46, 'q5', 'q5', 'DE', '2024-01-01') on conflict (id) do update set handle = excluded.handle
+insert into users(id, handle, email, country, created_at) values (46, 'q4', 'q4', 'DE', '2024-01-01') on conflict on constraint users_pkey do nothing
+insert into users(id, handle, email, country, created_at) values (46, 'q4', 'q4', 'DE', '2024-01-01') on conflict (handle) do nothing
+insert into users(id, handle, email, country, created_at) values (46, 'q4', 'q4', 'DE', '2024-01-01') on conflict do nothing returning id
+insert into users(id, handle, email, country, created_at) values (5, 'a', 'b', 'DE', '2024-01-01'), (1099, 'c', 'd', 'DE', '2024-01-01')
+insert into users(id, handle, email, country, created_at) select 50 + n, 'gen' || n, 'g', 'PL', '2024-01-01' from generate_series(1, 3) n returning id
+insert into users(id, handle, email, country, created_at) select n, 'gen' || n, 'g', 'PL', '2024-01-01' from unnest(array[60, 1060]) n
+insert into users(id, handle, email, country, created_at) select * from (values (61, 'v', 'v', 'PL', timestamptz '2024-01-01'), (1061, 'v', 'v', 'PL', timestamptz '2024-01-01')) v
+insert into users(id, handle, email, country, created_at) select id + 100, handle, email, country, created_at from users where id in (1, 1001) returning id
+insert into users(id, handle, email, country, created_at) with s as (select 62 as id) select id, 'cte', 'x', 'DE', '2024-01-01' from s
+with s as (select 63 as id union all select 1063) insert into users(id, handle, email, country, created_at) select id, 'cte', 'x', 'DE', '2024-01-01' from s returning id
+with s(id) as (values (64), (1064)) insert into users(id, handle, email, country, created_at) select id, 'cte', 'x', 'DE', '2024-01-01' from s
+insert into orders(user_id, id, tracking, total, placed_at) select id, 50, md5(handle)::uuid, 10, '2024-05-01' from users where handle = 'cte' returning user_id, status, currency
+insert into orders(user_id, id, tracking, total, placed_at) values (5, (select max(id) + 1 from orders where user_id = 5), 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 12, '2024-05-01') returning id
+insert into orders(user_id, id, tracking, total, placed_at) values (5, 60, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', (select avg(total) from orders), '2024-05-01') returning total
+insert into orders(user_id, id, tracking, total, placed_at) values ((select min(id) from users), 60, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 12, '2024-05-01') returning user_id
+insert into orders(user_id, id, tracking, total, placed_at) values (5, 61, 'not a uuid', 12, '2024-05-01')
+insert into orders(user_id, id, tracking, total, placed_at) values (5, 61, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 12345678901234, '2024-05-01')
+insert into orders(user_id, id, tracking, total, placed_at) values (5, 1, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 12, '2024-05-01'), (1005, 1, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 12, '2024-05-01')
+insert into orders(user_id, id, tracking, total, placed_at) values (77777, 1, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 12, '2024-05-01')
+insert into order_items values (5, 1, 9, 999, 1, 1, null)
+insert into order_items values (5, 1, 9, 1, 0, 1, null)
+insert into order_items values (5, 1, 9, 1, 1, 1, 0.5), (1005, 1, 9, 1, 2, 2, null) returning *
+insert into order_items(user_id, order_id, line, product_id, quantity, unit_price) select user_id, id, 20, 3, 1, 9.99 from orders where status = 'paid' and id = 2
+insert into carts(user_id, product_id, quantity, added_at) values (5, 5, 1, '2024-01-01'), (1005, 5, 1, '2024-01-01') on conflict (user_id, product_id) do update set quantity = carts.quantity + excluded.quantity
+insert into carts(user_id, product_id, quantity, added_at) values (5, 5, 1, '2024-01-01'), (1005, 5, 1, '2024-01-01') on conflict (user_id, product_id) do update set quantity = carts.quantity + excluded.quantity returning quantity
+insert into carts(user_id, product_id, quantity, added_at) select user_id, product_id, quantity, added_at from carts on conflict (user_id, product_id) do update set quantity = carts.quantity + 1
+insert into carts(user_id, product_id, quantity, added_at) values (5, 5, -1, '2024-01-01') on conflict (user_id, product_id) do update set quantity = excluded.quantity
+insert into posts(user_id, id, public_id, body, tags, attachments, published_at) values (5, 50, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', E'line\nbreak', array['x', 'y'], '{"a": [1, 2]}', '2024-01-01'), (1005, 50, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', $$quo'te$$, '{}', null, '2024-01-01') returning body, tags, attachments
+insert into follows(user_id, followed_id, since) values (5, 6, '2024-01-01'), (6, 5, '2024-01-01'), (1005, 5, '2024-01-01'), (5, 1005, '2024-01-01') on conflict do nothing
+insert into follows(user_id, followed_id, since) select f.followed_id, f.user_id, '2024-02-02' from follows f where f.user_id < f.followed_id on conflict do nothing
+insert into categories(id, name, slug) values (50, 'c50', 'c50') on conflict (id) do update set name = excluded.name returning *
+insert into categories(id, name, slug) values (51, 'c51', 'books') on conflict (slug) do update set name = categories.name || '!' returning *
+insert into categories(id, name, slug) values (51, 'c51', 'books')
+insert into products(id, sku, category_id, name, price, created_at) values (50, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a50', 50, 'p50', 1.005, '2024-01-01') returning price
+insert into products(id, sku, category_id, name, price) values (51, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a51', 4242, 'p', 1)
+-- updates
+update users set balance = balance + 10 where id = 5 returning id, balance
+update users set balance = balance + 10, verified = true where country = 'DE' returning id, balance, verified
+update users set (handle, email) = ('h', 'e') where id in (41, 1041) returning id, handle, email
+update users set (handle, email) = row('h2', 'e2') where id in (41, 1041) returning id, handle, email
+update users set (full_name, balance) = (select 'n', 5) where id in (41, 1041) returning id, full_name, balance
+update users u set (full_name, balance) = (select max(o.note), sum(o.total) from orders o where o.user_id = u.id) where id in (5, 6, 1005, 1006) returning id, full_name, balance
+update users u set balance = (select coalesce(sum(total), 0) from orders o where o.user_id = u.id)
+update users set balance = default where country = 'PL' returning id, balance
+update users set handle = null where id in (5, 1005)
+update users set country = 'LONG' where id = 5
+update users set balance = 'x' where id = 5
+update users set nosuch = 1
+update users set balance = balance / (id - 1005)
+update users set settings = settings || '{"k": 1}', interests = array_append(interests, 'new') where id in (7, 1007) returning settings, interests
+update users set settings = jsonb_set(settings, '{theme}', '9') where settings->>'theme' = '1' returning id, settings
+update users set settings['a']['b'] = '5' where id = 8 returning settings
+update users u set balance = u.balance + v.b from (values (5, 1), (1005, 2), (6, 3)) v(i, b) where v.i = u.id returning u.id, u.balance, v.b
+update users u set balance = u.balance + s.n from (select user_id, count(*) n from orders group by user_id) s where s.user_id = u.id and u.country = 'FR' returning u.id, s.n
+update users u set full_name = f.handle from users f where f.id = u.id + 1000 and u.id < 5 returning u.id, u.full_name
+update orders o set note = u.handle from users u join follows f on f.user_id = u.id where u.id = o.user_id and f.muted and o.id = 1
+update orders set status = case status when 'placed' then 'paid' when 'paid' then 'shipped' else status end, shipped_at = case when status = 'paid' then timestamptz '2024-06-01' end
+update orders set status = 'bogus' where user_id = 1005
+update orders set total = total * 1.1 where user_id in (select id from users where verified) and gift
+update orders set total = total + 1 where (user_id, id) in ((5, 1), (1005, 1)) returning user_id, total
+update order_items i set discount = 0.5 from orders o where o.user_id = i.user_id and o.id = i.order_id and o.gift and i.line = 1
+update order_items set unit_price = p.price, quantity = quantity + 1 from products p where p.id = product_id and p.category_id = 2 returning user_id, order_id, line, unit_price
+update order_items set product_id = 4242 where user_id = 5
+update posts set likes = likes + 1 where id = 1 and exists (select from follows f where f.followed_id = posts.user_id)
+update posts set tags = array_remove(tags, 't1'), edited_at = '2024-07-01' where 't1' = any (tags)
+update carts set quantity = quantity * 2 where user_id > 1000 and product_id in (select id from products where available)
+update follows set muted = not muted where user_id = 3 returning followed_id, muted
+update products set price = round(price * 1.1, 2) where category_id = 3 returning id, price
+update products set available = exists (select from order_items i where i.product_id = products.id)
+update products p set attributes = p.attributes || jsonb_build_object('sold', (select sum(quantity) from order_items i where i.product_id = p.id))
+update categories set parent_id = null where id = 2 returning *
+update only users set verified = true where id = 9
+update users set id = 2000 where id = 1041 returning id
+update users set id = id + 1 where id = 2000
+update users u set balance = 1 where u.id = 5 and exists (select from users x where x.id = 1005 and x.country <> 'QQ')
+update users set balance = balance where false returning *
+with t as (select user_id, max(total) m from orders group by user_id) update users u set balance = t.m from t where t.user_id = u.id returning u.id, t.m
+with t as (update users set balance = balance + 1 where id = 5 returning *) select id, balance from t
+-- deletes
+delete from order_items where user_id = 5 and line = 9 returning *
+delete from carts where user_id in (5, 1005) returning user_id, product_id
+delete from posts p using users u where u.id = p.user_id and u.country = 'PL' and p.id = 2 returning p.user_id, u.handle
+delete from follows where since < '2024-01-01 00:00:05+00' returning *
+delete from orders o where not exists (select from order_items i where i.user_id = o.user_id and i.order_id = o.id)
+delete from orders where (user_id, id) in (select user_id, max(id) from orders group by user_id having count(*) > 3)
+delete from posts where (user_id, id) in (select user_id, id from posts order by likes desc, user_id, id limit 2) returning user_id, id
+delete from users where id = 1042
+delete from users where handle = 'cte' returning id
+delete from products where id = 1
+delete from products where id = 50 returning name
+delete from categories where id = 1
+delete from users where nosuch = 1
+delete from users where id / 0 = 1
+delete from follows f using follows g where g.user_id = f.followed_id and g.followed_id = f.user_id and f.user_id > g.user_id
+delete from only carts where user_id = 3
+with old as (select id from users where id in (60, 1060)) delete from users using old where users.id = old.id returning users.id
+-- a table of the session's own, over rows of all
+create temp table t1 as select * from users where verified
+select count(*), min(id), max(id) from t1
+select u.id from users u join t1 on t1.id = u.id where u.country = 'DE' order by 1
+drop table t1
+select id, handle into temp sel from users where country = 'DE'
+select count(*) from sel
+drop table sel
+create temporary table t3 (id bigint, total numeric)
+insert into t3 select user_id, sum(total) from orders group by user_id
+select count(*), sum(total) from t3
+insert into t3 select id, 0 from users where id not in (select id from t3) returning id
+update t3 set total = u.balance from users u where u.id = t3.id and u.country = 'FR' returning t3.id, t3.total
+delete from t3 using users u where u.id = t3.id and u.country = 'DE'
+select u.country, sum(t3.total) from t3 join users u on u.id = t3.id group by 1 order by 1
+select count(*) from users where id = 1005
+drop table t3
+select country, sum(balance) s into snap from users group by country
+select * from snap order by country
+drop table snap
+-- PREPARE and EXECUTE
+prepare p1 as select id, handle from users where id = $1
+execute p1(5)
+execute p1(1005)
+execute p1(null)
+execute p1('1006')
+execute p1(2 + 3)
+execute p1(5, 6)
+execute p1('x')
+prepare p1 as select 1
+prepare p2(bigint, text) as select id from users where id > $1 and country = $2 order by id limit 3
+execute p2(1000, 'DE')
+deallocate p2
+execute p2(1000, 'DE')
+prepare p3 as insert into users(id, handle, email, country, created_at) values ($1, $2, 'p', 'DE', '2024-01-01') returning id
+execute p3(95, 'p95')
+execute p3(1095, 'p1095')
+execute p3(95, 'again')
+prepare p4 as update users set balance = $1 where id = any ($2) returning id, balance
+execute p4(3, '{5,1005}')
+prepare p5 as select country, count(*), $1 from users where balance > $1 group by country order by country
+execute p5(0)
+execute p5('1.5')
+prepare bad as select nosuch from users
+create temp table from_prepared as execute p1(1005)
+select * from from_prepared
+drop table from_prepared
+begin; execute p1(5); execute p1(1005); rollback
+deallocate all
+execute p1(5)
+deallocate nosuch
+-- cursors that last
+declare h cursor with hold for select id from users order by id
+fetch 2 from h
+select count(*) from users where id = 1005
+fetch 3 from h
+close h
+declare h3 scroll cursor with hold for select u.handle, o.total from users u join orders o on o.note = u.full_name order by 1, 2
+fetch last from h3
+close all
+-- MERGE whose rows follow no key
+merge into users u using (select user_id, sum(total) t from orders group by user_id) o on o.user_id = u.id when matched then update set balance = o.t
+merge into users u using (select followed_id, count(*) n from follows group by followed_id) f on f.followed_id = u.id when matched and f.n > 2 then update set balance = f.n
+merge into users u using (select handle, email from users where id = 1005) s on s.email = u.email when matched then update set full_name = 'merged'
+merge into follows f using users u on f.followed_id = u.id when matched and u.country = 'FR' then delete
+merge into carts c using follows f on c.user_id = f.followed_id when matched then delete
+select * from users order by id
+select * from follows order by 1, 2
+-- errors of the text, whatever would be refused
+select nextval('nosuch') from users
+insert into orders(id) values (1)
+insert into users default values
+insert into users(id, handle, email, country) values (null, 'a', 'b', 'DE'), (1, 'a', 'b', 'DE')
+insert into users(id, handle, email, country) select null, 'a', 'b', 'DE'
+insert into users(id, handle, email, country) values (99999999999999999999, 'a', 'b', 'DE')
+insert into users(id, handle, email, country) values ('abc', 'x', 'b', 'DE')
+insert into users(id, handle, email) values (44, 'x', 'b', 'DE')
+select nosuch(id) from users

@@ -76,7 +76,7 @@ async fn numbers_that_are_no_keys_are_unique_too() {
     for (rest, expected) in [
         ("(user_id, id) values (7, 5)", "428C9"),
         ("(user_id, id) overriding user value values (7, 5)", "0A000"),
-        ("(id) values (default)", "0A000"),
+        ("(id) values (default)", "23502"),
         ("(user_id) values (-7)", "22023"),
     ] {
         assert_eq!(sqlstate(&client, &returned(rest)).await, expected, "{rest}");
