@@ -19,7 +19,7 @@ mod staged;
 mod writing;
 
 pub use commit::{Commit, commit_blocks};
-pub use cursors::{MergedCursor, declare, put_answer};
+pub use cursors::{Asking, MergedCursor, declare, put_answer};
 pub use gather::{Collected, collect};
 pub use reading::{Limits, Reading, read};
 pub use relay::{BUFFER_BYTES, Broken, Unit, move_front, relay};

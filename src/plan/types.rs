@@ -64,6 +64,21 @@ pub struct Declared {
     pub name: String,
     /// It may be asked to go back.
     pub goes_back: bool,
+    /// The client knows of it; else it stands for a portal of the client's.
+    pub told: bool,
+}
+
+impl Scatter {
+    /// A cursor of this name over the same query, to be read forward.
+    #[must_use]
+    pub fn as_cursor(&self, name: &str, text: &str) -> Self {
+        let declare = |part: &Part| {
+            let text = format!("DECLARE \"{name}\" NO SCROLL CURSOR FOR {}", part.text.as_deref().unwrap_or(text));
+            Part { text: Some(text.into()), ..part.clone() }
+        };
+        let cursor = Some(Declared { name: name.to_owned(), goes_back: false, told: false });
+        Self { parts: self.parts.iter().map(declare).collect(), cursor, ..self.clone() }
+    }
 }
 
 /// A statement that PostgreSQL computes on one shard, over the rows that its sharded tables have on all of them.

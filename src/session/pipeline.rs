@@ -272,6 +272,12 @@ impl Session {
             self.read_on_portal(client, name, rows);
             return Ok(Ok(()));
         }
+        if self.has_merged_portal(name) {
+            if self.has_failed() {
+                return Ok(Err(block_has_failed().into()));
+            }
+            return self.read_on_merged(client, name, rows, Request::more(&Bind::default())).await;
+        }
         let Some(portal) = pipeline.take(name) else {
             let message = format!("portal \"{name}\" does not exist");
             return Ok(Err(Error::new(SqlState::UNKNOWN_PORTAL, message).into()));
@@ -405,6 +411,12 @@ impl Session {
         };
         if !is_cut {
             return self.carry_decided(client, decided, request).await;
+        }
+        if let Way::Scatter(plan, access) = &decided.way
+            && !plan.in_turn
+            && *access != Access::Write
+        {
+            return self.begin_portal(client, (plan, *access), (name, rows), request).await;
         }
         let place = client.put_so_far();
         client.hold(client.output.len() + self.limits().merge);
