@@ -8,6 +8,8 @@ mod copying;
 mod differential;
 #[path = "sharded/gathered.rs"]
 mod gathered;
+#[path = "sharded/generated.rs"]
+mod generated;
 #[path = "sharded/locked.rs"]
 mod locked;
 #[path = "sharded/mirrored.rs"]

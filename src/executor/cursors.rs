@@ -89,10 +89,10 @@ pub async fn declare(
     let (mut columns, mut outcome): (Option<Columns>, _) = (None, Ok(()));
     for input in inputs.iter_mut() {
         match described(client, input).await? {
-            Ok(found) if columns.as_ref().is_none_or(|known| known.are_like(&found)) => {
-                columns.get_or_insert(found);
-            }
-            Ok(_) => outcome = outcome.and_then(|()| Err(Ended::Refused(differ(input)))),
+            Ok(found) => match columns.as_ref().and_then(|known| found.difference(known)) {
+                None => drop(columns.get_or_insert(found)),
+                Some(what) => outcome = outcome.and_then(|()| Err(Ended::Refused(differ(input, &what)))),
+            },
             Err(ended) => outcome = outcome.and(Err(ended)),
         }
     }

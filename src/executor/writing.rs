@@ -1,11 +1,18 @@
 //! A write on several shards, whichever way it is done.
 
-use crate::plan::{CopyIn, Spread, Staged, shards_of};
+use crate::plan::{CopyIn, Keeping, Spread, Staged, shards_of};
 use crate::topology::ShardId;
 
 /// Its plan.
 #[derive(Clone, Copy)]
-pub enum Writing<'p> {
+pub struct Writing<'p> {
+    pub plan: Written<'p>,
+    /// It may change values that are unique over all shards.
+    pub keeping: Option<Keeping>,
+}
+
+#[derive(Clone, Copy)]
+pub enum Written<'p> {
     Spread(&'p Spread),
     Staged(&'p Staged),
     /// Rows come from the client.
@@ -13,30 +20,40 @@ pub enum Writing<'p> {
 }
 
 impl Writing<'_> {
-    /// Each of which it needs one connection to, in this order.
+    /// Each of which it needs one connection to, in this order: those where rows are written, then perhaps the one where
+    /// unique values are kept.
     pub fn shards(self) -> Vec<ShardId> {
-        match self {
-            Self::Spread(plan) => shards_of(&plan.parts),
-            Self::Staged(plan) => plan.shards().to_vec(),
-            Self::Copy(plan) => plan.shards.clone(),
+        let mut shards = self.plan.shards();
+        if let Some(Keeping { at, .. }) = self.keeping
+            && !shards.contains(&at)
+        {
+            shards.push(at);
         }
+        shards
     }
 
     /// It takes two phases, unless it is in a block.
     pub fn takes_two_phases(self) -> bool {
-        match self {
-            Self::Spread(plan) => plan.transactional && plan.parts.len() > 1,
-            Self::Staged(plan) => plan.shards().len() > 1,
-            Self::Copy(plan) => plan.shards.len() > 1,
-        }
+        let can = !matches!(self.plan, Written::Spread(plan) if plan.one_by_one.is_some());
+        can && (self.keeping.is_some() || self.plan.shards().len() > 1)
     }
 
     /// Rows go from server to server.
     pub fn carries_rows(self) -> bool {
+        match self.plan {
+            Written::Spread(plan) => !plan.fetches.is_empty(),
+            Written::Staged(_) => true,
+            Written::Copy(_) => false,
+        }
+    }
+}
+
+impl Written<'_> {
+    pub(super) fn shards(self) -> Vec<ShardId> {
         match self {
-            Self::Spread(plan) => !plan.fetches.is_empty(),
-            Self::Staged(_) => true,
-            Self::Copy(_) => false,
+            Self::Spread(plan) => shards_of(&plan.parts),
+            Self::Staged(plan) => plan.shards().to_vec(),
+            Self::Copy(plan) => plan.shards.clone(),
         }
     }
 }

@@ -11,6 +11,14 @@ pub struct Plan {
     pub access: Access,
 }
 
+/// Where the values of columns are kept that are unique over all shards, for a write that may change some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeping {
+    pub at: ShardId,
+    /// It would have done something else with a row whose value is taken.
+    pub on_conflict: bool,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Route {
     /// The text as it came, bytes relayed.
@@ -143,10 +151,21 @@ pub struct Spread {
     pub tag: Tag,
     /// Which part (index) gave each row of the original statement, for RETURNING; empty: parts in order.
     pub row_order: Vec<u16>,
-    /// `false`: cannot run inside a transaction (VACUUM, CREATE INDEX CONCURRENTLY …): shard after shard.
-    pub transactional: bool,
+    /// No transaction can hold it (VACUUM, CREATE INDEX CONCURRENTLY …): shard after shard.
+    pub one_by_one: Option<OneByOne>,
     /// Rows that are fetched before, in the same transactions: the parts' last parameters, as of a [`Gather`].
     pub fetches: Vec<Fetch>,
+}
+
+/// What belongs to a statement that is done on one shard after another.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OneByOne {
+    /// Asked of a shard where it is done: gives statements that are to be run there, too.
+    pub mending: Option<Arc<str>>,
+    /// Asked of a shard where it has failed: gives statements that clear away what it has left.
+    pub clearing: Option<Arc<str>>,
+    /// The same statement mends what it has left.
+    pub repeatable: bool,
 }
 
 /// A write whose later statements are made of what the first ones gave.
