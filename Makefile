@@ -1,4 +1,5 @@
 .PHONY: dev test compat suites consistency soak bench compose-test fmt lint postgresql poolers drivers trial crashes
+.PHONY: differential
 
 # A sharded, replicated PostgreSQL with the shop in it, behind the proxy: make dev ARGS="--rows 1000 --fresh"
 dev: postgresql
@@ -46,6 +47,13 @@ soak: postgresql
 # 500 clients on 5 connections, with state of every kind.
 trial: postgresql
 	PGWEIR_TRIAL_SECONDS=600 cargo test --test pooling no_state_is_ever -- --nocapture
+
+# Statements and transactions put together at random, asked of two shards and of one PostgreSQL with all rows: equal
+# answers or a refusal, any difference made small and printed. Another run: make differential SEED=2 SECONDS=600
+SEED = 1
+SECONDS = 300
+differential: postgresql
+	PGWEIR_SEED=$(SEED) PGWEIR_DIFFERENTIAL_SECONDS=$(SECONDS) cargo test --test sharded answers_are_those -- --nocapture
 
 # Whoever dies at each step of a commit on several shards, 20 times each; a bank over shards for ten minutes.
 crashes: postgresql

@@ -20,9 +20,9 @@ fn a_file_that_fails_on_one_shard_leaves_nothing_on_the_others() {
     check_everywhere(&cluster, "select to_regclass('a'), to_regclass('pgweir.migrations')", "|");
 
     cluster.sql(1, Role::Primary, "drop table b");
-    assert_eq!(migrate(&cluster, folder.path()).unwrap().applied.len(), 2 * (4 + 2));
+    assert_eq!(migrate(&cluster, folder.path()).unwrap().applied.len(), 2 * (5 + 2));
     assert_eq!(migrate(&cluster, folder.path()).unwrap(), Report::default());
-    check_everywhere(&cluster, "select to_regclass('a'), to_regclass('b'), count(*) from pgweir.migrations", "a|b|6");
+    check_everywhere(&cluster, "select to_regclass('a'), to_regclass('b'), count(*) from pgweir.migrations", "a|b|7");
 
     fs::write(folder.path().join("1_a.sql"), "create table a (n bigint)").unwrap();
     check_fails(&cluster, folder.path(), "1_a.sql was changed after it was applied");
@@ -63,7 +63,7 @@ fn two_runs_at_once_apply_each_file_once() {
         let (first, second) = tokio::join!(apply(&first.0, &first_folders), apply(&second.0, &second_folders));
         first.unwrap().applied.len() + second.unwrap().applied.len()
     });
-    assert_eq!(applied, 2 * (4 + 1));
+    assert_eq!(applied, 2 * (5 + 1));
 }
 
 #[test]

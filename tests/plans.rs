@@ -279,6 +279,7 @@ fn relation(name: &str, columns: &str) -> Relation {
         },
         is_momentary: false,
         has_triggers: false,
+        kept_unique: Vec::new(),
         row_security: false,
         descendants: Vec::new(),
         ancestors: Vec::new(),

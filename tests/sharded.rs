@@ -10,6 +10,8 @@ mod differential;
 mod explained;
 #[path = "sharded/gathered.rs"]
 mod gathered;
+#[path = "sharded/generated.rs"]
+mod generated;
 #[path = "sharded/locked.rs"]
 mod locked;
 #[path = "sharded/mirrored.rs"]

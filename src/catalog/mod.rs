@@ -47,6 +47,8 @@ pub struct Relation {
     pub is_momentary: bool,
     /// User triggers, rules, or functions in defaults and checks, that may do anything when the relation is written.
     pub has_triggers: bool,
+    /// Columns of which triggers of pgweir's own tell what a write gives and takes.
+    pub kept_unique: Vec<String>,
     /// Which rows a user sees is decided by policies.
     pub row_security: bool,
     /// Partitions and inheriting tables, down to the last, and what they inherit from, up to the first.

@@ -1,5 +1,6 @@
 //! The command line: what each command does with the modules below.
 
+mod check;
 mod route;
 mod serve;
 
@@ -28,8 +29,20 @@ struct Arguments {
 enum Command {
     /// Serve clients until SIGTERM or Ctrl-C; SIGHUP reads the configuration again
     Serve(ConfigFile),
-    /// Read a configuration and say what is wrong with it
-    Check(ConfigFile),
+    /// Read a configuration and say what is wrong with it, or also with its servers
+    Check {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Ask all servers: roles, tables that differ, rows on other shards than their own, what was left behind
+        #[arg(long)]
+        live: bool,
+        /// One JSON object for each finding
+        #[arg(long, requires = "live")]
+        json: bool,
+        /// Let the values of columns that are declared unique be kept, from the rows that are there
+        #[arg(long, requires = "live")]
+        repair: bool,
+    },
     /// Say where a statement would go, without any server
     Route {
         #[command(flatten)]
@@ -67,9 +80,10 @@ pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Serve(config) => read(&config).and_then(|(_, topology)| serve::serve(config.file, topology)),
-        Command::Check(config) => read(&config)
-            .and_then(|(_, topology)| serve::understand(&topology))
-            .map(|_| println!("{}: ok", config.file.display())),
+        Command::Check { config, live, json, repair } => match live {
+            true => check::live(&config, json, repair),
+            false => check::check(&config),
+        },
         Command::Route { config, database, sql } => {
             read(&config).and_then(|(_, topology)| route::print(&topology, database.as_deref(), &sql))
         }

@@ -90,6 +90,7 @@ impl Assumed {
             calls: Vec::new(),
             is_momentary: false,
             has_triggers: false,
+            kept_unique: Vec::new(),
             row_security: false,
             descendants: Vec::new(),
             ancestors: Vec::new(),

@@ -159,6 +159,9 @@ pub struct ShardedTable {
     pub data_type: DataType,
     #[serde(default)]
     pub allow_gaps: bool,
+    /// Columns of the table whose values are unique over all shards.
+    #[serde(default)]
+    pub unique: Vec<String>,
     #[serde(default)]
     pub mapping: Vec<MappingEntry>,
 }

@@ -14,6 +14,7 @@ use super::effects;
 use super::numbers;
 use super::primaries::Primaries;
 use super::sequences::Blocks;
+use super::uniques::Uniques;
 use crate::catalog::{Catalog, Column, Function, Relation, RelationKind, Sequence, Volatility};
 use crate::topology::Database;
 
@@ -100,6 +101,7 @@ struct Seen {
     /// When every shard's numbers are to be asked for again, because one did not tell.
     numbers_due: Option<Instant>,
     blocks: Blocks,
+    uniques: Uniques,
 }
 
 async fn look(
@@ -119,15 +121,25 @@ async fn look(
             let epoch = epochs.fetch_add(1, Ordering::AcqRel) + 1;
             let catalog =
                 if is_new { load(client, epoch).await? } else { Catalog { epoch, ..Catalog::clone(&current) } };
-            if is_new {
-                seen.give_blocks(primaries, database, &catalog).await;
-            }
+            let catalog = match is_new {
+                true => {
+                    seen.give_blocks(primaries, database, &catalog).await;
+                    // Before anybody knows of the tables.
+                    match seen.keep_uniques(primaries, database, &catalog).await {
+                        true => load(client, epoch).await?,
+                        false => catalog,
+                    }
+                }
+                false => catalog,
+            };
             cell.current.store(Arc::new(Catalog { oids, ..catalog }));
             // Sessions compare this number before each unit.
             epochs.fetch_add(1, Ordering::AcqRel);
         }
         seen.fingerprint = fingerprint;
         seen.numbers_due = (!are_all).then(|| Instant::now() + NUMBERS_AGAIN);
+    } else if seen.uniques.are_behind() && seen.keep_uniques(primaries, database, &current).await {
+        seen.fingerprint = String::new();
     } else if seen.blocks.are_behind() {
         seen.give_blocks(primaries, database, &current).await;
     }
@@ -137,6 +149,11 @@ async fn look(
 }
 
 impl Seen {
+    /// `true`: there are triggers that the catalog does not know of.
+    async fn keep_uniques(&mut self, primaries: &Primaries, database: &Database, catalog: &Catalog) -> bool {
+        timeout(UNIQUES_DEADLINE, self.uniques.keep(primaries, database, catalog)).await.unwrap_or(false)
+    }
+
     /// Before anybody knows of their tables.
     async fn give_blocks(&mut self, primaries: &Primaries, database: &Database, catalog: &Catalog) {
         let giving = self.blocks.give(primaries, database, catalog);
@@ -146,7 +163,7 @@ impl Seen {
     }
 }
 
-async fn load(client: &Client, epoch: u64) -> Result<Catalog, SqlError> {
+pub(super) async fn load(client: &Client, epoch: u64) -> Result<Catalog, SqlError> {
     let mut catalog = Catalog { epoch, loaded: true, ..Catalog::default() };
     let default = client.rows(DEFAULT_COLLATION).await?;
     catalog.default_collation_is_bytes = default.first().is_some_and(|row| flag(row, 0));
@@ -199,6 +216,11 @@ async fn load(client: &Client, epoch: u64) -> Result<Catalog, SqlError> {
         }
     }
     catalog.has_hidden_calls = effects::load(client, &mut relations).await?;
+    for row in client.rows(KEPT_UNIQUE).await? {
+        if let Some(table) = number(&row, 0).and_then(|oid| relations.get_mut(&oid)) {
+            table.kept_unique.push(text(&row, 1));
+        }
+    }
     for relation in relations.into_values() {
         let schema = catalog.relations.entry(relation.schema.clone()).or_default();
         schema.insert(relation.name.clone(), Arc::new(relation));
@@ -240,6 +262,7 @@ fn relation(row: &Row) -> Option<Relation> {
         calls: Vec::new(),
         is_momentary: false,
         has_triggers: false,
+        kept_unique: Vec::new(),
         row_security: flag(row, 5),
         descendants: Vec::new(),
         ancestors: Vec::new(),
@@ -327,6 +350,10 @@ const VIEWS: &str = "WITH RECURSIVE direct AS ( \
        UNION SELECT reads.view, direct.base FROM reads JOIN direct ON direct.view = reads.base) \
      SELECT reads.view, n.nspname, c.relname FROM reads JOIN pg_class c ON c.oid = reads.base \
      JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'f')";
+/// The arguments of the trigger end with a zero each.
+const KEPT_UNIQUE: &str = "SELECT t.tgrelid, field FROM pg_trigger t, \
+     unnest(string_to_array(encode(t.tgargs, 'escape'), E'\\\\000')) AS field \
+     WHERE t.tgname = 'pgweir_unique_insert' AND t.tgenabled IN ('O', 'A') AND field <> ''";
 /// What is not in `pg_catalog` is named with its schema: clients have paths of their own.
 const DEFINITIONS: &str = "WITH path AS MATERIALIZED (SELECT set_config('search_path', 'pg_catalog', true)) \
      SELECT c.oid, pg_get_viewdef(c.oid) FROM path, pg_class c WHERE c.relkind = 'v' AND c.oid >= 16384";
@@ -346,5 +373,6 @@ const INTERVAL: Duration = Duration::from_millis(250);
 const DEADLINE: Duration = Duration::from_secs(10);
 const NUMBERS_AGAIN: Duration = Duration::from_secs(2);
 /// A shard that is away keeps nobody from what is known of the others.
+const UNIQUES_DEADLINE: Duration = Duration::from_secs(2);
 const BLOCKS_DEADLINE: Duration = Duration::from_secs(1);
 const REFRESH_LIMIT: Duration = Duration::from_secs(2);

@@ -78,6 +78,7 @@ fn consequence(letter: &str, deletes: bool) -> Option<Consequence> {
 const TRIGGERS: &str = "\
      SELECT t.tgrelid FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid \
        WHERE NOT t.tgisinternal AND p.pronamespace <> 'pg_catalog'::regnamespace \
+         AND p.pronamespace IS DISTINCT FROM to_regnamespace('pgweir') \
      UNION SELECT r.ev_class FROM pg_rewrite r WHERE r.ev_type <> '1' AND r.oid >= 16384 \
      UNION SELECT a.adrelid FROM pg_attrdef a \
        JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = a.oid \

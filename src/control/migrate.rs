@@ -271,6 +271,7 @@ const OWN: &[(&str, &str)] = &[
     ("0002_decisions.sql", include_str!("../../migrations/pgweir/0002_decisions.sql")),
     ("0003_marks.sql", include_str!("../../migrations/pgweir/0003_marks.sql")),
     ("0004_parties.sql", include_str!("../../migrations/pgweir/0004_parties.sql")),
+    ("0005_unique.sql", include_str!("../../migrations/pgweir/0005_unique.sql")),
 ];
 
 const SHOP: &[(&str, &str)] = &[

@@ -6,6 +6,7 @@ mod catalog;
 pub mod connect;
 mod effects;
 mod listen;
+pub mod live;
 pub mod migrate;
 mod numbers;
 mod outcomes;
@@ -16,6 +17,7 @@ mod recovery;
 mod schema;
 mod sequences;
 mod spaces;
+mod uniques;
 mod waits;
 
 use std::collections::HashMap;

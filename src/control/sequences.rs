@@ -38,8 +38,7 @@ impl Blocks {
                 if self.done.contains(&(shard, oid)) {
                     continue;
                 }
-                // Home has the first block.
-                let place = if shard < home { shard + 1 } else { shard };
+                let place = usize::from(place(database.home.0, u16::try_from(shard).unwrap_or(u16::MAX)));
                 match give(primaries, (&logins[home], &logins[shard]), &sequence, (place, logins.len())).await {
                     Ok(true) => drop(self.done.insert((shard, oid))),
                     Ok(false) => missing = true,
@@ -85,6 +84,38 @@ async fn give(
     client.batch(&alter).await?;
     tracing::info!(sequence = name, first, server = client.server(), "numbers of this shard begin here");
     Ok(true)
+}
+
+/// What is wrong with the block of a shard that is not home: numbers may repeat. Shards: home, this one, how many.
+pub(super) async fn fault(
+    (home, shard): (&Client, &Client),
+    sequence: &Sequence,
+    (home_shard, number, shards): (u16, u16, usize),
+) -> Result<Option<String>, SqlError> {
+    let (Some(known), Some(state)) = (State::read(home, sequence).await?, State::read(shard, sequence).await?) else {
+        return Ok(None);
+    };
+    let size = state.block(shards);
+    let first = size * i64::from(place(home_shard, number));
+    Ok(match () {
+        () if state.increment != 1 || known.increment != 1 => None,
+        () if known.last.is_some_and(|drawn| drawn >= size) => {
+            Some(format!("shard {home_shard} has drawn all numbers of its own block, below {size}"))
+        }
+        () if state.start != first => Some(format!(
+            "its numbers begin at {}, not at {first}: pgweir gives it its block when it serves",
+            state.start
+        )),
+        () if state.last.is_some_and(|last| last < first || last >= first + size) => {
+            Some(format!("its numbers are beyond its block, which is from {first} up to {}", first + (size - 1)))
+        }
+        () => None,
+    })
+}
+
+/// Which block a shard has, counted from 0: home has the first one.
+fn place(home: u16, shard: u16) -> u16 {
+    if shard < home { shard + 1 } else { shard }
 }
 
 /// A row of `pg_sequences` (PostgreSQL documentation, 54.21).

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::relay::{BUFFER_BYTES, Broken};
 use super::request::Request;
-use super::scatter::{Ended, Head, Row, differ, drain, head, row, send};
+use super::scatter::{Ended, Head, Row, differ, drain, head, put_end, row, send};
 use crate::backend::{Cause, Connection, Payee};
 use crate::error::{Error, SqlState};
 use crate::merge::{Columns, Merge, Merger, Step};
@@ -53,6 +53,16 @@ struct Given {
     goes_back: bool,
 }
 
+/// What asks for rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    Fetch,
+    /// MOVE: no rows are given.
+    Move,
+    /// An Execute of so many rows at most (0: all), of a portal that has been bound in its formats.
+    Portal(u32),
+}
+
 /// Opens it; the client is told. What cannot be merged is closed again: the client has been told nothing.
 pub async fn declare(
     client: &mut Channel,
@@ -62,7 +72,15 @@ pub async fn declare(
     limit_bytes: usize,
 ) -> Result<Result<MergedCursor, Ended>, Broken> {
     for (input, part) in inputs.iter_mut().zip(&plan.parts) {
-        request.put(input, part, 0, 0);
+        match request {
+            // The formats are those of its rows.
+            Request::Extended { text, types, bind, .. } if !declared.told => {
+                let bind = &bind.as_text();
+                let asked = Request::Extended { text, types, bind, described: false, bound: true, rows: 0 };
+                asked.put(input, part, 0, 0);
+            }
+            _ => request.put(input, part, 0, 0),
+        }
         put_named(&mut input.channel.output, client::DESCRIBE, b'P', &declared.name);
         put_bare(&mut input.channel.output, client::SYNC);
         [Cause::DescribePortal, Cause::Sync].into_iter().for_each(|cause| input.owed.push(cause, Payee::Client));
@@ -71,10 +89,10 @@ pub async fn declare(
     let (mut columns, mut outcome): (Option<Columns>, _) = (None, Ok(()));
     for input in inputs.iter_mut() {
         match described(client, input).await? {
-            Ok(found) if columns.as_ref().is_none_or(|known| known.are_like(&found)) => {
-                columns.get_or_insert(found);
-            }
-            Ok(_) => outcome = outcome.and_then(|()| Err(Ended::Refused(differ(input)))),
+            Ok(found) => match columns.as_ref().and_then(|known| found.difference(known)) {
+                None => drop(columns.get_or_insert(found)),
+                Some(what) => outcome = outcome.and_then(|()| Err(Ended::Refused(differ(input, &what)))),
+            },
             Err(ended) => outcome = outcome.and(Err(ended)),
         }
     }
@@ -92,7 +110,9 @@ pub async fn declare(
         }
         return Ok(Err(Ended::Refused(error)));
     }
-    put_answer(client, request, None, "DECLARE CURSOR");
+    if declared.told {
+        put_answer(client, request, None, "DECLARE CURSOR");
+    }
     let input = || Input { rows: VecDeque::new(), ended: false, batch: FIRST_BATCH };
     let given = Given {
         rows: VecDeque::new(),
@@ -153,30 +173,34 @@ fn put_head(client: &mut Channel, request: Request<'_>, columns: Option<&[u8]>) 
 }
 
 impl MergedCursor {
-    /// The RowDescription body of its rows as text.
+    /// The RowDescription body of its rows, in the formats in which they are fetched.
     pub fn description(&self) -> Vec<u8> {
-        self.columns.visible(&self.merge)
+        let formats = self.merger.as_ref().map_or(&[][..], |(formats, _)| formats);
+        self.columns.with_formats(formats).visible(&self.merge)
     }
 
-    /// FETCH, or MOVE (`moves`), with all of its answer.
+    /// Carries out what asks for rows, with all of its answer.
     pub async fn fetch(
         &mut self,
         client: &mut Channel,
         inputs: &mut [&mut Connection],
-        (reach, moves): (Reach, bool),
+        (reach, asking): (Reach, Asking),
         request: Request<'_>,
     ) -> Result<Ended, Broken> {
-        if let Err(error) = self.take_formats(request, moves) {
+        if let Err(error) = self.take_formats(request, asking) {
             return Ok(Ended::Refused(error));
         }
-        let Some((formats, _)) = &self.merger else { return Ok(Ended::Done) };
-        let columns = self.columns.with_formats(formats).visible(&self.merge);
-        put_head(client, request, (!moves).then_some(&columns));
-        let mut fetching = Fetching { client, inputs, gives: !moves, count: 0 };
+        let gives = asking != Asking::Move;
+        put_head(client, request, gives.then(|| self.description()).as_deref());
+        let mut fetching = Fetching { client, inputs, gives, count: 0 };
         match self.go(&mut fetching, reach).await {
             Ok(()) => {
-                let tag = format!("{} {}", if moves { "MOVE" } else { "FETCH" }, fetching.count);
-                put_command_complete(&mut client.output, &tag);
+                let count = fetching.count;
+                match asking {
+                    Asking::Fetch => put_command_complete(&mut client.output, &format!("FETCH {count}")),
+                    Asking::Move => put_command_complete(&mut client.output, &format!("MOVE {count}")),
+                    Asking::Portal(most) => put_end(client, count, most > 0 && count == u64::from(most)),
+                }
                 Ok(Ended::Done)
             }
             Err(Halt::Ended(ended)) => Ok(ended),
@@ -185,14 +209,14 @@ impl MergedCursor {
     }
 
     /// Rows come in the formats that the first FETCH asks for. A MOVE takes any.
-    fn take_formats(&mut self, request: Request<'_>, moves: bool) -> Result<(), Error> {
+    fn take_formats(&mut self, request: Request<'_>, asking: Asking) -> Result<(), Error> {
         let asked = match request {
-            Request::Extended { bind, .. } if !moves => bind.result_formats.to_vec(),
+            Request::Extended { bind, .. } if asking != Asking::Move => bind.result_formats.to_vec(),
             _ => Vec::new(),
         };
         let asked = if asked.iter().all(|&format| format == 0) { Vec::new() } else { asked };
         match &self.merger {
-            Some((formats, _)) if moves || *formats == asked => Ok(()),
+            Some((formats, _)) if asking != Asking::Fetch || *formats == asked => Ok(()),
             Some(_) => Err(Error::unsupported(
                 "rows of one cursor over several shards in different formats",
                 "Fetch all of them as text, or all in binary.",

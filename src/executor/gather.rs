@@ -131,7 +131,7 @@ impl Collected {
     }
 }
 
-fn values_of(body: &[u8]) -> Result<Vec<Option<&str>>, Error> {
+pub(super) fn values_of(body: &[u8]) -> Result<Vec<Option<&str>>, Error> {
     let mut rest = body;
     let count = take_u16(&mut rest)?;
     let mut value = || match take_u32(&mut rest)? {

@@ -48,6 +48,11 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// An Execute of a portal that was bound, described and read from before.
+    pub fn more(bind: &'a Bind<'a>) -> Self {
+        Self::Extended { text: &[], types: &[], bind, described: false, bound: true, rows: 0 }
+    }
+
     /// The same by another text.
     pub fn with_text<'b>(self, text: &'b [u8]) -> Request<'b>
     where

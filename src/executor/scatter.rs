@@ -45,13 +45,13 @@ pub(super) async fn scatter(
     for input in inputs.iter_mut() {
         match head(client, input).await? {
             Head::Columns(body) => match Columns::parse(&body) {
-                Ok(given) if columns.as_ref().is_none_or(|known| known.are_like(&given)) => {
-                    columns.get_or_insert(given);
-                }
-                Ok(_) => return Ok(Ended::Refused(differ(input))),
+                Ok(given) => match columns.as_ref().and_then(|known| given.difference(known)) {
+                    None => drop(columns.get_or_insert(given)),
+                    Some(what) => return Ok(Ended::Refused(differ(input, &what))),
+                },
                 Err(error) => return Ok(Ended::Refused(error)),
             },
-            Head::None => return Ok(Ended::Refused(differ(input))),
+            Head::None => return Ok(Ended::Refused(differ(input, "no columns"))),
             Head::Failed(frame) => {
                 client.output.extend_from_slice(&frame);
                 return Ok(Ended::Failed(frame));
@@ -88,13 +88,16 @@ async fn in_turn(
         send(client, input).await?;
         let found = match head(client, input).await? {
             Head::Columns(body) => Columns::parse(&body),
-            Head::None => return Ok(Ended::Refused(differ(input))),
+            Head::None => return Ok(Ended::Refused(differ(input, "no columns"))),
             Head::Failed(frame) => return Ok(Failure::Server(frame).tell(client)),
         };
         match (found, &columns) {
             (Err(error), _) => return Ok(Ended::Refused(error)),
-            (Ok(found), Some(known)) if !known.are_like(&found) => return Ok(Ended::Refused(differ(input))),
-            (Ok(_), Some(_)) => {}
+            (Ok(found), Some(known)) => {
+                if let Some(what) = found.difference(known) {
+                    return Ok(Ended::Refused(differ(input, &what)));
+                }
+            }
             (Ok(found), None) => {
                 put_head(client, &found, &plan.merge, request);
                 columns = Some(found);
@@ -354,8 +357,10 @@ pub(super) async fn send(client: &mut Channel, connection: &mut Connection) -> R
     }
 }
 
-pub(super) fn differ(input: &Connection) -> Error {
-    Error::unsupported(format!("a result whose columns differ on shard {}", input.server.shard.0), SAME_COLUMNS)
+pub(super) fn differ(input: &Connection, what: &str) -> Error {
+    let shard = input.server.shard.0;
+    Error::unsupported(format!("a result whose columns differ on shard {shard}"), SAME_COLUMNS)
+        .with_detail(format!("Shard {shard} answers with {what}."))
 }
 
 /// No other way of reading helps: the tables are not the same.
@@ -363,4 +368,5 @@ pub(super) fn is_of_columns(error: &Error) -> bool {
     error.hint.as_deref() == Some(SAME_COLUMNS)
 }
 
-const SAME_COLUMNS: &str = "The table's columns must be the same, in the same order, on every shard.";
+const SAME_COLUMNS: &str =
+    "The table's columns must be the same, in the same order, on every shard: see `pgweir check --live`.";

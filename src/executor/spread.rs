@@ -8,11 +8,13 @@ use super::commit::{Commit, commit};
 use super::copy_in::copy_in;
 use super::failure::Failure;
 use super::gather::fetch;
+use super::keeping;
+use super::one_by_one::one_by_one;
 use super::relay::Broken;
 use super::request::Request;
 use super::scatter::{Ended, drain, next, send};
 use super::staged::staged;
-use super::writing::Writing;
+use super::writing::{Writing, Written};
 use crate::backend::{Cause, Connection, Payee};
 use crate::error::{Error, SqlState};
 use crate::plan::{Spread, Tag, shards_of};
@@ -39,6 +41,8 @@ pub async fn write(
     decision: &Decision<'_>,
 ) -> Result<Ended, Broken> {
     let two_phase = decision.commit.is_some();
+    let shards = writing.shards();
+    let writers = writing.plan.shards().len();
     if two_phase {
         // Answered before the parts are sent: a part after a BEGIN that was cancelled would commit by itself.
         let failures = ask_all(client, inputs, "BEGIN").await?;
@@ -46,15 +50,32 @@ pub async fn write(
             return give_up(client, inputs, true, Failure::Server(failure)).await;
         }
     }
-    let answers = match writing {
-        Writing::Spread(plan) => parts(client, inputs, plan, request, decision).await?,
-        Writing::Staged(plan) => staged(client, inputs, plan, request, decision).await?,
-        Writing::Copy(plan) => copy_in(client, inputs, plan, request).await?,
+    if writing.keeping.is_some() {
+        let failures = ask_all(client, &mut inputs[..writers], keeping::OPEN).await?;
+        if let Some(failure) = failures.into_iter().flatten().next() {
+            return give_up(client, inputs, two_phase, Failure::Server(failure)).await;
+        }
+    }
+    let rows = &mut inputs[..writers];
+    let answers = match writing.plan {
+        Written::Spread(plan) if plan.one_by_one.is_some() => {
+            one_by_one(client, rows, plan, request, decision.limit_bytes).await?
+        }
+        Written::Spread(plan) => parts(client, rows, plan, request, decision).await?,
+        Written::Staged(plan) => staged(client, rows, plan, request, decision).await?,
+        Written::Copy(plan) => copy_in(client, rows, plan, request).await?,
     };
     let answers = match answers {
         Ok(answers) => answers,
         Err(failure) => return give_up(client, inputs, two_phase, failure).await,
     };
+    if let Some(kept) = writing.keeping {
+        let keeper = shards.iter().position(|shard| *shard == kept.at).unwrap_or_default();
+        let came = keeping::keep(client, inputs, (writers, keeper), kept, decision.gather_limit).await?;
+        if let Err(failure) = came {
+            return give_up(client, inputs, two_phase, failure).await;
+        }
+    }
     if let Some(terms) = decision.commit
         && let Some(failure) = commit(&mut client.output, inputs, terms).await?
     {

@@ -70,10 +70,31 @@ impl Columns {
         columns
     }
 
-    /// The same names, types and formats; OIDs and numbers of tables may differ from shard to shard.
-    pub fn are_like(&self, other: &Self) -> bool {
-        let alike = |(own, other): (&Column, &Column)| own.name == other.name && own.fields[6..] == other.fields[6..];
-        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(alike)
+    /// What is not as in another one, if anything. Names, types and formats count; OIDs and numbers of tables may differ
+    /// from shard to shard.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        if self.0.len() != other.0.len() {
+            let (more, fewer) = if self.0.len() > other.0.len() { (self, other) } else { (other, self) };
+            let place = more.0.iter().zip(&fewer.0).position(|(one, other)| one.name != other.name);
+            let name = String::from_utf8_lossy(&more.0[place.unwrap_or(fewer.0.len())].name);
+            return Some(match self.0.len() > other.0.len() {
+                true => format!("column \"{name}\" beside those of the others"),
+                false => format!("no column \"{name}\""),
+            });
+        }
+        let pairs = self.0.iter().zip(&other.0).enumerate();
+        let mut different =
+            pairs.filter(|(_, (own, other))| own.name != other.name || own.fields[6..] != other.fields[6..]);
+        let (index, (own, other)) = different.next()?;
+        let name = |column: &Column| String::from_utf8_lossy(&column.name).into_owned();
+        Some(if own.name != other.name {
+            format!("column {} is \"{}\" instead of \"{}\"", index + 1, name(own), name(other))
+        } else if own.type_oid() != other.type_oid() {
+            let (found, known) = (type_name(own.type_oid()), type_name(other.type_oid()));
+            format!("column \"{}\" is of {found} instead of {known}", name(own))
+        } else {
+            format!("column \"{}\" is of another length or precision", name(own))
+        })
     }
 
     pub fn len(&self) -> usize {

@@ -21,6 +21,11 @@ fn warning(constraint: &Constraint, surroundings: &Surroundings<'_>) -> Option<E
         Some(Error::new(SqlState::WARNING, message).with_detail(detail).with_hint(hint))
     };
     let without = format!("It is without the shard key \"{key}\".");
+    let unique = surroundings.database.unique(constraint.table.schema.as_deref(), table);
+    let is_kept = |column: &Option<String>| column.as_ref().is_some_and(|column| unique.contains(column));
+    if constraint.refers.is_none() && constraint.columns.iter().any(is_kept) {
+        return None;
+    }
     let Some((referred, referred_columns)) = &constraint.refers else {
         let hint = "Other shards may have rows of the same values.";
         return if place.is_some() { None } else { warn("the uniqueness", without, hint) };

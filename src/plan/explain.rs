@@ -88,7 +88,7 @@ impl Plan {
                 row("statement", gather.text.replace(MARK, "…"));
             }
             Route::Spread(spread) => {
-                let how = if spread.transactional { "all or none" } else { "one after another" };
+                let how = if spread.one_by_one.is_none() { "all or none" } else { "one after another" };
                 row("route", format!("write on shards ({}), {how}", shards(&spread.parts)));
                 fetches(&spread.fetches, &mut row);
                 texts(&spread.parts, &mut row);

@@ -177,7 +177,7 @@ impl Gathering {
         fetches.iter().flat_map(|fetch| &fetch.parts).for_each(|part| shards.insert(part.shard));
         let part = |shard| Part { shard, text: Some(Arc::clone(&text)), parameters: None };
         let parts = shards.iter().map(part).collect();
-        let spread = Spread { parts, tag: Tag::Sum, row_order: Vec::new(), transactional: true, fetches };
+        let spread = Spread { parts, tag: Tag::Sum, row_order: Vec::new(), one_by_one: None, fetches };
         Plan { route: Route::Spread(Box::new(spread)), access: Access::Write }
     }
 

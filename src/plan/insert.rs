@@ -122,8 +122,7 @@ impl Inserting {
         let parts = distinct.iter().map(|&shard| rewrite::part(shard, self.text(shard, &shards, values.text)));
         let part_of = |shard: &ShardId| distinct.binary_search(shard).ok().and_then(|part| u16::try_from(part).ok());
         let row_order = if self.returning { shards.iter().filter_map(part_of).collect() } else { Vec::new() };
-        let spread =
-            Spread { parts: parts.collect(), tag: Tag::Sum, row_order, transactional: true, fetches: Vec::new() };
+        let spread = Spread { parts: parts.collect(), tag: Tag::Sum, row_order, one_by_one: None, fetches: Vec::new() };
         Ok(Plan { route: Route::Spread(Box::new(spread)), access: Access::Write })
     }
 

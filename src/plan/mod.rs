@@ -12,11 +12,14 @@ mod explaining;
 mod filling;
 mod gather;
 mod insert;
+mod keeping;
 mod keys;
 mod local;
 mod mirror;
 mod moving;
 mod numbering;
+mod one_by_one;
+mod owner;
 mod relations;
 mod rewrite;
 mod scatter;
@@ -31,11 +34,12 @@ pub use constraints::of_each_shard;
 pub use copying::{CopyIn, Misplaced};
 pub use moving::{Looked, Moved};
 pub use numbering::{Draw, Drawn, sequences_of};
+pub use relations::{Place, Sharded, places};
 pub use template::{Surroundings, Template};
 pub use touches::Touches;
 pub use transfer::Inserted;
 pub use types::{
-    Access, CopyOut, Create, Declared, Fetch, Gather, Goal, Local, MARK, Mirror, Move, Part, Plan, Route, Scatter,
-    Spread, Staged, Step, Steps, Tag, Transfer, shards_of,
+    Access, CopyOut, Create, Declared, Fetch, Gather, Goal, Keeping, Local, MARK, Mirror, Move, OneByOne, Part, Plan,
+    Route, Scatter, Spread, Staged, Step, Steps, Tag, Transfer, shards_of,
 };
 pub use views::written_out;

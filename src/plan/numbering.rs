@@ -3,15 +3,14 @@
 
 use std::sync::Arc;
 
-use super::relations::{self, Class, Resolved};
+use super::relations::{Class, Place, Resolved, places};
 use super::rewrite::Splice;
-use super::template::Surroundings;
 use super::{Access, MARK, Plan, Route};
 use crate::catalog::{Catalog, Column, Sequence};
 use crate::error::Error;
 use crate::statement::{
-    Insert, InsertPlaces, InsertSource, Kind, ObjectName, Overriding, Row, Statement, Tokens, Value, Values,
-    quoted_literal, quoted_name,
+    Insert, InsertPlaces, InsertSource, Kind, Overriding, Row, Statement, Tokens, Value, Values, quoted_literal,
+    quoted_name,
 };
 use crate::topology::Database;
 
@@ -144,19 +143,8 @@ impl Numbering {
 
 /// Those that give columns of sharded tables their values.
 pub fn sequences_of(database: &Database, catalog: &Catalog) -> Vec<Sequence> {
-    let surroundings = Surroundings { database, catalog, search_path: &[] };
-    let mut found: Vec<Sequence> = Vec::new();
-    for relation in catalog.relations.values().flat_map(|names| names.values()) {
-        let mut sequences = relation.columns.iter().filter_map(|column| column.sequence.as_ref()).peekable();
-        if sequences.peek().is_none() {
-            continue;
-        }
-        let name = ObjectName { schema: Some(relation.schema.clone()), name: relation.name.clone() };
-        if matches!(relations::classify(&name, &surroundings).0, Class::Sharded(_)) {
-            found.extend(sequences.cloned());
-        }
-    }
-    found
+    let sharded = places(database, catalog).into_iter().filter(|(_, place)| matches!(place, Place::Sharded(_)));
+    sharded.flat_map(|(table, _)| table.columns.clone()).filter_map(|column| column.sequence).collect()
 }
 
 /// The tokens of a row's value of this index.

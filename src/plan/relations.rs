@@ -7,7 +7,7 @@ use super::template::Surroundings;
 use crate::catalog::{self, RelationKind, ViewCall};
 use crate::error::{Error, SqlState};
 use crate::statement::{ObjectName, Statement};
-use crate::topology::{Key, KeyType, Mapping, ShardId, ShardedBy, ShardedTables, TablePattern};
+use crate::topology::{Database, Key, KeyType, Mapping, ShardId, ShardedBy, ShardedTables, TablePattern};
 
 /// A relation of a statement that is a table, view or the like.
 #[derive(Clone, Debug)]
@@ -38,8 +38,17 @@ pub(super) enum Class {
     View,
 }
 
+/// What a table of the catalog is to sharding, whoever names it.
+#[derive(Clone, Debug)]
+pub enum Place {
+    Sharded(Arc<Sharded>),
+    Reference,
+    Home,
+}
+
+/// How the rows of a table are spread.
 #[derive(Debug, PartialEq)]
-pub(super) struct Sharded {
+pub struct Sharded {
     pub column: String,
     pub key_type: KeyType,
     pub mapping: Mapping,
@@ -157,6 +166,23 @@ pub(super) fn classify(name: &ObjectName, surroundings: &Surroundings<'_>) -> (C
     });
     let class = by_column.map_or(Class::Home, sharded);
     (class, Some(relation))
+}
+
+/// Every table of the catalog that is not PostgreSQL's own.
+pub fn places(database: &Database, catalog: &catalog::Catalog) -> Vec<(Arc<catalog::Relation>, Place)> {
+    let surroundings = Surroundings { database, catalog, search_path: &[] };
+    let place = |relation: &Arc<catalog::Relation>| {
+        let is_table = matches!(relation.kind, RelationKind::Table | RelationKind::PartitionedTable);
+        let name = ObjectName { schema: Some(relation.schema.clone()), name: relation.name.clone() };
+        let place = match classify(&name, &surroundings).0 {
+            Class::Sharded(sharded) => Place::Sharded(sharded),
+            Class::Reference => Place::Reference,
+            Class::Home => Place::Home,
+            Class::Catalog | Class::Unknown | Class::View => return None,
+        };
+        is_table.then(|| (Arc::clone(relation), place))
+    };
+    catalog.relations.values().flat_map(|names| names.values()).filter_map(place).collect()
 }
 
 fn of_view(view: &catalog::Relation, surroundings: &Surroundings<'_>) -> Class {

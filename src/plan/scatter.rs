@@ -264,7 +264,7 @@ impl Scattering {
         let in_turn = self.locks_some(&merge);
         let cursor = match &self.statement.kind {
             Kind::DeclareCursor { name, scroll, .. } => {
-                Some(Declared { name: name.clone(), goes_back: *scroll != Some(false) })
+                Some(Declared { name: name.clone(), goes_back: *scroll != Some(false), told: true })
             }
             _ => None,
         };

@@ -14,7 +14,10 @@ use super::numbering::Numbering;
 use super::relations::{self, Class, Resolved};
 use super::scatter::Scattering;
 use super::transfer::Transferring;
-use super::{Access, Cacheable, Part, Plan, Route, Spread, Tag, Touches, access, caching, copying, views};
+use super::{
+    Access, Cacheable, Keeping, OneByOne, Part, Plan, Route, Spread, Tag, Touches, access, caching, copying, keeping,
+    views,
+};
 use crate::cache::Reason;
 use crate::catalog::{Catalog, Column};
 use crate::error::{Error, SqlState};
@@ -52,6 +55,8 @@ pub struct Template {
     changes_unknown: bool,
     /// EXPLAIN of what is placed; `true`: it runs.
     explains: Option<bool>,
+    /// It may change values that are unique over all shards.
+    keeping: Option<Keeping>,
 }
 
 #[derive(Debug)]
@@ -74,7 +79,7 @@ enum Placement {
     Local(Box<Localized>),
     /// On every shard the same.
     Everywhere {
-        transactional: bool,
+        one_by_one: Option<OneByOne>,
         tag: Tag,
     },
 }
@@ -118,7 +123,12 @@ impl Template {
             other => other,
         };
         let touches = Touches::of(statement, &resolved, surroundings);
+        let (keeping, placement) = match keeping::of(statement, &resolved, &touches, surroundings) {
+            Ok(keeping) => (keeping, placement),
+            Err(error) => (None, Placement::Refused(error)),
+        };
         Self {
+            keeping,
             cacheable: caching::cacheable(statement, &resolved, &touches.what, surroundings),
             touches,
             statement: Arc::clone(statement),
@@ -183,33 +193,49 @@ impl Template {
         &self.touches
     }
 
+    /// What is to be done for columns that are unique over all shards.
+    pub fn keeping(&self) -> Option<Keeping> {
+        self.keeping
+    }
+
     /// Where every execution goes, if that does not depend on its values.
     pub fn fixed(&self) -> Option<(ShardId, Access)> {
         match self.placement {
-            Placement::Fixed(shard) => Some((shard, self.access)),
+            Placement::Fixed(shard) if self.keeping.is_none() => Some((shard, self.access)),
             _ => None,
         }
     }
 
     /// Where one execution goes.
     pub fn plan(&self, values: &Values<'_>) -> Result<Plan, Error> {
-        let plan = self.placed(values)?;
-        match self.explains {
-            None => Ok(plan),
-            Some(analyze) => explaining::explaining(plan, analyze, self.access),
+        if let Some(analyze) = self.explains {
+            if analyze && self.keeping.is_some() {
+                let what = "EXPLAIN ANALYZE of a write of values that are unique over all shards";
+                return Err(Error::unsupported(what, "Leave out ANALYZE."));
+            }
+            return explaining::explaining(self.plan_rows(values)?, analyze, self.access);
+        }
+        match (self.plan_rows(values)?, self.keeping) {
+            // Home takes part, too.
+            (Plan { route: Route::One(shard), access: Access::Write }, Some(_)) if !is_copy(&self.statement.kind) => {
+                let (parts, row_order, fetches) = (vec![whole(shard)], Vec::new(), Vec::new());
+                let spread = Spread { parts, tag: Tag::Sum, row_order, one_by_one: None, fetches };
+                Ok(Plan { route: Route::Spread(Box::new(spread)), access: Access::Write })
+            }
+            (plan, _) => Ok(plan),
         }
     }
 
-    fn placed(&self, values: &Values<'_>) -> Result<Plan, Error> {
+    fn plan_rows(&self, values: &Values<'_>) -> Result<Plan, Error> {
         let access = self.access;
         let one = |shard| Ok(Plan { route: Route::One(shard), access });
         match &self.placement {
             Placement::Fixed(shard) => one(*shard),
             Placement::Refused(error) => Err(error.clone()),
-            Placement::Everywhere { transactional, tag } => {
+            Placement::Everywhere { one_by_one, tag } => {
                 let parts = (0..self.shards).map(|shard| whole(ShardId(u16::try_from(shard).expect("at most 1,024"))));
-                let (parts, tag, transactional) = (parts.collect(), *tag, *transactional);
-                let spread = Spread { parts, tag, row_order: Vec::new(), transactional, fetches: Vec::new() };
+                let (parts, tag, one_by_one) = (parts.collect(), *tag, one_by_one.clone());
+                let spread = Spread { parts, tag, row_order: Vec::new(), one_by_one, fetches: Vec::new() };
                 Ok(Plan { route: Route::Spread(Box::new(spread)), access: Access::Write })
             }
             Placement::Insert(inserting) => inserting.plan(values),
@@ -260,7 +286,7 @@ impl Template {
             Several::Spread(root) => {
                 let parts = sets[*root].iter().map(whole).collect();
                 let spread =
-                    Spread { parts, tag: Tag::Sum, row_order: Vec::new(), transactional: true, fetches: Vec::new() };
+                    Spread { parts, tag: Tag::Sum, row_order: Vec::new(), one_by_one: None, fetches: Vec::new() };
                 Ok(Plan { route: Route::Spread(Box::new(spread)), access: Access::Write })
             }
         }
@@ -314,6 +340,10 @@ fn floats(statement: &Statement, catalog: &Catalog) -> bool {
         && statement.hints.shard.is_none()
         && relations.all(|relation| relation.table.is_none())
         && !statement.calls.iter().any(|call| access::is_anchored(call, catalog))
+}
+
+fn is_copy(kind: &Kind) -> bool {
+    matches!(kind, Kind::Copy(_))
 }
 
 fn whole(shard: ShardId) -> Part {
@@ -385,20 +415,20 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
         | Kind::Unlisten { .. }
         | Kind::Notify { .. } => Placement::Fixed(home),
         Kind::Prepare { .. } => refuse("PREPARE", "Use the driver's prepared statements (extended protocol)."),
-        Kind::LockTable => Placement::Everywhere { transactional: true, tag: Tag::First },
+        Kind::LockTable => Placement::Everywhere { one_by_one: None, tag: Tag::First },
         Kind::Call | Kind::Do => refuse("CALL or DO", HINT_SHARD),
         Kind::Unknown { keyword } => refuse(&format!("a statement that is not understood ({keyword} …)"), HINT_SHARD),
         Kind::Ddl(ddl) => define(statement, ddl, resolved, surroundings),
         Kind::ModifyingQuery { into: true } => refuse("SELECT INTO", "Create the table first, then insert into it."),
         Kind::ModifyingQuery { .. } | Kind::Merge if writes_reference(resolved) => {
             match check_within(statement, resolved, surroundings.catalog) {
-                Ok(()) => Placement::Everywhere { transactional: true, tag: Tag::First },
+                Ok(()) => Placement::Everywhere { one_by_one: None, tag: Tag::First },
                 Err(error) => Placement::Refused(error),
             }
         }
-        Kind::Utility { .. } => Placement::Everywhere { transactional: false, tag: Tag::First },
+        Kind::Utility { .. } => Placement::Everywhere { one_by_one: Some(OneByOne::of_utility()), tag: Tag::First },
         Kind::Truncate { tables } if are_home(tables, surroundings) => Placement::Fixed(home),
-        Kind::Truncate { .. } => Placement::Everywhere { transactional: true, tag: Tag::First },
+        Kind::Truncate { .. } => Placement::Everywhere { one_by_one: None, tag: Tag::First },
         Kind::Copy(copy) => match &copy.table {
             Some(table) => match copying::route(statement, copy, table, surroundings) {
                 Ok(Some(route)) => Placement::Copy(route),
@@ -498,7 +528,7 @@ fn define(statement: &Statement, ddl: &Ddl, resolved: &[Resolved], surroundings:
     match Filling::new(statement, ddl, resolved, surroundings) {
         Some(Ok(filling)) => Placement::Fill(Box::new(filling)),
         Some(Err(error)) => Placement::Refused(error),
-        None => Placement::Everywhere { transactional: ddl.transactional, tag: Tag::First },
+        None => Placement::Everywhere { one_by_one: OneByOne::of(ddl), tag: Tag::First },
     }
 }
 
@@ -526,7 +556,7 @@ fn writes_reference(resolved: &[Resolved]) -> bool {
 /// A write of a reference table: the same rows everywhere, or not at all.
 fn reference(statement: &Statement, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Placement {
     match check_everywhere(statement, resolved, surroundings.catalog) {
-        Ok(()) => Placement::Everywhere { transactional: true, tag: Tag::First },
+        Ok(()) => Placement::Everywhere { one_by_one: None, tag: Tag::First },
         Err(error) => mirrored(error, statement, resolved, surroundings),
     }
 }

@@ -233,7 +233,7 @@ impl Inserted {
         let parts: Vec<Part> = distinct.iter().map(|&shard| rewrite::part(shard, text(shard))).collect();
         let part_of = |shard: &ShardId| distinct.binary_search(shard).ok().and_then(|part| u16::try_from(part).ok());
         let row_order = if self.returning { shards.iter().filter_map(part_of).collect() } else { Vec::new() };
-        Spread { parts, tag: Tag::Sum, row_order, transactional: true, fetches: Vec::new() }
+        Spread { parts, tag: Tag::Sum, row_order, one_by_one: None, fetches: Vec::new() }
     }
 
     fn shard_of(&self, names: &[&str], row: &[Option<&str>]) -> Result<ShardId, Error> {

@@ -11,6 +11,14 @@ pub struct Plan {
     pub access: Access,
 }
 
+/// Where the values of columns are kept that are unique over all shards, for a write that may change some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeping {
+    pub at: ShardId,
+    /// It would have done something else with a row whose value is taken.
+    pub on_conflict: bool,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Route {
     /// The text as it came, bytes relayed.
@@ -66,6 +74,21 @@ pub struct Declared {
     pub name: String,
     /// It may be asked to go back.
     pub goes_back: bool,
+    /// The client knows of it; else it stands for a portal of the client's.
+    pub told: bool,
+}
+
+impl Scatter {
+    /// A cursor of this name over the same query, to be read forward.
+    #[must_use]
+    pub fn as_cursor(&self, name: &str, text: &str) -> Self {
+        let declare = |part: &Part| {
+            let text = format!("DECLARE \"{name}\" NO SCROLL CURSOR FOR {}", part.text.as_deref().unwrap_or(text));
+            Part { text: Some(text.into()), ..part.clone() }
+        };
+        let cursor = Some(Declared { name: name.to_owned(), goes_back: false, told: false });
+        Self { parts: self.parts.iter().map(declare).collect(), cursor, ..self.clone() }
+    }
 }
 
 /// A statement that PostgreSQL computes on one shard, over the rows that its sharded tables have on all of them.
@@ -132,10 +155,21 @@ pub struct Spread {
     pub tag: Tag,
     /// Which part (index) gave each row of the original statement, for RETURNING; empty: parts in order.
     pub row_order: Vec<u16>,
-    /// `false`: cannot run inside a transaction (VACUUM, CREATE INDEX CONCURRENTLY …): shard after shard.
-    pub transactional: bool,
+    /// No transaction can hold it (VACUUM, CREATE INDEX CONCURRENTLY …): shard after shard.
+    pub one_by_one: Option<OneByOne>,
     /// Rows that are fetched before, in the same transactions: the parts' last parameters, as of a [`Gather`].
     pub fetches: Vec<Fetch>,
+}
+
+/// What belongs to a statement that is done on one shard after another.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OneByOne {
+    /// Asked of a shard where it is done: gives statements that are to be run there, too.
+    pub mending: Option<Arc<str>>,
+    /// Asked of a shard where it has failed: gives statements that clear away what it has left.
+    pub clearing: Option<Arc<str>>,
+    /// The same statement mends what it has left.
+    pub repeatable: bool,
 }
 
 /// A write whose later statements are made of what the first ones gave.

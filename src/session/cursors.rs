@@ -3,11 +3,13 @@
 use super::Session;
 use super::block::Came;
 use super::carry::Stopped;
+use super::portals::Outliving;
 use super::prepared::Prepared;
 use super::transaction::{Cursor, Open, Transaction};
 use crate::error::{Error, SqlState};
-use crate::executor::{Ended, MergedCursor, Request, put_answer};
+use crate::executor::{Asking, Ended, MergedCursor, Reading, Request, put_answer};
 use crate::figures::Route;
+use crate::plan::{Access, Scatter};
 use crate::statement::{Kind, Reach, quoted_name};
 use crate::topology::ShardId;
 use crate::wire::Channel;
@@ -18,7 +20,7 @@ pub(super) enum CursorStep {
     Fetch {
         name: String,
         reach: Reach,
-        moves: bool,
+        asking: Asking,
     },
     /// `None`: ALL.
     Close {
@@ -65,7 +67,8 @@ impl Session {
         let Transaction::Open(open) = &self.transaction else { return None };
         match kind {
             Kind::Fetch { name, reach, moves } => {
-                open.merged(name).map(|_| CursorStep::Fetch { name: name.clone(), reach: *reach, moves: *moves })
+                let asking = if *moves { Asking::Move } else { Asking::Fetch };
+                open.merged(name).map(|_| CursorStep::Fetch { name: name.clone(), reach: *reach, asking })
             }
             Kind::CloseCursor { name } => {
                 let is_ours = name.as_ref().map_or_else(|| open.has_merged(), |name| open.merged(name).is_some());
@@ -95,8 +98,8 @@ impl Session {
             return Ok(Err(outside_of_block().into()));
         };
         self.put_news(&mut client.output);
-        let (name, reach, moves) = match step {
-            CursorStep::Fetch { name, reach, moves } => (name, *reach, *moves),
+        let (name, reach, asking) = match step {
+            CursorStep::Fetch { name, reach, asking } => (name, *reach, *asking),
             CursorStep::Close { name } => return self.close_cursors(client, open, name.as_deref(), request).await,
         };
         let Some(place) = open.cursors.iter().rposition(|cursor| cursor.name() == name) else {
@@ -116,7 +119,7 @@ impl Session {
                 Err(stopped) => return Ok(Err(stopped)),
             };
         }
-        let ended = cursor.fetch(client, &mut open.connections(&shards), (reach, moves), request).await;
+        let ended = cursor.fetch(client, &mut open.connections(&shards), (reach, asking), request).await;
         open.cursors.insert(place, Cursor::Merged { cursor, doubted: false });
         self.go_on(client, open, &shards, ended).await
     }
@@ -144,6 +147,63 @@ impl Session {
         put_answer(client, request, None, tag);
         self.transaction = Transaction::Open(open);
         Ok(Ok(()))
+    }
+
+    /// A query on several shards whose rows the client takes in parts (`most`: how many, for a start) becomes a cursor, for
+    /// as long as its block.
+    pub(super) async fn begin_portal(
+        &mut self,
+        client: &mut Channel,
+        (plan, access): (&Scatter, Access),
+        (name, most): (&str, u32),
+        request: Request<'_>,
+    ) -> Came<()> {
+        let cursor = format!("pgweir portal {:x}", rand::random::<u64>());
+        let plan = plan.as_cursor(&cursor, &String::from_utf8_lossy(request.text()));
+        // The rows may turn out to be no cursor's after all; then they are all held here.
+        let place = client.put_so_far();
+        client.hold(client.output.len() + self.limits().merge);
+        let came = self.carry_read(client, Reading::Scatter(&plan), access, request).await;
+        client.hold(0);
+        if !matches!(came, Ok(Ok(()))) {
+            return came;
+        }
+        if !matches!(&self.transaction, Transaction::Open(open) if open.merged(&cursor).is_some()) {
+            self.cut_answer(client, name, (place, most));
+            return Ok(Ok(()));
+        }
+        self.portals.get_or_insert_default().insert(Box::from(name), Outliving::Merged(cursor));
+        self.read_on_merged(client, name, most, request).await
+    }
+
+    /// The next rows of such a portal, 0: all that are left.
+    pub(super) async fn read_on_merged(
+        &mut self,
+        client: &mut Channel,
+        name: &str,
+        most: u32,
+        request: Request<'_>,
+    ) -> Came<()> {
+        let portal = self.portals.as_ref().and_then(|kept| kept.get(name));
+        let Some(Outliving::Merged(cursor)) = portal else { return Ok(Err(unknown(name).into())) };
+        let count = if most == 0 { i64::MAX } else { i64::from(most) };
+        let (name, reach, asking) = (cursor.clone(), Reach::Forward(count), Asking::Portal(most));
+        self.carry_cursor(client, &CursorStep::Fetch { name, reach, asking }, request).await
+    }
+
+    /// The RowDescription body of such a portal's rows.
+    pub(super) fn description_of(&self, cursor: &str) -> Option<Vec<u8>> {
+        match &self.transaction {
+            Transaction::Open(open) => open.merged(cursor).map(MergedCursor::description),
+            _ => None,
+        }
+    }
+
+    /// Such a portal is closed. Its servers close it with the block.
+    pub(super) fn forget_cursor(&mut self, cursor: &str) {
+        if let Transaction::Open(open) = &mut self.transaction {
+            open.cursors.retain(|known| known.name() != cursor);
+        }
     }
 
     /// A text without an answer of its own, on shards of the block.

@@ -11,7 +11,9 @@ use super::transaction::{Begun, Cursor, Open, Transaction};
 use super::unit::Frame;
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
-use crate::plan::{Access, CopyIn, CopyOut, Draw, Gather, Plan, Route, Scatter, Spread, Staged, Template, Transfer};
+use crate::plan::{
+    Access, CopyIn, CopyOut, Draw, Gather, Keeping, Plan, Route, Scatter, Spread, Staged, Template, Transfer,
+};
 use crate::statement::{Analysis, Kind, LiteralSpan, Parameters, SettingControl, Statement, Values};
 use crate::topology::{CrossShardWrites, ShardId};
 use crate::wire::{Bind, Status};
@@ -23,6 +25,8 @@ pub(super) struct Decided {
     pub effects: Vec<Effect>,
     /// What it changes for readers, once its transaction commits.
     pub touched: Touched,
+    /// Of a write of values that are unique over all shards.
+    pub keeping: Option<Keeping>,
 }
 
 #[derive(Debug)]
@@ -53,6 +57,7 @@ struct Wanted {
     access: Option<Access>,
     several: Option<Way>,
     touched: Touched,
+    keeping: Option<Keeping>,
     statements: usize,
 }
 
@@ -198,6 +203,7 @@ impl Session {
             effects::of(statement, Some(values), effects);
             effects.extend(template.is_opaque().then_some(Effect::Unseen));
             wanted.touched.merge(&template.touches().what);
+            wanted.keeping = wanted.keeping.or(template.keeping());
             let plan = self.recall(statement, values).map_or_else(|| template.plan(values), Ok)?;
             wanted.add(self, statement, template, plan)?;
         }
@@ -206,19 +212,19 @@ impl Session {
 
     fn conclude(&self, wanted: Wanted, effects: Vec<Effect>) -> Result<Decided, Error> {
         let home = self.snapshot.database.home;
-        let touched = wanted.touched;
+        let (touched, keeping) = (wanted.touched, wanted.keeping);
         let access = wanted.access.unwrap_or(Access::Read);
         if let Transaction::Open(open) = &self.transaction
             && open.has_failed()
         {
             // Its server says so.
-            return Ok(Decided { way: Way::One { shard: open.lent.shard, access }, effects, touched });
+            return Ok(Decided { way: Way::One { shard: open.lent.shard, access }, effects, touched, keeping });
         }
         if let Some(way) = wanted.several {
             if !matches!(way, Way::Draw(_)) {
                 self.check_several(&way, &effects)?;
             }
-            return Ok(Decided { way, effects, touched });
+            return Ok(Decided { way, effects, touched, keeping });
         }
         let shard = match (&self.transaction, wanted.fixed) {
             (Transaction::Open(open), Some(fixed)) if fixed != open.lent.shard || open.spans() => {
@@ -240,7 +246,7 @@ impl Session {
         {
             return Err(tied_elsewhere(shard, pin.lent.shard));
         }
-        Ok(Decided { way: Way::One { shard, access }, effects, touched })
+        Ok(Decided { way: Way::One { shard, access }, effects, touched, keeping })
     }
 }
 

@@ -24,7 +24,7 @@ use super::transaction::{Begun, Transaction};
 use super::unit::{Frame, STATEMENT_BYTES};
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
-use crate::executor::{BUFFER_BYTES, Broken, Ended, Reading, Request, Writing, describe, single};
+use crate::executor::{BUFFER_BYTES, Broken, Ended, Reading, Request, Writing, Written, describe, single};
 use crate::figures::Route;
 use crate::plan::{Access, Part, Surroundings, of_each_shard};
 use crate::statement::{Kind, Statement, TransactionControl, constraints};
@@ -272,6 +272,12 @@ impl Session {
             self.read_on_portal(client, name, rows);
             return Ok(Ok(()));
         }
+        if self.has_merged_portal(name) {
+            if self.has_failed() {
+                return Ok(Err(block_has_failed().into()));
+            }
+            return self.read_on_merged(client, name, rows, Request::more(&Bind::default())).await;
+        }
         let Some(portal) = pipeline.take(name) else {
             let message = format!("portal \"{name}\" does not exist");
             return Ok(Err(Error::new(SqlState::UNKNOWN_PORTAL, message).into()));
@@ -406,6 +412,12 @@ impl Session {
         if !is_cut {
             return self.carry_decided(client, decided, request).await;
         }
+        if let Way::Scatter(plan, access) = &decided.way
+            && !plan.in_turn
+            && *access != Access::Write
+        {
+            return self.begin_portal(client, (plan, *access), (name, rows), request).await;
+        }
         let place = client.put_so_far();
         client.hold(client.output.len() + self.limits().merge);
         let came = self.carry_decided(client, decided, request).await;
@@ -424,24 +436,26 @@ impl Session {
         request: Request<'_>,
     ) -> Came<()> {
         let ddl = decided.effects.contains(&Effect::Ddl);
-        let Decided { way, effects, touched } = decided;
+        let Decided { way, effects, touched, keeping } = decided;
         let came = match way {
             Way::One { shard, access } => {
                 self.carry_single(client, (shard, access), (&effects, &touched), request).await?
             }
             Way::Scatter(plan, access) => self.carry_read(client, Reading::Scatter(&plan), access, request).await?,
             Way::Gather(plan, access) => self.carry_read(client, Reading::Gather(&plan), access, request).await?,
-            Way::Transfer(plan) => self.carry_transfer(client, &plan, request, &touched).await?,
+            Way::Transfer(plan) => self.carry_transfer(client, (&plan, keeping), request, &touched).await?,
             Way::Spread(plan) => {
                 if self.pin.is_some() {
                     self.doubt_ties(&effects);
                 }
-                self.carry_write(client, Writing::Spread(&plan), request, &touched).await?
+                self.carry_write(client, Writing { plan: Written::Spread(&plan), keeping }, request, &touched).await?
             }
             Way::Draw(plan) => self.carry_draw(client, &plan, request).await?,
-            Way::CopyIn(plan) => self.carry_copy_in(client, &plan, request, &touched).await?,
+            Way::CopyIn(plan) => self.carry_copy_in(client, (&plan, keeping), request, &touched).await?,
             Way::CopyOut(plan, access) => self.carry_read(client, Reading::Copy(&plan), access, request).await?,
-            Way::Staged(plan) => self.carry_write(client, Writing::Staged(&plan), request, &touched).await?,
+            Way::Staged(plan) => {
+                self.carry_write(client, Writing { plan: Written::Staged(&plan), keeping }, request, &touched).await?
+            }
             Way::Cursor(step) => self.carry_cursor(client, &step, request).await?,
         };
         if ddl {

@@ -14,7 +14,7 @@ use super::transaction::Transaction;
 use super::unit::Frame;
 use crate::error::{Error, SqlState};
 use crate::executor::put_end;
-use crate::wire::frame::{Header, client, put_in_front, server, take_str, take_u32};
+use crate::wire::frame::{Header, client, put, put_in_front, server, take_str, take_u32};
 use crate::wire::message::put_bare;
 use crate::wire::{Bind, Channel};
 
@@ -26,6 +26,8 @@ pub(super) enum Outliving {
     Bound(Portal),
     /// Executed; what the client did not want yet of its answer.
     Read { columns: Option<Bytes>, rest: Bytes },
+    /// Read on from a cursor over several shards, of this name.
+    Merged(String),
 }
 
 /// What is known of a unit on its way.
@@ -164,7 +166,9 @@ impl Session {
 
     /// The name is bound anew, or closed.
     pub(super) fn forget_portal(&mut self, name: &str) {
-        self.portals.iter_mut().for_each(|kept| drop(kept.remove(name)));
+        if let Some(Outliving::Merged(cursor)) = self.portals.as_mut().and_then(|kept| kept.remove(name)) {
+            self.forget_cursor(&cursor);
+        }
     }
 
     /// Those that were bound and not executed, for the unit that begins.
@@ -173,7 +177,7 @@ impl Session {
         let bound = kept.extract_if(|_, portal| matches!(portal, Outliving::Bound(_)));
         let portal = |(name, portal)| match portal {
             Outliving::Bound(portal) => Some((name, portal)),
-            Outliving::Read { .. } => None,
+            Outliving::Read { .. } | Outliving::Merged(_) => None,
         };
         bound.filter_map(portal).collect()
     }
@@ -211,6 +215,10 @@ impl Session {
         self.portals.as_ref().is_some_and(|kept| matches!(kept.get(name), Some(Outliving::Read { .. })))
     }
 
+    pub(super) fn has_merged_portal(&self, name: &str) -> bool {
+        self.portals.as_ref().is_some_and(|kept| matches!(kept.get(name), Some(Outliving::Merged(_))))
+    }
+
     /// The next rows of a portal, 0: all that are left.
     pub(super) fn read_on_portal(&mut self, client: &mut Channel, name: &str, most: u32) {
         let portal = self.portals.as_mut().and_then(|kept| kept.get_mut(name));
@@ -228,7 +236,15 @@ impl Session {
 
     /// `None`: there is no such portal.
     pub(super) fn describe_kept(&self, name: &str, out: &mut BytesMut) -> Option<Result<(), Error>> {
-        let Outliving::Read { columns, .. } = self.portals.as_ref()?.get(name)? else { return None };
+        let columns = match self.portals.as_ref()?.get(name)? {
+            Outliving::Read { columns, .. } => columns,
+            Outliving::Merged(cursor) => {
+                let columns = self.description_of(cursor)?;
+                put(out, server::ROW_DESCRIPTION, |body| body.extend_from_slice(&columns));
+                return Some(Ok(()));
+            }
+            Outliving::Bound(_) => return None,
+        };
         Some(match columns {
             Some(columns) => {
                 out.extend_from_slice(columns);

@@ -310,7 +310,7 @@ impl Session {
     /// What was not understood goes to home's primary, and may have done anything there.
     fn unread(&self) -> Decided {
         let way = Way::One { shard: self.snapshot.database.home, access: Access::Write };
-        Decided { way, effects: vec![Effect::Unseen], touched: Touched::everything() }
+        Decided { way, effects: vec![Effect::Unseen], touched: Touched::everything(), keeping: None }
     }
 
     /// A text too long to be understood goes to the primary as it comes, where there is only one.

@@ -5,15 +5,15 @@ use super::carry::Stopped;
 use super::run::End;
 use super::transaction::Transaction;
 use crate::cache::Touched;
-use crate::executor::{Collected, Ended, Request, Writing, collect};
-use crate::plan::{Access, Gather, Transfer};
+use crate::executor::{Collected, Ended, Request, Writing, Written, collect};
+use crate::plan::{Access, Gather, Keeping, Transfer};
 use crate::wire::Channel;
 
 impl Session {
     pub(super) async fn carry_transfer(
         &mut self,
         client: &mut Channel,
-        plan: &Transfer,
+        (plan, keeping): (&Transfer, Option<Keeping>),
         request: Request<'_>,
         touched: &Touched,
     ) -> Result<Result<(), Stopped>, End> {
@@ -33,7 +33,15 @@ impl Session {
         let Collected { parameters, .. } = collected;
         let request = request.with_types(&parameters);
         match spread {
-            Ok(spread) => Box::pin(self.carry_write(client, Writing::Spread(&spread), request, touched)).await,
+            Ok(spread) => {
+                Box::pin(self.carry_write(
+                    client,
+                    Writing { plan: Written::Spread(&spread), keeping },
+                    request,
+                    touched,
+                ))
+                .await
+            }
             Err(error) => Ok(Err(error.into())),
         }
     }

@@ -395,8 +395,16 @@ fn ddl(mut cursor: Cursor<'_>) -> Ddl {
     let object = cursor.peek().to_ascii_uppercase();
     let outside = matches!(object.as_str(), "DATABASE" | "TABLESPACE" | "SYSTEM" | "SUBSCRIPTION")
         && matches!(verb.as_str(), "CREATE" | "DROP" | "ALTER");
+    let index = index_if_not_exists(&verb, &object, cursor);
     let tables = changed_tables(&verb, &object, cursor);
-    Ddl { what: format!("{verb} {object}"), transactional: !concurrently && !outside, temporary, tables, filled: None }
+    let (what, transactional) = (format!("{verb} {object}"), !concurrently && !outside);
+    Ddl { what, transactional, temporary, tables, index, filled: None }
+}
+
+fn index_if_not_exists(verb: &str, object: &str, mut cursor: Cursor<'_>) -> Option<String> {
+    cursor.skip(1);
+    cursor.take(&["CONCURRENTLY"]);
+    ((verb, object) == ("CREATE", "INDEX") && cursor.take(&["IF", "NOT", "EXISTS"])).then(|| cursor.name())
 }
 
 /// Of DROP TABLE, ALTER TABLE and CREATE INDEX, behind the verb and what comes with it.

@@ -362,6 +362,8 @@ pub struct Ddl {
     pub temporary: bool,
     /// Those that DROP TABLE, ALTER TABLE and CREATE INDEX name.
     pub tables: Vec<ObjectName>,
+    /// What CREATE INDEX IF NOT EXISTS names its index.
+    pub index: Option<String>,
     /// CREATE TABLE … AS, CREATE MATERIALIZED VIEW.
     pub filled: Option<Filled>,
 }

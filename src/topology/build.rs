@@ -220,7 +220,12 @@ impl Builder<'_> {
                 let message = "the same tables are sharded twice";
                 self.problem(message, format!("sharded_tables.{index}.column"), "Put all ranges into one entry.");
             }
-            tables.push(ShardedTables { tables: by, key_type, mapping, colocation });
+            if entry.name.is_none() && !entry.unique.is_empty() {
+                let help = "Give the table an entry of its own, with name and column.";
+                self.problem("unique columns are those of one table", format!("sharded_tables.{index}.unique"), help);
+            }
+            let unique = entry.unique.clone();
+            tables.push(ShardedTables { tables: by, key_type, mapping, unique, colocation });
         }
         tables
     }

@@ -207,6 +207,8 @@ pub struct ShardedTables {
     pub tables: ShardedBy,
     pub key_type: KeyType,
     pub mapping: Mapping,
+    /// Columns of the one table whose values are unique over all shards.
+    pub unique: Vec<String>,
     /// Tables of one group hold equal keys on equal shards: a join on the key stays inside a shard.
     pub colocation: usize,
 }
@@ -341,6 +343,12 @@ impl Database {
 
     pub fn shard(&self, id: ShardId) -> &Shard {
         &self.shards[usize::from(id.0)]
+    }
+
+    /// Columns of a table that are declared to be unique over all shards.
+    pub fn unique(&self, schema: Option<&str>, name: &str) -> &[String] {
+        let is = |tables: &&ShardedTables| matches!(&tables.tables, ShardedBy::Table { table, .. } if table.is(schema, name));
+        self.sharded.iter().find(is).filter(|_| self.is_sharded()).map_or(&[], |tables| &tables.unique)
     }
 
     pub fn all_shards(&self) -> ShardSet {

@@ -257,6 +257,26 @@ pub fn error_field(mut body: &[u8], field: u8) -> Option<&str> {
     None
 }
 
+/// The body of an ErrorResponse with more of detail and hint.
+pub fn put_error_with(out: &mut BytesMut, body: &[u8], detail: &str, hint: &str) {
+    let more = [(b'D', detail), (b'H', hint)];
+    put(out, server::ERROR, |out| {
+        for field in body.split(|byte| *byte == 0).filter(|field| !field.is_empty()) {
+            out.extend_from_slice(field);
+            if let Some((_, text)) = more.iter().find(|(code, _)| *code == field[0]) {
+                out.extend_from_slice(format!("\n{}", plain(text)).as_bytes());
+            }
+            out.put_u8(0);
+        }
+        for (code, text) in more.iter().filter(|(code, _)| error_field(body, *code).is_none()) {
+            out.put_u8(*code);
+            out.extend_from_slice(plain(text).as_bytes());
+            out.put_u8(0);
+        }
+        out.put_u8(0);
+    });
+}
+
 /// What a part of a statement's description, ParameterDescription or RowDescription, says about values, mixed with what
 /// came before it: types and names, not the tables that columns are of. Never 0.
 pub fn mix_description(before: u32, kind: u8, body: &[u8]) -> u32 {

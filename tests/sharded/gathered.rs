@@ -221,7 +221,7 @@ async fn confined() -> Client {
 /// Its rows are nowhere but on their way, however many there are.
 #[tokio::test]
 async fn a_cursor_is_read_as_it_comes() {
-    let client = confined().await;
+    let mut client = confined().await;
     let values: Vec<String> =
         (0..6000).map(|n| format!("({}, {n}, 'row {n}')", if n % 3 == 0 { 1410 } else { 410 })).collect();
     client.batch_execute(&format!("insert into scraps values {}", values.join(", "))).await.unwrap();
@@ -251,7 +251,23 @@ async fn a_cursor_is_read_as_it_comes() {
     client.batch_execute("declare c cursor for select id from scraps where user_id in (410, 1410)").await.unwrap();
     client.batch_execute("move 3000 from c").await.unwrap();
     assert_eq!(rows(&client, "fetch all from c").await.len(), 3000);
-    client.batch_execute("commit; delete from scraps where user_id in (410, 1410)").await.unwrap();
+    client.batch_execute("commit").await.unwrap();
+    // A portal of the protocol, two of them by turns.
+    let transaction = client.transaction().await.unwrap();
+    let query = "select id, body from scraps where user_id in (410, 1410) and id < $1 order by id desc";
+    let portal = transaction.bind(query, &[&5500i64]).await.unwrap();
+    let other = transaction.bind("select id from scraps where user_id in (410, 1410) order by 1", &[]).await.unwrap();
+    for first in [5499, 5299, 5099] {
+        let found = transaction.query_portal(&portal, 200).await.unwrap();
+        let ids: Vec<i64> = found.iter().map(|row| row.get(0)).collect();
+        assert_eq!(ids, (0..200).map(|n| first - n).collect::<Vec<_>>());
+        assert_eq!(found[0].get::<_, &str>(1), format!("row {first}"));
+        assert_eq!(transaction.query_portal(&other, 3).await.unwrap().len(), 3);
+    }
+    assert_eq!(transaction.query_portal(&portal, 0).await.unwrap().len(), 4900);
+    assert_eq!(transaction.query_portal(&other, 1).await.unwrap()[0].get::<_, i64>(0), 9);
+    transaction.commit().await.unwrap();
+    client.batch_execute("delete from scraps where user_id in (410, 1410)").await.unwrap();
 }
 
 #[tokio::test]

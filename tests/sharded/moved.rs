@@ -83,8 +83,8 @@ async fn tables_of_every_kind_give_rows_away() {
     let client = client().await;
     shop().1.sql(0, crate::Role::Primary, "create type unused as enum ('x')");
     for made in [
-        "create type mood as enum ('glad', 'sad')",
-        "create table movers(user_id bigint, id bigint, feels mood, name varchar(4), \
+        "create type temper as enum ('glad', 'sad')",
+        "create table movers(user_id bigint, id bigint, feels temper, name varchar(4), \
            twice bigint generated always as (2 * user_id) stored, primary key (user_id, id)) partition by hash (id)",
         "create table movers_a partition of movers for values with (modulus 2, remainder 0)",
         "create table movers_b partition of movers for values with (modulus 2, remainder 1)",
@@ -98,7 +98,7 @@ async fn tables_of_every_kind_give_rows_away() {
     let moved = "update movers set user_id = user_id + 1001, name = name || '!' where id in (1, 3) returning *";
     assert_eq!(rows(&client, moved).await, ["1432|1|sad|a!|2864", "1432|3|NULL|c!|2864"]);
     let feels = client
-        .prepare("update movers set user_id = $1, feels = $2::text::mood where id = $3 returning twice")
+        .prepare("update movers set user_id = $1, feels = $2::text::temper where id = $3 returning twice")
         .await
         .unwrap();
     assert_eq!(client.query_one(&feels, &[&432i64, &"glad", &4i64]).await.unwrap().get::<_, i64>(0), 864);
