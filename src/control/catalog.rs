@@ -179,22 +179,7 @@ pub(super) async fn load(client: &Client, epoch: u64) -> Result<Catalog, SqlErro
             if number(&row, 6).is_some() {
                 relation.primary_key.push(text(&row, 1));
             }
-            relation.columns.push(Column {
-                name: text(&row, 1),
-                type_oid,
-                not_null: flag(&row, 3),
-                needs_value: flag(&row, 11),
-                is_serial: flag(&row, 4),
-                collation_is_bytes: match number(&row, 7) {
-                    None | Some(0) => true,
-                    Some(DEFAULT_COLLATION_OID) => catalog.default_collation_is_bytes,
-                    Some(_) => flag(&row, 5),
-                },
-                is_nondeterministic: flag(&row, 8),
-                varying_default: flag(&row, 9),
-                is_generated: flag(&row, 10),
-                sequence: None,
-            });
+            relation.columns.push(column(&row, type_oid, catalog.default_collation_is_bytes));
         }
     }
     for row in client.rows(SEQUENCES).await? {
@@ -238,6 +223,25 @@ pub(super) async fn load(client: &Client, epoch: u64) -> Result<Catalog, SqlErro
 }
 
 pub(super) type Row = [Option<String>];
+
+fn column(row: &Row, type_oid: u32, default_is_bytes: bool) -> Column {
+    Column {
+        name: text(row, 1),
+        type_oid,
+        not_null: flag(row, 3),
+        needs_value: flag(row, 11),
+        is_serial: flag(row, 4),
+        collation_is_bytes: match number(row, 7) {
+            None | Some(0) => true,
+            Some(DEFAULT_COLLATION_OID) => default_is_bytes,
+            Some(_) => flag(row, 5),
+        },
+        is_nondeterministic: flag(row, 8),
+        varying_default: flag(row, 9),
+        is_generated: flag(row, 10),
+        sequence: None,
+    }
+}
 
 fn relation(row: &Row) -> Option<Relation> {
     let kind = match text(row, 3).as_str() {

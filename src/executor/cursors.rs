@@ -260,7 +260,7 @@ impl MergedCursor {
     }
 
     /// Gives the row on which it stands again.
-    async fn stay(&mut self, fetching: &mut Fetching<'_, '_>) -> Result<(), Halt> {
+    async fn stay(&self, fetching: &mut Fetching<'_, '_>) -> Result<(), Halt> {
         let given = self.give(fetching, self.given.position).await?;
         if given && fetching.gives && !self.given.goes_back { Err(forward_only()) } else { Ok(()) }
     }
@@ -296,7 +296,7 @@ impl MergedCursor {
     }
 
     /// Gives the row at a place; `false`: there is none.
-    async fn give(&mut self, fetching: &mut Fetching<'_, '_>, place: u64) -> Result<bool, Halt> {
+    async fn give(&self, fetching: &mut Fetching<'_, '_>, place: u64) -> Result<bool, Halt> {
         if place == 0 || place > self.given.reached() {
             return Ok(false);
         }

@@ -139,7 +139,7 @@ impl Differences {
             (None, Some(_)) => format!("{key} is not on shard {home}"),
             _ => format!("{key} differs"),
         };
-        let shown: Vec<String> = keys.iter().take(SHOWN_KEYS).map(|key| what(key)).collect();
+        let shown: Vec<String> = keys.iter().take(SHOWN_KEYS).map(what).collect();
         let columns = table.primary_key.join(", ");
         let keys = match shown.as_slice() {
             [] => String::new(),
