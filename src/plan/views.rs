@@ -10,6 +10,8 @@ use crate::statement::{Statement, Tokens, quoted_name};
 pub(super) struct Place {
     tokens: Tokens,
     words: String,
+    /// Its schema and name, where columns are named by them.
+    named: Option<(String, String)>,
 }
 
 /// Where a statement reads views over sharded tables. One that names its shard means the view that is there.
@@ -19,8 +21,13 @@ pub(super) fn places(statement: &Statement, resolved: &[Resolved]) -> Vec<Place>
     let place = |known: &Resolved| {
         let relation = &statement.blocks[known.block].relations[known.relation];
         let query = known.catalog.as_ref()?.definition.as_ref()?;
-        let alias = if relation.aliased { String::new() } else { format!(" AS {}", quoted_name(&relation.alias)) };
-        Some(Place { tokens: relation.place?, words: format!("({query}){alias}") })
+        let (alias, named) = match (relation.aliased, &known.catalog) {
+            (false, Some(view)) => {
+                (format!(" AS {}", quoted_name(&relation.alias)), Some((view.schema.clone(), view.name.clone())))
+            }
+            _ => (String::new(), None),
+        };
+        Some(Place { tokens: relation.place?, words: format!("({query}){alias}"), named })
     };
     views.filter_map(place).collect()
 }
@@ -30,6 +37,11 @@ pub fn written_out(text: &str, templates: &[Template]) -> Option<String> {
     let mut places = templates.iter().flat_map(|template| &template.views).peekable();
     places.peek()?;
     let mut splice = Splice::new(text);
-    places.for_each(|place| splice.replace(place.tokens, place.words.clone()));
+    for Place { tokens, words, named } in places {
+        splice.replace(*tokens, words.clone());
+        if let Some((schema, name)) = named {
+            splice.drop_schema(schema, name);
+        }
+    }
     Some(splice.finish())
 }

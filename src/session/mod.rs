@@ -20,8 +20,10 @@ mod effects;
 mod extended;
 mod late;
 mod lent;
+mod listed;
 mod local;
 mod meter;
+mod named;
 mod names;
 mod numbering;
 mod pipeline;
@@ -86,6 +88,10 @@ pub struct Session {
     /// What the server's default is, where the session sets none.
     default_search_path: Arc<[String]>,
     reported: Reported,
+    /// See [`crate::statement::standardized`].
+    escapes: bool,
+    /// The client's letters are not UTF-8, whatever they look like.
+    foreign: bool,
     /// What connections report that agrees with what the client was told.
     met: Vec<crate::backend::Reported>,
     /// ParameterStatus messages that the client has not been sent yet.
@@ -147,7 +153,12 @@ impl Session {
         let settings = Tracked::new(welcome.settings);
         let meter = Meter::new(station.figures(&snapshot));
         let user_of = snapshot.topology.epoch;
+        let reported = |name: &str| welcome.reported.iter().find(|(known, _)| known == name).map(|(_, value)| &**value);
+        let escapes = reported(STANDARD_STRINGS) == Some("off");
+        let foreign = reported("client_encoding").is_some_and(is_foreign);
         let mut session = Self {
+            escapes,
+            foreign,
             user_of,
             station,
             client,
@@ -201,8 +212,11 @@ impl Session {
             return false;
         }
         self.met.clear();
-        if name == "application_name" {
-            self.client.call_application(value);
+        match name {
+            "application_name" => self.client.call_application(value),
+            STANDARD_STRINGS => self.escapes = value == "off",
+            "client_encoding" => self.foreign = is_foreign(value),
+            _ => {}
         }
         Arc::make_mut(&mut self.reported).insert(name.to_owned(), value.to_owned());
         true
@@ -286,11 +300,23 @@ impl Session {
         }
     }
 
+    /// The bytes are to be read for where they belong, and cannot be.
+    fn is_unreadable(&self, text: &[u8]) -> bool {
+        self.foreign && self.snapshot.database.is_sharded() && !text.is_ascii()
+    }
+
     fn is_session_pooled(&self) -> bool {
         self.user.pooler_mode.unwrap_or(self.snapshot.database.pooler_mode) == PoolerMode::Session
     }
 }
 
+/// Sent as they are, texts without an encoding are read as the server's own.
+fn is_foreign(encoding: &str) -> bool {
+    !matches!(encoding, "UTF8" | "SQL_ASCII")
+}
+
+/// Off: backslashes are escapes in plain literals.
+const STANDARD_STRINGS: &str = "standard_conforming_strings";
 /// Why a client in session mode keeps its connection.
 const SESSION_MODE: &str = "session mode";
 /// They follow from settings that the server reports under other names.

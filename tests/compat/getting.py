@@ -82,13 +82,17 @@ def unpack(archive, folder):
         tar.extractall(folder, filter="data")
 
 
-def node(*packages):
-    """A folder with these, in its `node_modules`. npm would take away what it was not asked for at the same time."""
+def node(*packages, scripts=True):
+    """A folder with these, in its `node_modules`. npm would take away what it was not asked for at the same time.
+
+    Without `scripts`, nothing is run that would get more from elsewhere.
+    """
     folder = NODE / re.sub(r"\W+", "-", "-".join(packages))
 
     def get():
         folder.mkdir(parents=True, exist_ok=True)
-        run(["npm", "install", "--silent", "--no-save", "--no-package-lock", "--prefix", folder, *packages])
+        options = ["--silent", "--no-save", "--no-package-lock", *([] if scripts else ["--ignore-scripts"])]
+        run(["npm", "install", *options, "--prefix", folder, *packages])
 
     once("node " + " ".join(packages), get)
     return folder

@@ -7,6 +7,7 @@ repository that is not published, and those of Debian's pgtype, for the same rea
 """
 
 import dataclasses
+import hashlib
 import os
 import pathlib
 import re
@@ -382,6 +383,34 @@ def node_application(name, file, *packages):
     return application(name, get, lambda _: ["node", file])
 
 
+def prisma():
+    """Its engine for migrations is in no registry: only its client is made, which needs none."""
+
+    def get():
+        folder = getting.node("prisma@7", "@prisma/client@7", "@prisma/adapter-pg@7", scripts=False)
+        schema = (APPLICATIONS / "prisma_shop.prisma").read_text()
+        (folder / "schema.prisma").write_text(schema)
+        (folder / "prisma_shop.mjs").write_text((APPLICATIONS / "prisma_shop.mjs").read_text())
+        (folder / "prisma.config.ts").write_text('export default { schema: "schema.prisma" };\n')
+        here = os.environ | {"PRISMA_SCHEMA_ENGINE_BINARY": "/bin/true", "CHECKPOINT_DISABLE": "1"}
+        made = f"Prisma's client {hashlib.sha256(schema.encode()).hexdigest()[:12]}"
+        getting.once(made, lambda: getting.run(["npx", "prisma", "generate"], cwd=folder, env=here))
+        return folder
+
+    return application("shop by Prisma", get, lambda _: ["node", "prisma_shop.mjs"])
+
+
+def rust_application(name, program):
+    target = getting.FOLDER / "rust"
+
+    def get():
+        manifest = APPLICATIONS / "rust/Cargo.toml"
+        getting.run(["cargo", "build", "--quiet", "--manifest-path", manifest, "--target-dir", target])
+        return APPLICATIONS
+
+    return application(name, get, lambda _: [target / "debug" / program])
+
+
 APPLICATIONS = pathlib.Path(__file__).resolve().parent / "applications"
 PROGRAMS = pathlib.Path(__file__).resolve().parent / "programs"
 DIALECT = ["test/dialect/postgresql", "test/dialect/test_suite.py"]
@@ -416,7 +445,6 @@ KNOWN = {
     "tokio-postgres": {"notices": "a notice that a startup parameter causes"},
     "psycopg2": {
         "test_backend_pid": OTHERS, "test_external_close_async": OTHERS, "test_external_close_sync": OTHERS,
-        "test_scs": "standard_conforming_strings = off is refused",
     },
     "pg8000": {
         "test_scram_sha_256": MADE, "test_password_bytes": MADE, "test_scram_sha_256_ssl_False": MADE,
@@ -433,9 +461,6 @@ KNOWN = {
     },
     "lib/pq": {"TestCopyRespLoopConnectionError": OTHERS, "TestPing": OTHERS},
     "pgconn": {"TestLRUModePrepare": SEEN, "TestLRUStmtInvalidation": SEEN},
-    "pgx/v4": {
-        "TestConnSimpleProtocolRefusesNonStandardConformingStrings": "standard_conforming_strings = off is refused",
-    },
 }  # fmt: skip
 for other, of in (("psycopg2 green", "psycopg2"), ("lib/pq, binary parameters", "lib/pq")):
     KNOWN[other] = KNOWN[of]
@@ -460,6 +485,9 @@ def made():
         python_application("shop by SQLAlchemy", "sqlalchemy_shop.py", "sqlalchemy", "psycopg[binary,pool]", "alembic"),
         python_application("shop by Django", "django_shop.py", "django", "psycopg[binary,pool]"),
         node_application("shop by Sequelize", "sequelize_shop.mjs", "sequelize@6", "pg@8", "pg-hstore@2"),
+        prisma(),
+        rust_application("shop by sqlx", "sqlx_shop"),
+        rust_application("shop by Diesel", "diesel_shop"),
         node_application("shop by TypeORM", "typeorm_shop.mjs", "typeorm@0.3", "pg@8", "reflect-metadata"),
         psycopg2(),
         psycopg2_green(),
