@@ -11,6 +11,8 @@ use crate::wire::{ALPN, CancelKey, Channel, Parameter, Startup, Stream, frame_le
 
 pub(super) enum Greeted {
     Cancel {
+        /// Closed when the request has been carried out: until then its client sends nothing that it could hit.
+        channel: Channel,
         key: CancelKey,
         /// By another instance, which does not know the key.
         passed_on: bool,
@@ -59,8 +61,8 @@ pub(super) async fn greet(mut channel: Channel, tls: Option<&Acceptor>) -> std::
             Startup::Gssapi | Startup::Tls => {
                 return Ok(Greeted::Refused(channel, malformed("too many requests for encryption")));
             }
-            Startup::Cancel(key) => return Ok(cancel(&key, false)),
-            Startup::PassedCancel(key) => return Ok(cancel(&key, true)),
+            Startup::Cancel(key) => return Ok(cancel(channel, &key, false)),
+            Startup::PassedCancel(key) => return Ok(cancel(channel, &key, true)),
             Startup::Session { .. } if tls.is_some_and(|tls| tls.required) && is_in_the_clear(&channel) => {
                 let error = Error::new(SqlState::INVALID_AUTHORIZATION, "connections must be encrypted");
                 return Ok(Greeted::Refused(channel, error.with_hint("Connect with sslmode=require.")));
@@ -76,8 +78,8 @@ pub(super) async fn greet(mut channel: Channel, tls: Option<&Acceptor>) -> std::
     }
 }
 
-fn cancel(key: &[u8], passed_on: bool) -> Greeted {
-    CancelKey::read(key).map_or(Greeted::Gone, |key| Greeted::Cancel { key, passed_on })
+fn cancel(channel: Channel, key: &[u8], passed_on: bool) -> Greeted {
+    CancelKey::read(key).map_or(Greeted::Gone, |key| Greeted::Cancel { channel, key, passed_on })
 }
 
 /// Whether others could listen in. PostgreSQL, too, offers no encryption on UNIX sockets.

@@ -185,11 +185,12 @@ impl Frontend {
         let limit = if entering.is_crowded() { limit.min(HURRIED_LOGIN) } else { limit };
         let welcoming = async {
             match greet::greet(channel, self.tls.current().as_deref()).await? {
-                Greeted::Cancel { key, passed_on } => {
+                Greeted::Cancel { channel, key, passed_on } => {
                     let found = self.shared.registry.cancel(key).await;
                     if !found && !passed_on {
                         self.peers.pass_on(&self.shared.control.topology().process.peers, key).await;
                     }
+                    drop(channel);
                     Ok(None)
                 }
                 Greeted::Refused(mut channel, error) => {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -244,16 +245,15 @@ impl Client {
         self.lock().pinned
     }
 
-    /// Ends what the client runs or waits for, as a CancelRequest does.
+    /// Ends what the client runs or waits for, as a CancelRequest does; returns when its servers have sent their signals.
     pub(super) async fn cancel(&self) {
         let targets = self.targets_to_cancel();
         if self.state() == State::Waiting {
             self.cancelled.notify_waiters();
         }
-        for target in targets {
-            if let Err(cause) = target.cancel().await {
-                tracing::debug!(%cause, "cancel request");
-            }
+        let outcomes = join_all(targets.iter().map(|target| target.cancel())).await;
+        for cause in outcomes.into_iter().filter_map(Result::err) {
+            tracing::debug!(%cause, "cancel request");
         }
     }
 

@@ -431,7 +431,6 @@ DJANGO = [
 # By the end of a suite's name and of a test's. A difference that is gone is to be taken out here.
 OTHERS = "another session's process, by the number that its server gave it: the client's own one is another"
 MADE = "a database or role that the test makes and pgweir's configuration does not name"
-LATE = "a cancel request that is late hits the next statement of a session that keeps its connection"
 SEEN = "the server's prepared statements are pgweir's, under its names"
 REFUSED = "refused on a sharded database, see README.md"
 KNOWN = {
@@ -457,7 +456,7 @@ KNOWN = {
         "test_prepare_cache_invalidation_silent": "cached plan must not change result type",
         "test_type_cache_invalidation_in_pool": MADE, "test_introspection_loads_basetypes_of_domains": MADE,
         "test_introspection_on_large_db": MADE, "test_execute_script_interrupted_by_server": OTHERS,
-        "test_prepare_explicitly_named": SEEN, "generator_error": LATE, "unprintable_error": LATE,
+        "test_prepare_explicitly_named": SEEN,
     },
     "lib/pq": {"TestCopyRespLoopConnectionError": OTHERS, "TestPing": OTHERS},
     "pgconn": {"TestLRUModePrepare": SEEN, "TestLRUStmtInvalidation": SEEN},

@@ -26,7 +26,11 @@ pub(crate) struct Fake {
     /// What has been opened, by number, until it is closed.
     open: Vec<(usize, TcpStream)>,
     greeting: Arc<Mutex<Greeting>>,
+    cancels: Cancels,
 }
+
+/// Whom to hand the connections of cancel requests; nobody: they are closed at once.
+type Cancels = Arc<Mutex<Option<Sender<TcpStream>>>>;
 
 /// How a server conducts a log-in: it sends each text when the client has sent one more message.
 pub(crate) type Greeting = Vec<Vec<u8>>;
@@ -43,22 +47,31 @@ impl Fake {
         let (sender, events) = channel();
         let greeting = Arc::new(Mutex::new(welcome()));
         let greets = Arc::clone(&greeting);
+        let cancels = Cancels::default();
+        let hands = Arc::clone(&cancels);
         // Ends with the process: it waits for connections that nobody makes any more.
         thread::spawn(move || {
             for (number, stream) in listener.incoming().enumerate() {
-                let (sender, greets) = (sender.clone(), Arc::clone(&greets));
+                let (sender, greets, hands) = (sender.clone(), Arc::clone(&greets), Arc::clone(&hands));
                 thread::spawn(move || {
                     // A connection that breaks is one that the proxy, or the test, has closed.
-                    let _ = serve(stream.unwrap(), number, &sender, &greets);
+                    let _ = serve(stream.unwrap(), number, &sender, &greets, &hands);
                 });
             }
         });
-        Self { port, events, open: Vec::new(), greeting }
+        Self { port, events, open: Vec::new(), greeting, cancels }
     }
 
     /// For connections to come.
     pub(crate) fn greet_with(&self, greeting: Greeting) {
         *self.greeting.lock().unwrap() = greeting;
+    }
+
+    /// Cancel requests from now on: each is taken for carried out when its connection is dropped.
+    pub(crate) fn keep_cancels(&self) -> Receiver<TcpStream> {
+        let (sender, kept) = channel();
+        *self.cancels.lock().unwrap() = Some(sender);
+        kept
     }
 
     /// The next message on any connection, and which; `None`: a connection was closed.
@@ -128,6 +141,7 @@ fn serve(
     number: usize,
     sender: &Sender<(usize, Seen)>,
     greeting: &Mutex<Greeting>,
+    cancels: &Cancels,
 ) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut startup = packet(&mut stream)?;
@@ -136,6 +150,9 @@ fn serve(
         startup = packet(&mut stream)?;
     }
     if startup.starts_with(&CANCEL) {
+        if let Some(keeper) = &*cancels.lock().unwrap() {
+            let _ = keeper.send(stream);
+        }
         return Ok(());
     }
     let is_control = startup.windows(CONTROL.len()).any(|text| text == CONTROL);

@@ -188,10 +188,15 @@ impl Raw {
 
     /// Asks, on a connection of its own, to cancel what a session with this key runs; returns when the request was taken.
     pub(crate) fn cancel(port: u16, key: &[u8]) {
+        // Closed by the other side, in whichever way.
+        let _ = Self::begin_cancel(port, key).read_to_end(&mut Vec::new());
+    }
+
+    /// The connection of a cancel request that was sent.
+    pub(crate) fn begin_cancel(port: u16, key: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
         stream.write_all(&packet(&[&80_877_102_u32.to_be_bytes()[..], key].concat())).unwrap();
-        // Closed by the other side, in whichever way.
-        let _ = stream.read_to_end(&mut Vec::new());
+        stream
     }
 }
 
