@@ -714,7 +714,8 @@ fn prepared_statements_end_when_they_are_dropped() {
     for number in (0..20).rev() {
         assert_eq!(run(&mut client, &format!("s{number}")).rows, [number.to_string()]);
     }
-    let held: usize = client.value("select count(*) from pg_prepared_statements").parse().unwrap();
+    assert_eq!(client.value("select count(*) from pg_prepared_statements"), "20");
+    let held: usize = client.value("select count(*) from pg_prepared_statement()").parse().unwrap();
     assert!(held <= 5, "{held}");
 }
 
@@ -919,7 +920,34 @@ fn set_config_of_known_values_is_a_setting_like_others() {
     assert_eq!((client.value(look), bench.pinned_by().len()), ("7".to_owned(), 0));
     client.rows("select set_config('my.own', null, false)");
     assert_eq!(client.value("select coalesce(current_setting('my.own', true), '')"), "");
-    assert_eq!(client.refusal("select set_config('standard_conforming_strings', 'off', false)"), "0A000");
+    assert_eq!(client.refusal("select set_config('client_encoding', 'SJIS', false)"), "0A000");
+    // Texts are read by it from the next one on.
+    client.rows("select set_config('standard_conforming_strings', 'off', false)");
+    assert_eq!((client.value("select 'a\\'b; --'"), plain.value("select 'a\\'")), ("a'b; --".to_owned(), "a\\".to_owned()));
+}
+
+#[test]
+fn prepared_statements_are_shown_to_whom_they_belong() {
+    let bench = Bench::start("listing", "default_pool_size = 1");
+    let (mut client, mut other) = (bench.client(), bench.client());
+    client.rows("prepare \"it's\" (int) as select $1");
+    client.extended(&[parse("driver", "select 'secret', $1::text")]);
+    other.rows("prepare theirs as select 2");
+    let shown = "select name, statement, parameter_types::text, from_sql from pg_prepared_statements p order by name";
+    for _ in 0..2 {
+        assert_eq!(
+            client.rows(shown),
+            [
+                "driver|select 'secret', $1::text|{text}|f",
+                "it's|prepare \"it's\" (int) as select $1|{integer}|t"
+            ]
+        );
+        assert_eq!(other.value("select name from pg_catalog.pg_prepared_statements"), "theirs");
+    }
+    assert_eq!(client.value("select count(*) from pg_prepared_statements"), "2");
+    assert_eq!(client.refusal("select nope, pg_prepared_statements.name from pg_prepared_statements"), "42703");
+    client.rows("deallocate all");
+    assert_eq!((client.rows(shown).len(), bench.pinned_by().len()), (0, 0));
 }
 
 #[test]

@@ -50,29 +50,39 @@ impl Session {
             from = place.end;
         }
         written.push_str(&text[from..]);
-        let needs = self.names.all().map(|(_, named)| (named.prepared.number ^ self.variant(), Arc::clone(&named.prepared)));
-        (written, ByName::listing(needs.collect(), shifts))
+        let number = |prepared: &Prepared| prepared.number ^ self.variant();
+        let needs = self.names.all().map(|(_, named)| (number(&named.prepared), Arc::clone(&named.prepared)));
+        let most = self.snapshot.topology.process.prepared_statements_limit;
+        (written, ByName::listing(needs.take(most).collect(), shifts))
     }
 
-    /// In parentheses.
+    /// In parentheses. What the server does not have, because it holds so many only, is shown as it is known here.
     fn own_statements(&self) -> String {
-        let mut known = "(NULL::text, NULL::text, NULL::text)".to_owned();
+        let mut known = "(NULL::text, NULL::text, NULL::text, NULL::text, NULL::oid[])".to_owned();
+        let literal = |text: Option<&str>| text.map_or_else(|| "NULL".to_owned(), quoted_literal);
         for (name, named) in self.names.all() {
-            let number = statement_name(named.prepared.number ^ self.variant());
-            let sql = named.sql.as_deref().or(named.prepared.with_views.as_deref());
-            let sql = sql.map_or_else(|| "NULL".to_owned(), quoted_literal);
-            // It never ends.
-            let _ = write!(known, ", ('{number}', {}, {sql})", quoted_literal(name));
+            let prepared = &named.prepared;
+            let number = statement_name(prepared.number ^ self.variant());
+            let (name, sql) = (quoted_literal(name), literal(named.sql.as_deref().or(prepared.with_views.as_deref())));
+            let types: Vec<String> = prepared.types.iter().map(u32::to_string).collect();
+            let (text, types) = (literal(prepared.readable()), types.join(","));
+            // It never fails.
+            let _ = write!(known, ", ('{number}', {name}, {sql}, {text}, '{{{types}}}')");
         }
-        let newer = self.reported.get("server_version").and_then(|version| version.split('.').next()?.parse::<u32>().ok());
-        let result_types = if newer.is_some_and(|major| major > 15) { "s.result_types, " } else { "" };
+        let version = self.reported.get("server_version").and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+        let result_types = if version.is_some_and(|major| major > 15) { "s.result_types, " } else { "" };
         format!(
-            "(SELECT COALESCE(n.own, s.name) AS name, \
-             COALESCE(n.sql, pg_catalog.replace(s.statement, n.number, n.own), s.statement) AS statement, s.prepare_time, \
-             s.parameter_types, {result_types}n.sql IS NOT NULL OR s.from_sql AS from_sql, s.generic_plans, s.custom_plans \
-             FROM pg_catalog.pg_prepared_statements s LEFT JOIN (VALUES {known}) n (number, own, sql) \
-             ON n.number OPERATOR(pg_catalog.=) s.name \
-             WHERE n.own IS NOT NULL OR s.name OPERATOR(pg_catalog.!~) '^{PREFIX}[0-9]+$')"
+            "(SELECT n.own AS name, \
+             COALESCE(n.sql, pg_catalog.replace(s.statement, n.number, n.own), n.text) AS statement, \
+             COALESCE(s.prepare_time, pg_catalog.statement_timestamp()) AS prepare_time, \
+             COALESCE(s.parameter_types, n.types::regtype[]) AS parameter_types, {result_types}\
+             n.sql IS NOT NULL OR COALESCE(s.from_sql, false) AS from_sql, COALESCE(s.generic_plans, 0) AS generic_plans, \
+             COALESCE(s.custom_plans, 0) AS custom_plans \
+             FROM (VALUES {known}) n (number, own, sql, text, types) LEFT JOIN pg_catalog.pg_prepared_statements s \
+             ON n.number OPERATOR(pg_catalog.=) s.name WHERE n.own IS NOT NULL \
+             UNION ALL SELECT s.name, s.statement, s.prepare_time, s.parameter_types, {result_types}s.from_sql, \
+             s.generic_plans, s.custom_plans FROM pg_catalog.pg_prepared_statements s \
+             WHERE s.name OPERATOR(pg_catalog.!~) '^{PREFIX}[0-9]+$')"
         )
     }
 }

@@ -441,7 +441,6 @@ KNOWN = {
         # Its find-or-create makes a function for the session.
         "find or create": REFUSED, "and again": REFUSED, "bound": REFUSED,
     },
-    "tokio-postgres": {"notices": "a notice that a startup parameter causes"},
     "psycopg2": {
         "test_backend_pid": OTHERS, "test_external_close_async": OTHERS, "test_external_close_sync": OTHERS,
     },
