@@ -2,7 +2,7 @@
 
 Only addresses are told them, by the ways that they have for it; where a suite has its port written down (tokio-postgres),
 the number is replaced in the copy. Not packaged with tests, so that programs of ours stand in: psycopg 3, node-postgres,
-postgres.js, pgjdbc, libpq, DBD::Pg, Ruby's pg. What cannot be had: the tests of crate sqlx, which need a crate of its
+postgres.js, pgjdbc, libpq, DBD::Pg, Ruby's pg, PHP. What cannot be had: the tests of crate sqlx, which need a crate of its
 repository that is not published, and those of Debian's pgtype, for the same reason; `tests/drivers` has programs for sqlx.
 """
 
@@ -339,6 +339,20 @@ def ruby_pg():
     return program("Ruby pg (ours)", get, lambda _: [ruby, "--disable-gems", PROGRAMS / "ruby_pg.rb"], environment)
 
 
+def php():
+    def get():
+        getting.debian("php8.2-cli", "php8.2-common", "php8.2-pgsql", "libsodium23", "libargon2-1", "libedit2", "libmagic1")
+        return PROGRAMS
+
+    def command(_):
+        extensions = [f"-dextension={name}" for name in ("pdo", "pgsql", "pdo_pgsql")]
+        folder = getting.DEBIAN / "usr/lib/php/20220829"
+        return [getting.DEBIAN / "usr/bin/php8.2", "-n", f"-dextension_dir={folder}", *extensions, PROGRAMS / "php.php"]
+
+    environment = {"LD_LIBRARY_PATH": str(getting.DEBIAN / "usr/lib/x86_64-linux-gnu")}
+    return program("PHP (ours)", get, command, lambda _: environment)
+
+
 def node(name, file, *packages):
     def get():
         folder = getting.node(*packages)
@@ -480,6 +494,7 @@ def made():
         jdbc(),
         dbd_pg(),
         ruby_pg(),
+        php(),
         python_application("shop by SQLAlchemy", "sqlalchemy_shop.py", "sqlalchemy", "psycopg[binary,pool]", "alembic"),
         python_application("shop by Django", "django_shop.py", "django", "psycopg[binary,pool]"),
         node_application("shop by Sequelize", "sequelize_shop.mjs", "sequelize@6", "pg@8", "pg-hstore@2"),
