@@ -945,6 +945,7 @@ fn prepared_statements_are_shown_to_whom_they_belong() {
         assert_eq!(other.value("select name from pg_catalog.pg_prepared_statements"), "theirs");
     }
     assert_eq!(client.value("select count(*) from pg_prepared_statements"), "2");
+    assert_eq!(client.rows("table pg_prepared_statements").len(), 2);
     assert_eq!(client.refusal("select nope, pg_prepared_statements.name from pg_prepared_statements"), "42703");
     client.rows("deallocate all");
     assert_eq!((client.rows(shown).len(), bench.pinned_by().len()), (0, 0));

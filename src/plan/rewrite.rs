@@ -142,7 +142,7 @@ mod tests {
         let mut splice = Splice::new("select S.\"t\".a, s.t.*, s.u.b, x.s.t.c from s.t where s.t.a = 1 and s.f(t.b)");
         splice.drop_schema("s", "t");
         splice.drop_schema("s", "t");
-        let condition = Tokens { start: 32, end: 39 };
+        let condition = Tokens { start: 31, end: 38 };
         assert_eq!(splice.short_words(condition), "t.a = 1");
         assert_eq!(splice.finish(), "select \"t\".a, t.*, s.u.b, x.s.t.c from s.t where t.a = 1 and s.f(t.b)");
     }

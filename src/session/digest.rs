@@ -99,7 +99,7 @@ impl Session {
         }
         let mut prepared = if named { self.prepare_named(text, types) } else { self.prepare_unnamed(text, types) };
         if prepared.analysis.lists_prepared {
-            prepared = self.listing(&prepared).unwrap_or(prepared);
+            prepared = self.listing(name, &prepared).unwrap_or(prepared);
         }
         if prepared.analysis.names_prepared {
             prepared = self.renamed(&prepared).unwrap_or(prepared);
