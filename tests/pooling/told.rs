@@ -1,0 +1,46 @@
+//! What a session is told of itself.
+
+use super::Bench;
+use crate::raw::{Raw, Reply, parse};
+
+fn log_in(bench: &Bench, application: &str) -> Reply {
+    let parameters = [("user", bench.role), ("database", "shop"), ("application_name", application)];
+    Raw::try_connect(bench.proxy.port, &parameters).1
+}
+
+#[test]
+fn what_a_server_remarks_at_a_log_in_is_told() {
+    let bench = Bench::start("remarking", "default_pool_size = 1");
+    let long = "x".repeat(65);
+    for _ in 0..2 {
+        let reply = log_in(&bench, &long);
+        assert_eq!((reply.error, reply.kinds.matches('N').count()), (None, 1), "that the name is cut off");
+    }
+    let reply = log_in(&bench, "short");
+    assert_eq!(reply.kinds.matches('N').count(), 0);
+}
+
+#[test]
+fn prepared_statements_are_shown_to_whom_they_belong() {
+    let bench = Bench::start("listing", "default_pool_size = 1");
+    let (mut client, mut other) = (bench.client(), bench.client());
+    client.rows("prepare \"it's\" (int) as select $1");
+    client.extended(&[parse("driver", "select 'secret', $1::text")]);
+    other.rows("prepare theirs as select 2");
+    let shown = "select name, statement, parameter_types::text, from_sql from pg_prepared_statements p order by name";
+    for _ in 0..2 {
+        assert_eq!(
+            client.rows(shown),
+            [
+                "driver|select 'secret', $1::text|{text}|f",
+                "it's|prepare \"it's\" (int) as select $1|{integer}|t"
+            ]
+        );
+        assert_eq!(other.value("select name from pg_catalog.pg_prepared_statements"), "theirs");
+    }
+    assert_eq!(client.value("select count(*) from pg_prepared_statements"), "2");
+    assert_eq!(client.rows("table pg_prepared_statements").len(), 2);
+    assert_eq!(client.refusal("select nope, pg_prepared_statements.name from pg_prepared_statements"), "42703");
+    client.rows("deallocate all");
+    assert_eq!((client.rows(shown).len(), bench.pinned_by().len()), (0, 0));
+}
