@@ -21,7 +21,7 @@ PYTHON = VENV / "bin/python"
 # Suites change with their versions.
 VERSIONS = {
     "alembic": "1.20.1", "asyncpg": "0.32.0", "django": "5.2.19", "pg8000": "1.31.6", "psycopg2": "2.9.13",
-    "psycopg[binary,pool]": "3.3.9", "sqlalchemy": "2.1.9",
+    "psycopg[binary,pool]": "3.3.9", "pygresql": "6.2.3", "sqlalchemy": "2.1.9",
 }  # fmt: skip
 TOOLS = ["setuptools", "wheel", "cython", "flit_core", "hatchling", "versioningit", "pytest", "pytest-timeout"]
 

@@ -162,6 +162,19 @@ def pg8000():
     return suite("pg8000", get, command, whole=whole, short=short, database="postgres")
 
 
+def pygresql():
+    def get():
+        folder = getting.sdist("pygresql")
+        getting.once("pygresql itself", lambda: getting.pip("install", "--no-build-isolation", "--no-deps", folder))
+        return apart(folder)
+
+    def command(target, arguments, report):
+        return pytest(arguments, target.environment(), report)
+
+    short = [f"tests/test_{name}.py" for name in ("classic_notification", "classic_largeobj", "dbapi20_copy")]
+    return suite("PyGreSQL", get, command, whole=["tests"], short=short)
+
+
 def apart_named(folder, tests):
     place = folder.parent / "tests-alone"
     place.mkdir(exist_ok=True)
@@ -461,7 +474,8 @@ KNOWN = {
     "pg8000": {
         "test_scram_sha_256": MADE, "test_password_bytes": MADE, "test_scram_sha_256_ssl_False": MADE,
         "test_scram_sha_256_plus_ssl_False": MADE, "test_bytes_password": MADE, "test_scram_sha_256_plus": MADE,
-        "testBytesPassword": MADE, "test_close_prepared_statement": SEEN,
+        "testBytesPassword": MADE, "test_notify": OTHERS, "test_notify_with_payload": OTHERS,
+        "test_broken_pipe_read": OTHERS, "test_broken_pipe_unpack": OTHERS,
     },
     "asyncpg": {
         "test_prepare_cache_invalidation_in_pool": "cached plan must not change result type",
@@ -506,6 +520,7 @@ def made():
         psycopg2_green(),
         asyncpg(),
         pg8000(),
+        pygresql(),
         tokio_postgres(),
         lib_pq(False),
         lib_pq(True),
