@@ -483,10 +483,8 @@ KNOWN = {
         "test_prepare_cache_invalidation_silent": "cached plan must not change result type",
         "test_type_cache_invalidation_in_pool": MADE, "test_introspection_loads_basetypes_of_domains": MADE,
         "test_introspection_on_large_db": MADE, "test_execute_script_interrupted_by_server": OTHERS,
-        "test_prepare_explicitly_named": SEEN,
     },
     "lib/pq": {"TestCopyRespLoopConnectionError": OTHERS, "TestPing": OTHERS},
-    "pgconn": {"TestLRUModePrepare": SEEN, "TestLRUStmtInvalidation": SEEN},
 }  # fmt: skip
 for other, of in (("psycopg2 green", "psycopg2"), ("lib/pq, binary parameters", "lib/pq")):
     KNOWN[other] = KNOWN[of]
