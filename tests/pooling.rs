@@ -925,7 +925,10 @@ fn set_config_of_known_values_is_a_setting_like_others() {
     assert_eq!(client.refusal("select set_config('client_encoding', 'SJIS', false)"), "0A000");
     // Texts are read by it from the next one on.
     client.rows("select set_config('standard_conforming_strings', 'off', false)");
-    assert_eq!((client.value("select 'a\\'b; --'"), plain.value("select 'a\\'")), ("a'b; --".to_owned(), "a\\".to_owned()));
+    assert_eq!(
+        (client.value("select 'a\\'b; --'"), plain.value("select 'a\\'")),
+        ("a'b; --".to_owned(), "a\\".to_owned())
+    );
 }
 
 #[test]

@@ -295,8 +295,11 @@ impl First {
     fn words(&self, splice: &Splice<'_>, values: &Values<'_>) -> Option<String> {
         let number = |wanted: Option<&Bound>| bound(wanted, values).ok();
         let most = number(Some(&self.limit))??.checked_add(number(self.offset.as_ref())?.unwrap_or(0))?;
-        let keys: Vec<String> =
-            self.keys.iter().map(|(tokens, direction)| format!("({}){direction}", splice.short_words(*tokens))).collect();
+        let keys: Vec<String> = self
+            .keys
+            .iter()
+            .map(|(tokens, direction)| format!("({}){direction}", splice.short_words(*tokens)))
+            .collect();
         let order = if keys.is_empty() { String::new() } else { format!(" ORDER BY {}", keys.join(", ")) };
         Some(format!("{order} LIMIT {most}"))
     }

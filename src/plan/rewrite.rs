@@ -30,7 +30,8 @@ impl<'t> Splice<'t> {
     /// The same, columns without their schema.
     pub(super) fn short_words(&self, tokens: Tokens) -> Cow<'t, str> {
         let place = bytes_of(&self.ranges, tokens);
-        let mut dropped = self.dropped.iter().filter(|range| place.start <= range.start && range.end <= place.end).peekable();
+        let mut dropped =
+            self.dropped.iter().filter(|range| place.start <= range.start && range.end <= place.end).peekable();
         if dropped.peek().is_none() {
             return Cow::Borrowed(&self.text[place]);
         }
@@ -45,7 +46,8 @@ impl<'t> Splice<'t> {
 
     /// Columns of this table are named without its schema from now on: what stands in the place of the table has none.
     pub(super) fn drop_schema(&mut self, schema: &str, table: &str) {
-        let token = |index: usize| self.ranges.get(index).map_or("", |&(start, end)| &self.text[start as usize..end as usize]);
+        let token =
+            |index: usize| self.ranges.get(index).map_or("", |&(start, end)| &self.text[start as usize..end as usize]);
         let is_qualified = |first: usize| {
             [token(first + 1), token(first + 3)] == [".", "."]
                 && is_name(token(first), schema)

@@ -71,7 +71,8 @@ impl Session {
             // It never fails.
             let _ = write!(known, ", ('{number}', {name}, {sql}, {text}, '{{{types}}}')");
         }
-        let version = self.reported.get("server_version").and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+        let version =
+            self.reported.get("server_version").and_then(|version| version.split('.').next()?.parse::<u32>().ok());
         let result_types = if version.is_some_and(|major| major > 15) { "s.result_types, " } else { "" };
         format!(
             "(SELECT n.own AS name, \

@@ -157,19 +157,13 @@ impl Session {
         let Wanted { described, rows, .. } = wanted;
         let request = match &bind {
             None => Request::Simple { text: sent.as_bytes() },
-            Some(bind) => {
-                Request::Extended { text: sent.as_bytes(), types: &[], bind, described, bound: true, rows }
-            }
+            Some(bind) => Request::Extended { text: sent.as_bytes(), types: &[], bind, described, bound: true, rows },
         };
         self.carry_single(client, way, (&effects, &touched), request).await
     }
 
     /// The statement that the text executes, and the body of a Bind of its arguments; `outer`: that of the text itself.
-    async fn bind_by_name(
-        &mut self,
-        text: &str,
-        outer: Option<(&[u8], &str)>,
-    ) -> Came<(Arc<Prepared>, Bytes)> {
+    async fn bind_by_name(&mut self, text: &str, outer: Option<(&[u8], &str)>) -> Came<(Arc<Prepared>, Bytes)> {
         let Some(Execution { name, arguments }) = execution(text) else { return self.reject(text).await };
         let Some(prepared) = self.names.find(&name).filter(|_| !name.is_empty()).cloned() else {
             return Ok(Err(unknown(&name).into()));
@@ -213,11 +207,9 @@ impl Session {
     async fn types_by(&mut self, number: u64, prepared: &Arc<Prepared>) -> Came<Vec<u32>> {
         let limit = self.snapshot.topology.process.prepared_statements_limit;
         let prepared = Arc::clone(prepared);
-        self.ask_any(async move |connection| {
-            match make_one_known(connection, (number, &prepared), limit).await? {
-                Ok(()) => connection.parameter_types(number).await,
-                Err(body) => Ok(Err(body)),
-            }
+        self.ask_any(async move |connection| match make_one_known(connection, (number, &prepared), limit).await? {
+            Ok(()) => connection.parameter_types(number).await,
+            Err(body) => Ok(Err(body)),
         })
         .await
     }
@@ -249,12 +241,11 @@ impl Session {
         // Not what stands in front of the EXECUTE.
         let in_front = text[..place.start].to_ascii_uppercase().rfind("EXECUTE").unwrap_or_default();
         let sent = self.renamed_to(text, &place, (name, number, &probing)).split_off(in_front);
-        let asked = self.ask_any(async move |connection| {
-            match make_one_known(connection, (number, &probing), limit).await? {
+        let asked =
+            self.ask_any(async move |connection| match make_one_known(connection, (number, &probing), limit).await? {
                 Ok(()) => connection.ask_all(&sent).await,
                 Err(body) => Ok(Err(body)),
-            }
-        });
+            });
         let came = asked.await?;
         if came.is_ok() {
             self.by_name = None;

@@ -5,11 +5,11 @@
 
 use super::Session;
 use super::block::{Came, concerns_all};
+use super::carry::Stopped;
 use super::decide::{Decided, Way};
 use super::local::{put_answer, slice};
 use super::named::Wanted;
 use super::portals::Pipeline;
-use super::carry::Stopped;
 use super::run::{CHECKED_BYTES, End};
 use super::transaction::{Begun, Transaction};
 use crate::error::Error;

@@ -16,9 +16,9 @@ use super::copying::calls_of_filter;
 use super::hints;
 use super::naming::names_prepared;
 use super::scan::{Lexer, Token, TokenKind};
-use super::types::{PREPARED_STATEMENTS, 
-    Analysis, Copy, CopyOptions, Filled, Hints, Insert, InsertPlaces, InsertSource, Kind, ObjectName, Overriding, Row,
-    SourceQuery, Statement, Tokens, Update,
+use super::types::{
+    Analysis, Copy, CopyOptions, Filled, Hints, Insert, InsertPlaces, InsertSource, Kind, ObjectName, Overriding,
+    PREPARED_STATEMENTS, Row, SourceQuery, Statement, Tokens, Update,
 };
 use super::uses;
 

@@ -24,7 +24,8 @@ pub fn standardized(text: &str) -> Option<Standardized> {
         let before = &text[from..token.start as usize];
         made.text.push_str(before);
         let is_national = !written.starts_with('\'');
-        let put = match before.ends_with(|last: char| last.is_alphanumeric() || "_$".contains(last) || !last.is_ascii()) {
+        let put = match before.ends_with(|last: char| last.is_alphanumeric() || "_$".contains(last) || !last.is_ascii())
+        {
             _ if is_national => "NCHAR E",
             true => " E",
             false => "E",

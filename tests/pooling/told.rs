@@ -31,10 +31,7 @@ fn prepared_statements_are_shown_to_whom_they_belong() {
     for _ in 0..2 {
         assert_eq!(
             client.rows(shown),
-            [
-                "driver|select 'secret', $1::text|{text}|f",
-                "it's|prepare \"it's\" (int) as select $1|{integer}|t"
-            ]
+            ["driver|select 'secret', $1::text|{text}|f", "it's|prepare \"it's\" (int) as select $1|{integer}|t"]
         );
         assert_eq!(other.value("select name from pg_catalog.pg_prepared_statements"), "theirs");
     }

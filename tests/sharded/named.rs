@@ -79,7 +79,10 @@ async fn errors_are_those_of_postgresql() {
 async fn what_is_prepared_stays_whatever_its_transaction_comes_to() {
     let client = client().await;
     client.simple_query("begin; prepare a as select 1; rollback").await.unwrap();
-    assert_eq!(sqlstate(&client, "prepare b as select count(*) from people; select 1 / 0; prepare c as select 3").await, "22012");
+    assert_eq!(
+        sqlstate(&client, "prepare b as select count(*) from people; select 1 / 0; prepare c as select 3").await,
+        "22012"
+    );
     assert_eq!(rows(&client, "execute a; select 2; execute b; deallocate a").await.len(), 3);
     for gone in ["execute a", "execute c"] {
         assert_eq!(sqlstate(&client, gone).await, "26000");
@@ -122,7 +125,10 @@ async fn a_backslash_is_read_as_the_server_reads_it() {
     assert_eq!(cluster.sql_everywhere(near), ["a\\", "it's, 411, 0); --"]);
     let found = client.query("select user_id from people where name = 'a\\\\' and user_id = $1", &[&411i64]).await;
     assert_eq!(found.unwrap().len(), 1);
-    assert_eq!(refusal(&client, "select 'a\\n', nope").await, ("42703".to_owned(), "column \"nope\" does not exist".to_owned(), Some(15)));
+    assert_eq!(
+        refusal(&client, "select 'a\\n', nope").await,
+        ("42703".to_owned(), "column \"nope\" does not exist".to_owned(), Some(15))
+    );
     client.simple_query("reset standard_conforming_strings").await.unwrap();
     assert_eq!(rows(&client, "select 'a\\'").await, ["a\\"]);
     client.simple_query("delete from people where user_id in (411, 1411)").await.unwrap();
