@@ -12,6 +12,7 @@ use super::digest::{Step, Steps, only_prepares};
 use super::effects::Effect;
 use super::prepared::Prepared;
 use super::replan::columns_changed;
+use super::run::terminated;
 use super::unit::STATEMENT_BYTES;
 use crate::backend::{Cause, Connection, Fault, Payee, StatementName, statement_name};
 use crate::error::{Error, SqlState};
@@ -705,6 +706,10 @@ impl Unit for Carried<'_> {
         self.skipping |= !self.complete;
         self.session.meter.failed(body);
         self.session.in_own_words(body)
+    }
+
+    fn ends(&self) -> Option<Error> {
+        self.session.client.is_terminated().then(terminated)
     }
 
     fn hopes(&self) -> bool {

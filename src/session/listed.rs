@@ -61,13 +61,14 @@ impl Session {
     /// In parentheses. What the server does not have, because it holds so many only, is shown as it is known here.
     fn own_statements(&self, own: Option<(&str, &Prepared)>) -> String {
         let mut known = "(NULL::text, NULL::text, NULL::text, NULL::text, NULL::oid[])".to_owned();
-        let literal = |text: Option<&str>| text.map_or_else(|| "NULL".to_owned(), quoted_literal);
+        let literal = |text: Option<&str>| text.map_or_else(|| "NULL".to_owned(), plain_literal);
         let all = self.names.all().map(|(name, named)| (name, &*named.prepared, named.sql.as_deref()));
         for (name, prepared, sql) in all.chain(own.map(|(name, prepared)| (name, prepared, None))) {
             let number = statement_name(prepared.number ^ self.variant());
-            let (name, sql) = (quoted_literal(name), literal(sql.or(prepared.with_views.as_deref())));
+            let by_sql = prepared.sql_of(name);
+            let (name, sql) = (plain_literal(name), literal(sql.or(by_sql.as_deref())));
             let types: Vec<String> = prepared.types.iter().map(u32::to_string).collect();
-            let (text, types) = (literal(prepared.readable()), types.join(","));
+            let (text, types) = (literal(prepared.with_views.as_deref().or(prepared.readable())), types.join(","));
             // It never fails.
             let _ = write!(known, ", ('{number}', {name}, {sql}, {text}, '{{{types}}}')");
         }
@@ -75,8 +76,7 @@ impl Session {
             self.reported.get("server_version").and_then(|version| version.split('.').next()?.parse::<u32>().ok());
         let result_types = if version.is_some_and(|major| major > 15) { "s.result_types, " } else { "" };
         format!(
-            "(SELECT n.own AS name, \
-             COALESCE(n.sql, pg_catalog.replace(s.statement, n.number, n.own), n.text) AS statement, \
+            "(SELECT n.own AS name, COALESCE(n.sql, n.text, s.statement) AS statement, \
              COALESCE(s.prepare_time, pg_catalog.statement_timestamp()) AS prepare_time, \
              COALESCE(s.parameter_types, n.types::regtype[]) AS parameter_types, {result_types}\
              n.sql IS NOT NULL OR COALESCE(s.from_sql, false) AS from_sql, COALESCE(s.generic_plans, 0) AS generic_plans, \
@@ -87,6 +87,14 @@ impl Session {
              s.generic_plans, s.custom_plans FROM pg_catalog.pg_prepared_statements s \
              WHERE s.name OPERATOR(pg_catalog.!~) '^{PREFIX}[0-9]+$')"
         )
+    }
+}
+
+/// A literal that every session reads alike, whatever it makes of backslashes.
+fn plain_literal(text: &str) -> String {
+    match text.contains('\\') {
+        true => format!("E{}", quoted_literal(&text.replace('\\', "\\\\"))),
+        false => quoted_literal(text),
     }
 }
 

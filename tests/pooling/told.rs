@@ -24,16 +24,18 @@ fn what_a_server_remarks_at_a_log_in_is_told() {
 fn prepared_statements_are_shown_to_whom_they_belong() {
     let bench = Bench::start("listing", "default_pool_size = 1");
     let (mut client, mut other) = (bench.client(), bench.client());
+    other.rows("set standard_conforming_strings = off");
     client.rows("prepare \"it's\" (int) as select $1");
     client.extended(&[parse("driver", "select 'secret', $1::text")]);
-    other.rows("prepare theirs as select 2");
+    other.rows("prepare theirs as select E'\\\\'");
     let shown = "select name, statement, parameter_types::text, from_sql from pg_prepared_statements p order by name";
     for _ in 0..2 {
         assert_eq!(
             client.rows(shown),
             ["driver|select 'secret', $1::text|{text}|f", "it's|prepare \"it's\" (int) as select $1|{integer}|t"]
         );
-        assert_eq!(other.value("select name from pg_catalog.pg_prepared_statements"), "theirs");
+        let theirs = other.rows("select name, statement from pg_catalog.pg_prepared_statements");
+        assert_eq!(theirs, ["theirs|prepare theirs as select E'\\\\'"]);
     }
     assert_eq!(client.value("select count(*) from pg_prepared_statements"), "2");
     assert_eq!(client.rows("table pg_prepared_statements").len(), 2);
