@@ -18,25 +18,25 @@ async fn refusal(client: &tokio_postgres::Client, sql: &str) -> (String, String,
 #[tokio::test]
 async fn a_statement_is_executed_where_its_arguments_belong() {
     let client = client().await;
-    client.simple_query("insert into people values (401, 'near', 1), (1401, 'far', 2)").await.unwrap();
-    client.simple_query("prepare one (bigint) as select name from people where user_id = $1").await.unwrap();
+    client.simple_query("insert into twins values (401, 'near', 1), (1401, 'far', 2)").await.unwrap();
+    client.simple_query("prepare one (bigint) as select name from twins where user_id = $1").await.unwrap();
     for (argument, expected) in [("401", "near"), ("1401", "far"), ("'1401'", "far"), ("400 + 1001", "far")] {
         assert_eq!(rows(&client, &format!("execute one({argument})")).await, [expected], "{argument}");
     }
     assert!(rows(&client, "execute one(null)").await.is_empty());
-    let both = "prepare both as select user_id, name from people where user_id in ($1, $2) order by name limit 2";
+    let both = "prepare both as select user_id, name from twins where user_id in ($1, $2) order by name limit 2";
     client.simple_query(both).await.unwrap();
     assert_eq!(rows(&client, "execute both(401, 1401)").await, ["1401|far", "401|near"]);
-    client.simple_query("prepare put (bigint, text) as insert into people values ($1, $2, 0)").await.unwrap();
+    client.simple_query("prepare put (bigint, text) as insert into twins values ($1, $2, 0)").await.unwrap();
     client.simple_query("begin; execute put(402, 'a'); execute put(1402, E'b\\'c')").await.unwrap();
-    let count = "select count(*) from people where user_id in (402, 1402)";
+    let count = "select count(*) from twins where user_id in (402, 1402)";
     assert_eq!(rows(&client, count).await, ["2"]);
     client.simple_query("rollback").await.unwrap();
     assert_eq!(rows(&client, count).await, ["0"]);
     // The tag alone: a write without RETURNING has no columns.
     let said = client.simple_query("execute put(402, 'a')").await.unwrap();
     assert!(matches!(said.as_slice(), [SimpleQueryMessage::CommandComplete(1)]), "{said:?}");
-    client.simple_query("prepare gone as delete from people where user_id = $1 returning name").await.unwrap();
+    client.simple_query("prepare gone as delete from twins where user_id = $1 returning name").await.unwrap();
     assert_eq!(rows(&client, "execute gone(402)").await, ["a"]);
     assert_eq!(rows(&client, "explain (costs off) execute one(1401)").await.len(), 2);
     assert_eq!(sqlstate(&client, "explain execute both(401, 1401)").await, "0A000");
@@ -80,7 +80,7 @@ async fn what_is_prepared_stays_whatever_its_transaction_comes_to() {
     let client = client().await;
     client.simple_query("begin; prepare a as select 1; rollback").await.unwrap();
     assert_eq!(
-        sqlstate(&client, "prepare b as select count(*) from people; select 1 / 0; prepare c as select 3").await,
+        sqlstate(&client, "prepare b as select count(*) from twins; select 1 / 0; prepare c as select 3").await,
         "22012"
     );
     assert_eq!(rows(&client, "execute a; select 2; execute b; deallocate a").await.len(), 3);
@@ -102,7 +102,7 @@ async fn both_protocols_share_the_names() {
     let explains = client.prepare("explain (format json) execute shared(null)").await.unwrap();
     assert_eq!(client.query(&explains, &[]).await.unwrap().len(), 1);
     // tokio-postgres names its statements s0, s1 …
-    let own = client.prepare("select name from people where user_id = $1").await.unwrap();
+    let own = client.prepare("select name from twins where user_id = $1").await.unwrap();
     assert_eq!(own.params().len(), 1);
     let names = rows(&client, "select name from pg_prepared_statements order by name").await;
     let own = names.iter().filter(|name| name.starts_with('s') && *name != "shared").max_by_key(|name| name.len());
@@ -118,12 +118,12 @@ async fn a_backslash_is_read_as_the_server_reads_it() {
     let client = client().await;
     client.simple_query("set standard_conforming_strings = off; set escape_string_warning = off").await.unwrap();
     // To a reader who takes the backslash for a letter, the literal ends at the first quote, and the key is another.
-    let insert = "insert into people values (1411, 'it\\'s, 411, 0); --', 1), (411, 'a\\\\', 2)";
+    let insert = "insert into twins values (1411, 'it\\'s, 411, 0); --', 1), (411, 'a\\\\', 2)";
     client.simple_query(insert).await.unwrap();
     let cluster = super::shop().1;
-    let near = "select string_agg(name, ',' order by user_id) from people where user_id in (411, 1411)";
+    let near = "select string_agg(name, ',' order by user_id) from twins where user_id in (411, 1411)";
     assert_eq!(cluster.sql_everywhere(near), ["a\\", "it's, 411, 0); --"]);
-    let found = client.query("select user_id from people where name = 'a\\\\' and user_id = $1", &[&411i64]).await;
+    let found = client.query("select user_id from twins where name = 'a\\\\' and user_id = $1", &[&411i64]).await;
     assert_eq!(found.unwrap().len(), 1);
     assert_eq!(
         refusal(&client, "select 'a\\n', nope").await,
@@ -131,5 +131,5 @@ async fn a_backslash_is_read_as_the_server_reads_it() {
     );
     client.simple_query("reset standard_conforming_strings").await.unwrap();
     assert_eq!(rows(&client, "select 'a\\'").await, ["a\\"]);
-    client.simple_query("delete from people where user_id in (411, 1411)").await.unwrap();
+    client.simple_query("delete from twins where user_id in (411, 1411)").await.unwrap();
 }
