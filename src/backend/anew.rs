@@ -5,8 +5,8 @@ use bytes::Bytes;
 use super::connection::{Connection, statement_name};
 use super::owed::{Cause, Event, Payee};
 use crate::error::Error;
-use crate::wire::frame::client;
-use crate::wire::message::{mix_description, put_bare, put_named};
+use crate::wire::frame::{client, server};
+use crate::wire::message::{mix_description, put_bare, put_named, types_in};
 
 /// A statement to be prepared and described.
 pub struct Anew<'a> {
@@ -39,6 +39,23 @@ impl Connection {
             self.note_description(statement.number, description);
         }
         Ok(described)
+    }
+
+    /// The types of the parameters of a statement that the server has, by the numbers that clients know, or the body of the
+    /// error.
+    pub async fn parameter_types(&mut self, number: u64) -> Result<Result<Vec<u32>, Bytes>, Error> {
+        put_named(&mut self.channel.output, client::DESCRIBE, b'S', &statement_name(number));
+        put_bare(&mut self.channel.output, client::SYNC);
+        self.owed.push(Cause::DescribeStatement, Payee::Nobody);
+        self.owed.push(Cause::Sync, Payee::Nobody);
+        let mut types = Vec::new();
+        let mut each = |_, kind, body: &[u8]| {
+            if kind == server::PARAMETER_DESCRIPTION {
+                types = types_in(body);
+            }
+        };
+        let heard = self.hear(&mut |_, _| {}, &mut each).await?;
+        Ok(heard.map(|()| types))
     }
 
     async fn hear_descriptions(

@@ -31,6 +31,8 @@ pub struct Connection {
     pub server: Arc<Server>,
     /// What it reports while a session has set nothing.
     pub reported: Reported,
+    /// What it remarked at the log-in: NoticeResponse frames.
+    pub remarks: Bytes,
     /// The client speaks: CopyInResponse was seen, and neither its end nor an error.
     pub copying_in: bool,
     /// What its server's numbers are to clients, where they are others. Of whoever has it lent.
@@ -97,7 +99,7 @@ struct Known {
 
 impl Connection {
     pub(super) async fn open(server: &Arc<Server>, login: &Login, terms: OpeningTerms) -> Result<Self, Error> {
-        let Opened { channel, address, key, parameters, .. } =
+        let Opened { channel, address, key, parameters, remarks, .. } =
             match timeout(terms.connect_timeout, login::open(server, login, terms.keepalive)).await {
                 Ok(opened) => opened?,
                 Err(_) => return Err(login::refused(server, "connecting took too long")),
@@ -119,6 +121,7 @@ impl Connection {
             applied: Settings::default(),
             server: Arc::clone(server),
             reported: Arc::new(parameters),
+            remarks,
             copying_in: false,
             oids: None,
             unnamed: None,
@@ -359,12 +362,7 @@ impl Connection {
     /// As [`Connection::run`]; notices are appended to what a client is told.
     pub async fn run_telling(&mut self, sql: &str, told: &mut BytesMut) -> Result<Result<(), Bytes>, Error> {
         self.put_texts(&[sql])?;
-        let mut tell = |_, kind, body: &[u8]| {
-            if kind == server::NOTICE && !is_last_word(body) {
-                put(told, kind, |out| out.extend_from_slice(body));
-            }
-        };
-        self.hear(&mut |_, _| {}, &mut tell).await
+        self.hear(&mut |_, _| {}, &mut |_, kind, body| put_notice(told, kind, body)).await
     }
 
     fn put_texts(&mut self, texts: &[&str]) -> Result<(), Error> {
@@ -469,6 +467,16 @@ impl Connection {
         wanted: &Settings,
         report: &mut (dyn FnMut(&str, &str) + Send),
     ) -> Result<Result<(), Bytes>, Error> {
+        self.apply_telling(wanted, report, &mut BytesMut::new()).await
+    }
+
+    /// The same; notices are appended to what a client is told.
+    pub async fn apply_telling(
+        &mut self,
+        wanted: &Settings,
+        report: &mut (dyn FnMut(&str, &str) + Send),
+        told: &mut BytesMut,
+    ) -> Result<Result<(), Bytes>, Error> {
         if std::mem::take(&mut self.outdated) {
             self.close_statements(report).await?;
         }
@@ -476,11 +484,12 @@ impl Connection {
             true => CLEARING.to_owned() + &difference(&Settings::default(), wanted),
             false => difference(&self.applied, wanted),
         };
-        if !sql.is_empty()
-            && let Err(failure) = self.run_all(&[&sql], report).await?
-        {
-            self.taint();
-            return Ok(Err(failure));
+        if !sql.is_empty() {
+            self.put_texts(&[&sql])?;
+            if let Err(failure) = self.hear(report, &mut |_, kind, body| put_notice(told, kind, body)).await? {
+                self.taint();
+                return Ok(Err(failure));
+            }
         }
         self.applied = Arc::clone(wanted);
         self.unclean = false;
@@ -616,6 +625,12 @@ pub(super) struct OpeningTerms {
     pub connect_timeout: Duration,
     pub keepalive: Duration,
     pub worker: usize,
+}
+
+fn put_notice(told: &mut BytesMut, kind: u8, body: &[u8]) {
+    if kind == server::NOTICE && !is_last_word(body) {
+        put(told, kind, |out| out.extend_from_slice(body));
+    }
 }
 
 /// 20 digits, at most.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -14,7 +14,7 @@ use super::tls;
 use crate::error::{Error, SqlState};
 use crate::topology::{Secret, Server, ServerTls, TlsNegotiation};
 use crate::wire::binding;
-use crate::wire::frame::server;
+use crate::wire::frame::{put, server};
 use crate::wire::md5::Md5Secret;
 use crate::wire::message::{error_field, put_password, put_sasl_initial, put_sasl_response};
 use crate::wire::scram::{
@@ -59,6 +59,8 @@ pub(super) struct Opened {
     /// Some poolers give none: then nothing can be cancelled.
     pub key: Option<CancelKey>,
     pub parameters: Vec<(String, String)>,
+    /// NoticeResponse frames, behind the proof of who one is.
+    pub remarks: Bytes,
 }
 
 /// Why there is no connection.
@@ -114,9 +116,10 @@ async fn attempt(server: &Server, (user, proof): (&str, Option<Proof>), keepaliv
     };
     channel.output.extend_from_slice(&startup.encode());
     let is_proved = authenticate(&mut channel, server, (user, proof)).await?;
-    let (key, parameters) = become_ready(&mut channel, server).await?;
+    let mut remarks = BytesMut::new();
+    let (key, parameters) = become_ready(&mut channel, server, &mut remarks).await?;
     channel.relax();
-    Ok(Opened { channel, address, is_proved, key, parameters })
+    Ok(Opened { channel, address, is_proved, key, parameters, remarks: remarks.freeze() })
 }
 
 /// Opens a stream as the server's `tls` says, without logging in: for cancel requests.
@@ -255,11 +258,12 @@ impl fmt::Display for Address {
 async fn become_ready(
     channel: &mut Channel,
     server: &Server,
+    remarks: &mut BytesMut,
 ) -> Result<(Option<CancelKey>, Vec<(String, String)>), Fault> {
     let mut key = None;
     let mut parameters = Vec::new();
     loop {
-        let (kind, body) = next(channel, server).await?;
+        let (kind, body) = next(channel, server, remarks).await?;
         match kind {
             server::PARAMETER_STATUS => parameters.push(read_parameter(&body)?),
             server::BACKEND_KEY_DATA => key = Some(CancelKey::read(&body)?),
@@ -277,20 +281,21 @@ pub fn read_parameter(mut body: &[u8]) -> Result<(String, String), Error> {
 }
 
 async fn expect(channel: &mut Channel, server: &Server, wanted: u8) -> Result<BytesMut, Fault> {
-    match next(channel, server).await? {
+    match next(channel, server, &mut BytesMut::new()).await? {
         (kind, body) if kind == wanted => Ok(body),
         _ => Err(refused(server, "an unexpected message during authentication").into()),
     }
 }
 
-/// The next message that is no remark: what a server says beside, or that it would rather speak protocol 3.0.
-async fn next(channel: &mut Channel, server: &Server) -> Result<(u8, BytesMut), Fault> {
+/// The next message that is neither a remark, which is kept, nor says that the server would rather speak protocol 3.0.
+async fn next(channel: &mut Channel, server: &Server, remarks: &mut BytesMut) -> Result<(u8, BytesMut), Fault> {
     let lost = |cause: std::io::Error| unavailable(server, &cause);
     channel.flush().await.map_err(lost)?;
     let frame = loop {
         let frame = channel.frame(MAX_LOGIN_FRAME).await.map_err(lost)??;
         match frame {
-            Some((server::NOTICE | server::NEGOTIATE, _)) => {}
+            Some((server::NOTICE, body)) => put(remarks, server::NOTICE, |out| out.extend_from_slice(&body)),
+            Some((server::NEGOTIATE, _)) => {}
             frame => break frame,
         }
     };

@@ -27,7 +27,7 @@ pub use reading::{Limits, Reading, read};
 pub use relay::{BUFFER_BYTES, Broken, Unit, move_front, relay};
 pub use request::Request;
 pub use scatter::{Ended, put_end};
-pub use single::{describe, drain_all, parameter_types, single};
+pub use single::{Told, describe, drain_all, parameter_types, single};
 pub use snapshots::Sight;
 pub use spread::{Decision, write};
 pub use writing::{Writing, Written};

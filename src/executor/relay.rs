@@ -26,6 +26,9 @@ pub trait Unit: Send {
     /// The server speaks of an error; `body` is that of the ErrorResponse, as far as it is there. Gives what the client is to be told in its place, if anything.
     fn failed(&mut self, body: &[u8], fault: Fault) -> Option<BytesMut>;
 
+    /// It failed because its client is to go, who is told this instead.
+    fn ends(&self) -> Option<Error>;
+
     /// What it failed of, another attempt may do better: the client should not see the error yet.
     fn hopes(&self) -> bool;
 
@@ -202,6 +205,9 @@ impl Relay {
                 return Err(Broken::Server { error, midway: false });
             }
             (_, Event::Failed(_)) => {
+                if let Some(error) = unit.ends() {
+                    return Err(Broken::Refused(error));
+                }
                 let fault = connection.owed.fault();
                 let reason = connection.instead_of(body);
                 let told = reason.as_ref().map_or(body, |frame| &frame[Header::BYTES..]);

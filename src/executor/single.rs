@@ -3,13 +3,13 @@
 use super::relay::{BUFFER_BYTES, Broken};
 use super::request::Request;
 use super::scatter::{Ended, drain, next_reporting, send};
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 
 use crate::backend::{Cause, Connection, Payee};
 use crate::error::Error;
 use crate::wire::Channel;
-use crate::wire::frame::{Header, client, server};
-use crate::wire::message::{put_bare, put_named};
+use crate::wire::frame::{Header, client, put, server};
+use crate::wire::message::{put_bare, put_named, types_in};
 
 /// Who hears of ParameterStatus messages: name and value.
 pub(super) type Report<'a> = &'a mut (dyn FnMut(&str, &str) + Send);
@@ -50,12 +50,21 @@ pub async fn single(
     Ok(ended)
 }
 
-/// What a statement's parameters and columns are; `quiet`: the client wants to know what is wrong with it, if anything.
+/// What a client hears of a statement's description, beside what is wrong with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    All,
+    /// And that it has no parameters.
+    Columns,
+    Nothing,
+}
+
+/// What a statement's parameters and columns are.
 pub async fn describe(
     client: &mut Channel,
     input: &mut Connection,
     (text, types): (&[u8], &[u32]),
-    quiet: bool,
+    told: Told,
 ) -> Result<Ended, Broken> {
     put_describe(input, (text, types));
     send(client, input).await?;
@@ -65,7 +74,11 @@ pub async fn describe(
         match kind {
             server::PARSE_COMPLETE | server::READY => continue,
             server::ERROR => ended = Ended::Failed(frame.clone()),
-            _ if quiet => continue,
+            _ if told == Told::Nothing => continue,
+            server::PARAMETER_DESCRIPTION if told == Told::Columns => {
+                put(&mut client.output, kind, |body| body.put_u16(0));
+                continue;
+            }
             _ => {}
         }
         client.output.extend_from_slice(&frame);
@@ -87,8 +100,7 @@ pub async fn parameter_types(
         match kind {
             server::ERROR => found = Err(frame),
             server::PARAMETER_DESCRIPTION => {
-                let types = frame[Header::BYTES + 2..].as_chunks::<4>().0;
-                found = Ok(types.iter().map(|oid| u32::from_be_bytes(*oid)).collect());
+                found = Ok(types_in(&frame[Header::BYTES..]));
             }
             _ => {}
         }

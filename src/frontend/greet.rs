@@ -91,10 +91,8 @@ fn is_in_the_clear(channel: &Channel) -> bool {
 async fn packet(channel: &mut Channel) -> std::io::Result<Result<Option<Startup>, Error>> {
     loop {
         if let Some((prefix, _)) = channel.input.split_first_chunk::<4>() {
-            let length = match frame_length(*prefix) {
-                Ok(length) => length,
-                Err(error) => return Ok(Err(error)),
-            };
+            // Whoever this is speaks no protocol to be answered in; PostgreSQL says nothing either.
+            let Ok(length) = frame_length(*prefix) else { return Ok(Ok(None)) };
             if channel.input.len() >= length {
                 let packet = channel.input.split_to(length);
                 return Ok(Startup::parse(&packet[4..]).map(Some));

@@ -165,6 +165,7 @@ impl Frontend {
         let (settings, learned) = self.learn(&snapshot, &user, settings, station).await?;
         let registered = self.register(channel, opening, &user.name, database);
         AuthenticationOk::put(&mut channel.output, &learned.reported);
+        channel.output.extend_from_slice(&learned.remarks);
         put_key_data(&mut channel.output, registered.client.key);
         put_ready(&mut channel.output, Status::Idle);
         let Learned { search_path, reported, isolation, .. } = learned;

@@ -55,6 +55,9 @@ struct Table {
     alias: String,
     /// With its schema.
     qualified: String,
+    schema: String,
+    /// Its name in the schema.
+    bare: String,
     /// What is fetched: `SELECT … FROM …`.
     select: String,
     conditions: Vec<Tokens>,
@@ -192,13 +195,16 @@ impl Gathering {
         let home = ShardSet::one(self.home);
         let given = values.parameters.map_or(0, |parameters| parameters.len());
         let mut fetches = Vec::new();
+        for table in self.tables.iter().flatten().chain(&self.at_home).filter(|table| !table.alias.is_empty()) {
+            splice.drop_schema(&table.schema, &table.bare);
+        }
         let sharded = self.tables.iter().zip(sets).filter_map(|(table, set)| Some((table.as_ref()?, set)));
         let sharded = sharded.filter(|(_, set)| !is_there(set));
         for (table, set) in sharded.chain(self.at_home.iter().map(|table| (table, &home))) {
             let mut select = table.select.clone();
             for (index, condition) in table.conditions.iter().enumerate() {
                 let word = if index == 0 { "WHERE" } else { "AND" };
-                select.push_str(&format!(" {word} ({})", splice.words(*condition)));
+                select.push_str(&format!(" {word} ({})", splice.short_words(*condition)));
             }
             if let Some(first) = self.first.as_ref().and_then(|first| first.words(&splice, values)) {
                 select.push_str(&first);
@@ -255,6 +261,8 @@ impl Table {
             conditions: conditions.filter(is_own).map(|condition| condition.tokens).collect(),
             covered: covered(statement, resolved, known, table, &|column| needed(&column)),
             qualified,
+            schema: table.schema.clone(),
+            bare: table.name.clone(),
         })
         .filter(|_| !table.columns.is_empty())
     }
@@ -291,8 +299,11 @@ impl First {
     fn words(&self, splice: &Splice<'_>, values: &Values<'_>) -> Option<String> {
         let number = |wanted: Option<&Bound>| bound(wanted, values).ok();
         let most = number(Some(&self.limit))??.checked_add(number(self.offset.as_ref())?.unwrap_or(0))?;
-        let keys: Vec<String> =
-            self.keys.iter().map(|(tokens, direction)| format!("({}){direction}", splice.words(*tokens))).collect();
+        let keys: Vec<String> = self
+            .keys
+            .iter()
+            .map(|(tokens, direction)| format!("({}){direction}", splice.short_words(*tokens)))
+            .collect();
         let order = if keys.is_empty() { String::new() } else { format!(" ORDER BY {}", keys.join(", ")) };
         Some(format!("{order} LIMIT {most}"))
     }

@@ -1,5 +1,7 @@
 //! New texts out of the client's own words: pieces are cut out and put in by tokens, nothing is rendered anew.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Part;
@@ -11,16 +13,53 @@ pub(super) struct Splice<'t> {
     text: &'t str,
     ranges: Vec<(u32, u32)>,
     /// Disjoint byte ranges and what stands there instead.
-    edits: Vec<(std::ops::Range<usize>, String)>,
+    edits: Vec<(Range<usize>, String)>,
+    /// Byte ranges that go without replacement, also in words that are taken from the text.
+    dropped: Vec<Range<usize>>,
 }
 
 impl<'t> Splice<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        Self { text, ranges: token_ranges(text), edits: Vec::new() }
+        Self { text, ranges: token_ranges(text), edits: Vec::new(), dropped: Vec::new() }
     }
 
     pub(super) fn words(&self, tokens: Tokens) -> &'t str {
         &self.text[bytes_of(&self.ranges, tokens)]
+    }
+
+    /// The same, columns without their schema.
+    pub(super) fn short_words(&self, tokens: Tokens) -> Cow<'t, str> {
+        let place = bytes_of(&self.ranges, tokens);
+        let mut dropped =
+            self.dropped.iter().filter(|range| place.start <= range.start && range.end <= place.end).peekable();
+        if dropped.peek().is_none() {
+            return Cow::Borrowed(&self.text[place]);
+        }
+        let (mut words, mut from) = (String::new(), place.start);
+        for range in dropped {
+            words.push_str(&self.text[from..range.start]);
+            from = range.end;
+        }
+        words.push_str(&self.text[from..place.end]);
+        Cow::Owned(words)
+    }
+
+    /// Columns of this table are named without its schema from now on: what stands in the place of the table has none.
+    pub(super) fn drop_schema(&mut self, schema: &str, table: &str) {
+        let token =
+            |index: usize| self.ranges.get(index).map_or("", |&(start, end)| &self.text[start as usize..end as usize]);
+        let is_qualified = |first: usize| {
+            [token(first + 1), token(first + 3)] == [".", "."]
+                && is_name(token(first), schema)
+                && is_name(token(first + 2), table)
+                && (first == 0 || token(first - 1) != ".")
+        };
+        let found = (0..self.ranges.len()).filter(|&first| is_qualified(first));
+        let dropped: Vec<_> =
+            found.map(|first| self.ranges[first].0 as usize..self.ranges[first + 2].0 as usize).collect();
+        self.dropped.extend(dropped);
+        self.dropped.sort_by_key(|range| range.start);
+        self.dropped.dedup();
     }
 
     pub(super) fn replace(&mut self, tokens: Tokens, words: impl Into<String>) {
@@ -39,6 +78,7 @@ impl<'t> Splice<'t> {
     }
 
     pub(super) fn finish(mut self) -> String {
+        self.edits.extend(self.dropped.into_iter().map(|range| (range, String::new())));
         self.edits.sort_by_key(|(range, _)| (range.start, range.end));
         let (mut out, mut done) = (String::with_capacity(self.text.len() + 64), 0);
         for (range, words) in self.edits {
@@ -48,6 +88,13 @@ impl<'t> Splice<'t> {
         }
         out.push_str(&self.text[done..]);
         out
+    }
+}
+
+fn is_name(written: &str, name: &str) -> bool {
+    match written.strip_prefix('"').and_then(|written| written.strip_suffix('"')) {
+        Some(quoted) => quoted.replace("\"\"", "\"") == name,
+        None => written.eq_ignore_ascii_case(name) && name == name.to_ascii_lowercase(),
     }
 }
 
@@ -90,5 +137,15 @@ mod tests {
         splice.insert_before(2, ", b ");
         splice.replace(Tokens { start: 4, end: 6 }, "limit 15");
         assert_eq!(splice.finish(), "select a , b from t limit 15");
+    }
+
+    #[test]
+    fn columns_go_without_their_schema() {
+        let mut splice = Splice::new("select S.\"t\".a, s.t.*, s.u.b, x.s.t.c from s.t where s.t.a = 1 and s.f(t.b)");
+        splice.drop_schema("s", "t");
+        splice.drop_schema("s", "t");
+        let condition = Tokens { start: 31, end: 38 };
+        assert_eq!(splice.short_words(condition), "t.a = 1");
+        assert_eq!(splice.finish(), "select \"t\".a, t.*, s.u.b, x.s.t.c from s.t where t.a = 1 and s.f(t.b)");
     }
 }

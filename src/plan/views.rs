@@ -10,7 +10,12 @@ use crate::statement::{Kind, Respelling, Statement, Tokens, quoted_name};
 #[derive(Debug)]
 pub(super) enum Place {
     /// A view's name in a FROM, and its query in parentheses.
-    View { tokens: Tokens, words: String },
+    View {
+        tokens: Tokens,
+        words: String,
+        /// Its schema and name, where columns are named by them.
+        named: Option<(String, String)>,
+    },
     /// A table whose columns get other names: `t AS u(a, b)`.
     Renamed(Tokens),
     /// See [`Respelling`]; the statement begins at `start`.
@@ -30,8 +35,13 @@ pub(super) fn places(statement: &Statement, resolved: &[Resolved]) -> Vec<Place>
             return relation.place.filter(|_| relation.renames).map(Place::Renamed);
         }
         let query = known.catalog.as_ref()?.definition.as_ref()?;
-        let alias = if relation.aliased { String::new() } else { format!(" AS {}", quoted_name(&relation.alias)) };
-        Some(Place::View { tokens: relation.place?, words: format!("({query}){alias}") })
+        let (alias, named) = match (relation.aliased, &known.catalog) {
+            (false, Some(view)) => {
+                (format!(" AS {}", quoted_name(&relation.alias)), Some((view.schema.clone(), view.name.clone())))
+            }
+            _ => (String::new(), None),
+        };
+        Some(Place::View { tokens: relation.place?, words: format!("({query}){alias}"), named })
     };
     let reads_shards = !is_placed && resolved.iter().any(|known| known.sharded().is_some());
     let is_whole = matches!(statement.kind, Kind::ModifyingQuery { .. });
@@ -53,7 +63,12 @@ pub fn written_out(text: &str, templates: &[Template]) -> Option<String> {
 impl Place {
     fn write(&self, splice: &mut Splice<'_>) {
         match self {
-            Self::View { tokens, words } => splice.replace(*tokens, words.clone()),
+            Self::View { tokens, words, named } => {
+                splice.replace(*tokens, words.clone());
+                if let Some((schema, name)) = named {
+                    splice.drop_schema(schema, name);
+                }
+            }
             Self::Renamed(tokens) => {
                 let table = splice.words(*tokens);
                 splice.replace(*tokens, format!("(SELECT * FROM {table})"));

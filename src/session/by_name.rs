@@ -1,9 +1,10 @@
 //! PREPARE, EXECUTE and DEALLOCATE as SQL. The client's names stand for statements that all sessions share, as those
 //! of the extended protocol do: a text that names them is sent with the server's names in their place.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::Session;
 use super::carry::Stopped;
@@ -13,7 +14,7 @@ use super::run::End;
 use super::transaction::{Open, Transaction};
 use crate::backend::{Anew, Connection, PREFIX, statement_name};
 use crate::error::Error;
-use crate::statement::{Naming, Values, prepared_names};
+use crate::statement::{Naming, Standardized, Values, prepared_names};
 use crate::wire::frame::{Header, client, put, put_in_front, server};
 use crate::wire::message::put_query;
 use crate::wire::{Channel, Status};
@@ -37,9 +38,20 @@ pub(super) struct ByName {
     portal: Box<str>,
     /// PREPARE or DEALLOCATE is one message among others.
     among: bool,
+    /// The statements are only to be shown.
+    listed: bool,
 }
 
 impl ByName {
+    /// Of a text that shows these statements.
+    pub(super) fn listing(needs: Vec<(u64, Arc<Prepared>)>, shifts: Vec<(usize, isize)>) -> Self {
+        Self { needs, shifts, listed: true, ..Self::default() }
+    }
+
+    pub(super) fn is_listing(&self) -> bool {
+        self.listed
+    }
+
     pub(super) fn gives_some(&self) -> bool {
         !self.gives.is_empty()
     }
@@ -80,6 +92,17 @@ impl Session {
         }
     }
 
+    /// The Query at the front of the input by a text that says the same. Errors speak of places in the client's own.
+    pub(super) async fn serve_standardized(
+        &mut self,
+        client: &mut Channel,
+        header: Header,
+        made: Standardized,
+    ) -> Result<(), End> {
+        self.by_name = Some(Box::new(ByName { shifts: made.shifts, ..ByName::default() }));
+        self.serve_instead(client, header, &made.text).await
+    }
+
     /// A Query behind messages of the extended protocol, with the server's names.
     pub(super) fn renamed_query(&mut self, text: &str) -> Option<BytesMut> {
         if self.snapshot.database.is_sharded() || !self.station.resolve(text).0.analysis.names_prepared {
@@ -94,7 +117,7 @@ impl Session {
     }
 
     /// A text with the server's names of prepared statements; `None`: it names none that is known.
-    fn rename(&self, text: &str) -> Option<(String, ByName)> {
+    pub(super) fn rename(&self, text: &str) -> Option<(String, ByName)> {
         let (mut by_name, mut sent, mut from) = (ByName::default(), String::with_capacity(text.len() + 16), 0);
         let found = prepared_names(text);
         let is_alone = found.len() == 1 && self.station.resolve(text).0.analysis.statements.len() == 1;
@@ -111,10 +134,7 @@ impl Session {
                 }
                 // Among others, it stays with the connection.
                 (None, Naming::Makes(body)) if is_alone => {
-                    let sql = format!("{}\0{}", &text[..named.place.start], &text[named.place.end..]);
-                    let body = text[body].as_bytes();
-                    let interner = &self.station.shared.interner;
-                    let prepared = interner.intern_by_sql(&sql, || (body, self.analysed(body)));
+                    let prepared = self.made_by_sql(text, &named.place, &text[body]);
                     let number = prepared.number ^ self.variant();
                     by_name.gives.push((Box::from(&*named.name), number, prepared));
                     number
@@ -122,15 +142,30 @@ impl Session {
                 _ => continue,
             };
             sent.push_str(&text[from..named.place.start]);
-            let name = statement_name(number);
-            sent.push_str(&name);
             from = named.place.end;
-            let written = text[named.place].chars().count();
-            let longer = name.len().cast_signed() - written.cast_signed();
-            by_name.shifts.push((sent.chars().count() + 1, longer));
+            by_name.shifts.push(push_name(&mut sent, number, &text[named.place]));
         }
         sent.push_str(&text[from..]);
         (from > 0).then_some((sent, by_name))
+    }
+
+    /// The statement that a PREPARE of this text makes of `body`, the client's name at this place.
+    pub(super) fn made_by_sql(&self, text: &str, place: &Range<usize>, body: &str) -> Arc<Prepared> {
+        let sql = format!("{}\0{}", &text[..place.start], &text[place.end..]);
+        let body = body.as_bytes();
+        self.station.shared.interner.intern_by_sql(&sql, || (body, self.analysed(body)))
+    }
+
+    /// A text that names one statement, with the server's name of this number in the place of the client's; what is said
+    /// of it is told in the client's words.
+    pub(super) fn renamed_to(&mut self, text: &str, place: &Range<usize>, to: (&str, u64, &Arc<Prepared>)) -> String {
+        let (name, number, prepared) = to;
+        let mut sent = text[..place.start].to_owned();
+        let shifts = vec![push_name(&mut sent, number, &text[place.clone()])];
+        sent.push_str(&text[place.end..]);
+        let gives = vec![(Box::from(name), number, Arc::clone(prepared))];
+        self.by_name = Some(Box::new(ByName { gives, shifts, ..ByName::default() }));
+        sent
     }
 
     fn known_by(&self, name: &str) -> Option<Arc<Prepared>> {
@@ -221,7 +256,7 @@ impl Session {
 
     /// Adds what the statements that a text executes do.
     pub(super) fn add_effects_of_named(&self, by_name: &ByName, effects: &mut Vec<Effect>) {
-        for (_, prepared) in &by_name.needs {
+        for (_, prepared) in by_name.needs.iter().filter(|_| !by_name.listed) {
             let planned = prepared.plans.get(&prepared.analysis, &self.snapshot, &self.search_path);
             for (statement, template) in prepared.analysis.statements.iter().zip(&planned.templates) {
                 effects::of(statement, None::<&Values<'_>>, effects);
@@ -302,27 +337,45 @@ impl Session {
     }
 }
 
-/// Gives the body of a server's error.
-async fn make_known(
+/// Puts the server's name of this number in the place of what was `written`. Gives where it ends, in characters from 1, and
+/// how much longer it is.
+fn push_name(sent: &mut String, number: u64, written: &str) -> (usize, isize) {
+    let name = statement_name(number);
+    sent.push_str(&name);
+    (sent.chars().count() + 1, name.len().cast_signed() - written.chars().count().cast_signed())
+}
+
+/// The connection's server has the statement under this number then, or has said why not.
+pub(super) async fn make_one_known(
     connection: &mut Connection,
-    by_name: &ByName,
+    (number, prepared): (u64, &Prepared),
     limit: usize,
-) -> Result<Option<bytes::Bytes>, Error> {
-    for (number, prepared) in &by_name.needs {
-        if connection.knows(*number) {
-            continue;
+) -> Result<Result<(), Bytes>, Error> {
+    if connection.knows(number) {
+        return Ok(Ok(()));
+    }
+    connection.make_room(limit);
+    let made = match prepared.sql(number) {
+        Some(sql) => connection.run(&sql).await?,
+        None => {
+            let anew = Anew { number, text: &prepared.text, types: &prepared.types };
+            connection.make_anew(&[anew], &[], &mut |_, _| {}).await?.map(|_| ())
         }
-        connection.make_room(limit);
-        let made = match prepared.sql(*number) {
-            Some(sql) => connection.run(&sql).await?,
-            None => {
-                let anew = Anew { number: *number, text: &prepared.text, types: &prepared.types };
-                connection.make_anew(&[anew], &[], &mut |_, _| {}).await?.map(|_| ())
-            }
-        };
-        match made {
-            Ok(()) => connection.expect(*number),
-            Err(body) => return Ok(Some(body)),
+    };
+    if made.is_ok() {
+        connection.expect(number);
+    }
+    Ok(made)
+}
+
+/// Gives the body of a server's error.
+async fn make_known(connection: &mut Connection, by_name: &ByName, limit: usize) -> Result<Option<Bytes>, Error> {
+    for (number, prepared) in &by_name.needs {
+        if let Err(body) = make_one_known(connection, (*number, prepared), limit).await?
+            // What a table is gone of cannot be shown.
+            && !(by_name.listed && connection.status == Status::Idle)
+        {
+            return Ok(Some(body));
         }
     }
     for (_, number, _) in &by_name.gives {

@@ -12,10 +12,12 @@ use super::digest::{Step, Steps, only_prepares};
 use super::effects::Effect;
 use super::prepared::Prepared;
 use super::replan::columns_changed;
+use super::run::terminated;
 use super::unit::STATEMENT_BYTES;
 use crate::backend::{Cause, Connection, Fault, Payee, StatementName, statement_name};
 use crate::error::{Error, SqlState};
 use crate::executor::{BUFFER_BYTES, Unit, move_front};
+use crate::statement::standardized;
 use crate::topology::ShardId;
 use crate::wire::frame::{Header, client, malformed, put, put_in_front, put_text, server, take_str};
 use crate::wire::message::{mix_description, put_bare, put_error, put_execute, put_named};
@@ -245,6 +247,8 @@ impl<'s> Carried<'s> {
             }
             let text = input[Header::BYTES..header.length].strip_suffix(&[0]).unwrap_or_default();
             let text = std::str::from_utf8(text).map_err(|_| malformed("a text that is not UTF-8"))?;
+            let made = standardized(text).filter(|_| self.session.escapes);
+            let text = made.as_ref().map_or(text, |made| &*made.text);
             if let Some(frame) = self.session.renamed_query(text) {
                 return Ok(self.feed_by_name(input, connection, (header, &frame)));
             }
@@ -432,7 +436,7 @@ impl<'s> Carried<'s> {
         }
         let looks = self.ensure(&prepared, named, connection);
         if told != 0 && looks != Some(told) {
-            match self.may_bind(&prepared, looks, connection) {
+            match self.may_bind(&prepared, (looks, &frame[Header::BYTES..]), connection) {
                 Some(true) => {}
                 Some(false) => return self.refuse_changed(connection),
                 None => {
@@ -475,11 +479,18 @@ impl<'s> Carried<'s> {
     /// The client was told what the statement looks like; the server's copy may look otherwise.
     /// `None`: the server is being asked.
     #[cold]
-    fn may_bind(&mut self, prepared: &Prepared, looks: Option<u32>, connection: &mut Connection) -> Option<bool> {
+    fn may_bind(
+        &mut self,
+        prepared: &Prepared,
+        (looks, bind): (Option<u32>, &[u8]),
+        connection: &mut Connection,
+    ) -> Option<bool> {
+        // Who wants each column in a format of its own counts on those that it was told.
+        let counts = Bind::read(bind).is_ok_and(|bind| bind.result_formats.len() > 1);
         // It may ask again.
         let asks = |step: &Step| matches!(step, Step::DescribePortal | Step::DescribeStatement { .. });
         match looks.filter(|looks| *looks != 0) {
-            _ if self.steps.as_slice().iter().any(asks) => Some(true),
+            _ if !counts && self.steps.as_slice().iter().any(asks) => Some(true),
             Some(_) => Some(false),
             None if self.has_looked => Some(true),
             None => {
@@ -695,6 +706,10 @@ impl Unit for Carried<'_> {
         self.skipping |= !self.complete;
         self.session.meter.failed(body);
         self.session.in_own_words(body)
+    }
+
+    fn ends(&self) -> Option<Error> {
+        self.session.client.is_terminated().then(terminated)
     }
 
     fn hopes(&self) -> bool {

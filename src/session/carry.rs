@@ -644,7 +644,6 @@ impl Session {
             Effect::Unlisten(channel) => self.ears.iter_mut().for_each(|ears| ears.unlisten(channel.as_deref())),
             Effect::Notify => self.ears.iter_mut().for_each(|ears| ears.notifies()),
             Effect::ForgetStatements => {
-                self.spelled.clear();
                 self.names.deallocate_marked();
                 if !open.forgot {
                     open.lent.connection.forget_statements();
@@ -662,7 +661,6 @@ impl Session {
     /// DISCARD ALL: the session's state is as after its log-in.
     fn reset(&mut self) {
         self.wishes = Wishes::default();
-        self.spelled.clear();
         self.settings.apply(&super::settings::Change::ResetAll);
         self.settings.apply(&super::settings::Change::Reset("role".to_owned()));
         self.settings.apply(&super::settings::Change::Reset("session_authorization".to_owned()));

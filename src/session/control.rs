@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use super::STANDARD_STRINGS;
 use super::Session;
 use super::carry;
 use super::prepared::Prepared;
@@ -177,6 +178,8 @@ impl Session {
             {
                 super::settings::check_readable(name, plain).err().map(Err)
             }
+            // What comes next is read by it: a server says first what it takes of it.
+            SettingControl::Set { name, .. } if name == STANDARD_STRINGS => None,
             SettingControl::Set { name, value: Some(value), local } if self.snapshot.database.is_sharded() => {
                 // Which shard the block will be on is not known yet: carried out when it is.
                 let Transaction::Begun(begun) = &mut self.transaction else { return None };

@@ -7,6 +7,7 @@ use super::effects::{self, Effect};
 use super::planned::Planned;
 use super::portals::portal_of;
 use super::prepared::Prepared;
+use super::run::not_utf8;
 use super::transaction::{Begun, Cursor, Open, Transaction};
 use super::unit::Frame;
 use crate::cache::Touched;
@@ -166,6 +167,9 @@ impl Session {
             return wanted.add_plan(self, statement, template, Plan { route: Route::One(shard), access });
         }
         let parameters = Parameters::parse(Bind::after_names(body)?, &prepared.types)?;
+        if self.foreign && self.snapshot.database.has_text_keys() && parameters.each().any(|value| !value.is_ascii()) {
+            return Err(not_utf8());
+        }
         let values = Values { text, literals: &prepared.literals, parameters: Some(&parameters) };
         self.want_all(&prepared.analysis, &planned, &values, (wanted, effects))
     }

@@ -6,8 +6,9 @@ use smallvec::SmallVec;
 
 use super::Session;
 use super::prepared::Prepared;
+use super::run::not_utf8;
 use crate::error::{Error, SqlState};
-use crate::statement::{Kind, SettingControl, TransactionControl};
+use crate::statement::{Kind, SettingControl, TransactionControl, standardized};
 use crate::wire::Bind;
 use crate::wire::frame::{client, malformed, take_str, take_text, take_u16, take_u32};
 
@@ -84,6 +85,11 @@ impl Session {
         let rest = &mut body;
         let name = take_str(rest)?;
         let text = take_text(rest)?;
+        if self.is_unreadable(text) {
+            return Err(not_utf8());
+        }
+        let made = std::str::from_utf8(text).ok().filter(|_| self.escapes).and_then(standardized);
+        let text = made.as_ref().map_or(text, |made| made.text.as_bytes());
         let count = take_u16(rest)?;
         let types: Arc<[u32]> = (0..count).map(|_| take_u32(rest)).collect::<Result<_, _>>()?;
         let named = !name.is_empty();
@@ -92,6 +98,9 @@ impl Session {
             return Ok(Step::Taken(Box::new(Error::new(SqlState::DUPLICATE_STATEMENT, message))));
         }
         let mut prepared = if named { self.prepare_named(text, types) } else { self.prepare_unnamed(text, types) };
+        if prepared.analysis.lists_prepared {
+            prepared = self.listing(name, &prepared).unwrap_or(prepared);
+        }
         if prepared.analysis.names_prepared {
             prepared = self.renamed(&prepared).unwrap_or(prepared);
         }
@@ -124,7 +133,7 @@ impl Session {
     }
 }
 
-fn unknown(name: &str) -> Error {
+pub(super) fn unknown(name: &str) -> Error {
     let message = match name {
         "" => "unnamed prepared statement does not exist".to_owned(),
         name => format!("prepared statement \"{name}\" does not exist"),

@@ -91,9 +91,15 @@ impl Session {
             (Way::One { shard, .. }, Transaction::Open(open)) => *shard != open.lent.shard,
             (way, _) => !matches!(way, Way::One { .. }),
         };
+        let names_other = |step: &Step| {
+            of_statement(step).is_some_and(|prepared| {
+                self.names_statement(prepared.readable().unwrap_or_default(), &prepared.analysis)
+            })
+        };
         let only_begun = matches!(self.transaction, Transaction::Begun(_));
         self.snapshot.database.is_sharded()
             && match decided {
+                _ if steps.iter().any(names_other) => true,
                 // The block is not to begin on a shard that it may not need.
                 Ok(_) if only_begun && !steps.iter().any(bound) => true,
                 _ if !complete => steps.iter().any(bound),
@@ -145,7 +151,9 @@ impl Session {
 
 fn of_statement(step: &Step) -> Option<&Arc<Prepared>> {
     match step {
-        Step::Parse { prepared, .. } | Step::Bind { prepared, .. } => Some(prepared),
+        Step::Parse { prepared, .. } | Step::Bind { prepared, .. } | Step::DescribeStatement { prepared, .. } => {
+            Some(prepared)
+        }
         _ => None,
     }
 }

@@ -21,8 +21,10 @@ mod effects;
 mod extended;
 mod late;
 mod lent;
+mod listed;
 mod local;
 mod meter;
+mod named;
 mod names;
 mod numbering;
 mod pipeline;
@@ -36,7 +38,6 @@ mod replan;
 mod run;
 pub mod settings;
 mod snapshot;
-mod spelled;
 mod station;
 mod texts;
 mod ties;
@@ -88,6 +89,10 @@ pub struct Session {
     /// What the server's default is, where the session sets none.
     default_search_path: Arc<[String]>,
     reported: Reported,
+    /// See [`crate::statement::standardized`].
+    escapes: bool,
+    /// The client's letters are not UTF-8, whatever they look like.
+    foreign: bool,
     /// What connections report that agrees with what the client was told.
     met: Vec<crate::backend::Reported>,
     /// ParameterStatus messages that the client has not been sent yet.
@@ -103,8 +108,6 @@ pub struct Session {
     pinned: Option<&'static str>,
     /// Whether something ties the session to the connection is to be asked between transactions.
     doubtful: bool,
-    /// What PREPARE has made, where there are shards.
-    spelled: spelled::AllSpelled,
     /// Of a session that listens to notifications.
     ears: Option<Box<Ears>>,
     /// The epoch of the topology that `user` is of.
@@ -151,7 +154,12 @@ impl Session {
         let settings = Tracked::new(welcome.settings);
         let meter = Meter::new(station.figures(&snapshot));
         let user_of = snapshot.topology.epoch;
+        let reported = |name: &str| welcome.reported.iter().find(|(known, _)| known == name).map(|(_, value)| &**value);
+        let escapes = reported(STANDARD_STRINGS) == Some("off");
+        let foreign = reported("client_encoding").is_some_and(is_foreign);
         let mut session = Self {
+            escapes,
+            foreign,
             user_of,
             station,
             client,
@@ -173,7 +181,6 @@ impl Session {
             pin: None,
             pinned: None,
             doubtful: false,
-            spelled: spelled::AllSpelled::default(),
             ears: None,
             wishes: Wishes::default(),
             position: Position::default(),
@@ -206,8 +213,11 @@ impl Session {
             return false;
         }
         self.met.clear();
-        if name == "application_name" {
-            self.client.call_application(value);
+        match name {
+            "application_name" => self.client.call_application(value),
+            STANDARD_STRINGS => self.escapes = value == "off",
+            "client_encoding" => self.foreign = is_foreign(value),
+            _ => {}
         }
         Arc::make_mut(&mut self.reported).insert(name.to_owned(), value.to_owned());
         true
@@ -291,11 +301,23 @@ impl Session {
         }
     }
 
+    /// The bytes are to be read for where they belong, and cannot be.
+    fn is_unreadable(&self, text: &[u8]) -> bool {
+        self.foreign && self.snapshot.database.is_sharded() && !text.is_ascii()
+    }
+
     fn is_session_pooled(&self) -> bool {
         self.user.pooler_mode.unwrap_or(self.snapshot.database.pooler_mode) == PoolerMode::Session
     }
 }
 
+/// Sent as they are, texts without an encoding are read as the server's own.
+fn is_foreign(encoding: &str) -> bool {
+    !matches!(encoding, "UTF8" | "SQL_ASCII")
+}
+
+/// Off: backslashes are escapes in plain literals.
+const STANDARD_STRINGS: &str = "standard_conforming_strings";
 /// Why a client in session mode keeps its connection.
 const SESSION_MODE: &str = "session mode";
 /// They follow from settings that the server reports under other names.

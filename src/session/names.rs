@@ -21,6 +21,8 @@ type Statements = HashMap<Box<str>, Named, foldhash::fast::RandomState>;
 /// What a name stands for.
 pub(super) struct Named {
     pub prepared: Arc<Prepared>,
+    /// The PREPARE that made it, where no server has it as that.
+    pub sql: Option<Box<str>>,
     /// The description of parameters and columns that the client was given (see
     /// [`crate::wire::message::mix_description`]); 0: none.
     pub told: u32,
@@ -64,6 +66,16 @@ impl Names {
             name => self.named.insert(Box::from(name), Named::new(prepared)),
         };
         self.changes.push(Change::One { name: Box::from(name), before });
+    }
+
+    /// As PREPARE does, by this text: whatever comes of the unit.
+    pub(super) fn keep(&mut self, name: &str, prepared: Arc<Prepared>, sql: &str) {
+        self.named.insert(Box::from(name), Named { sql: Some(Box::from(sql)), ..Named::new(prepared) });
+    }
+
+    /// All but the unnamed one.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &Named)> {
+        self.named.iter().map(|(name, named)| (&**name, named))
     }
 
     pub(super) fn take(&mut self, name: &str) {
@@ -171,7 +183,7 @@ impl Names {
 
 impl Named {
     fn new(prepared: Arc<Prepared>) -> Self {
-        Self { prepared, told: 0 }
+        Self { prepared, sql: None, told: 0 }
     }
 }
 

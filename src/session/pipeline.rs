@@ -16,6 +16,7 @@ use super::decide::{Decided, Way, block_has_failed};
 use super::digest::{Step, Steps};
 use super::effects::Effect;
 use super::local::{put_answer, put_columns, slice};
+use super::named::Wanted;
 use super::names::Done;
 use super::portals::{Pipeline, Portal, execute_of, portal_of};
 use super::prepared::Prepared;
@@ -24,7 +25,7 @@ use super::transaction::{Begun, Transaction};
 use super::unit::{Frame, STATEMENT_BYTES};
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
-use crate::executor::{BUFFER_BYTES, Broken, Ended, Reading, Request, Writing, Written, describe, single};
+use crate::executor::{BUFFER_BYTES, Broken, Ended, Reading, Request, Told, Writing, Written, describe, single};
 use crate::figures::Route;
 use crate::plan::{Access, Part, Surroundings, of_each_shard};
 use crate::statement::{Kind, Statement, TransactionControl, constraints};
@@ -231,15 +232,23 @@ impl Session {
             put_columns(&mut client.output, prepared);
             return Ok(Ok(()));
         }
+        let other = self.executed_by(prepared);
+        let prepared = other.as_ref().unwrap_or(prepared);
         let statement = (&*prepared.text, &*prepared.types);
+        let told = match (quiet, other.is_some()) {
+            (true, _) => Told::Nothing,
+            // An EXECUTE has no parameters of its own.
+            (false, true) => Told::Columns,
+            (false, false) => Told::All,
+        };
         let described = if let Transaction::Open(open) = &mut self.transaction {
-            describe(client, &mut open.lent.connection, statement, quiet).await
+            describe(client, &mut open.lent.connection, statement, told).await
         } else {
             let mut lent = match self.lend_ready(self.snapshot.database.home, Access::PrimaryRead, None).await {
                 Ok(lent) => lent,
                 Err(stopped) => return Ok(Err(stopped)),
             };
-            let described = describe(client, &mut lent.connection, statement, quiet).await;
+            let described = describe(client, &mut lent.connection, statement, told).await;
             self.part_with(lent, described.is_ok(), Instant::now());
             described
         };
@@ -293,6 +302,11 @@ impl Session {
             }
             _ if self.is_answered_here(prepared) => {
                 Ok(self.execute_here(prepared, &mut client.output).map_err(Stopped::from))
+            }
+            Some((statement, _)) if self.names_statement(text, &prepared.analysis) => {
+                let bound = Some((&*portal.body, name));
+                let wanted = Wanted { bound, described: portal.described, rows };
+                Box::pin(self.run_named(client, pipeline, (statement, text), wanted)).await
             }
             Some((statement, kind)) if concerns_all(kind) && self.has_open_block() => {
                 self.execute_in_all(client, (statement, text)).await
@@ -357,7 +371,7 @@ impl Session {
     }
 
     /// On its shard, or its shards.
-    async fn execute_routed(
+    pub(super) async fn execute_routed(
         &mut self,
         client: &mut Channel,
         pipeline: &mut Pipeline,
@@ -478,7 +492,7 @@ impl Session {
     }
 
     /// A statement on one shard.
-    async fn carry_single(
+    pub(super) async fn carry_single(
         &mut self,
         client: &mut Channel,
         (shard, access): (ShardId, Access),
@@ -489,6 +503,12 @@ impl Session {
             Ok(open) => open,
             Err(stopped) => return Ok(Err(stopped)),
         };
+        if self.by_name.is_some() {
+            open = match self.make_named_known(open).await {
+                Ok(open) => open,
+                Err(stopped) => return Ok(Err(stopped)),
+            };
+        }
         self.meter.route = Route::One(open.lent.shard, open.lent.role);
         self.put_news(&mut client.output);
         let was_in_block = open.lent.connection.status != Status::Idle;

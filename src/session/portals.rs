@@ -14,6 +14,7 @@ use super::transaction::Transaction;
 use super::unit::Frame;
 use crate::error::{Error, SqlState};
 use crate::executor::put_end;
+use crate::statement::Kind;
 use crate::wire::frame::{Header, client, put, put_in_front, server, take_str, take_u32};
 use crate::wire::message::put_bare;
 use crate::wire::{Bind, Channel};
@@ -31,6 +32,7 @@ pub(super) enum Outliving {
 }
 
 /// What is known of a unit on its way.
+#[derive(Default)]
 pub(super) struct Pipeline {
     /// Messages that are there, understood, with their bodies.
     pub steps: VecDeque<(Step, Bytes)>,
@@ -59,6 +61,11 @@ pub(super) struct Portal {
 }
 
 impl Pipeline {
+    /// Of a statement in the simple protocol: nothing follows it.
+    pub(super) fn of_one() -> Self {
+        Self { steps: VecDeque::from([(Step::Sync, Bytes::new())]), ..Self::default() }
+    }
+
     /// A server had nothing against what came so far.
     pub(super) fn prove<T, E>(&mut self, came: &Result<T, E>) {
         if came.is_ok() {
@@ -87,7 +94,7 @@ impl Pipeline {
         };
         let announced = announced || prepared.is_control() || prepared.analysis.statements.is_empty() || {
             let kind = &prepared.analysis.statements[0].kind;
-            concerns_all(kind)
+            concerns_all(kind) || names_other(kind)
         };
         if announced {
             put_bare(out, server::BIND_COMPLETE);
@@ -106,7 +113,7 @@ impl Pipeline {
             return Err(Error::new(SqlState::UNKNOWN_PORTAL, format!("portal \"{name}\" does not exist")));
         };
         let kind = portal.prepared.analysis.statements.first().map(|statement| &statement.kind);
-        if portal.prepared.is_control() || kind.is_none_or(concerns_all) {
+        if portal.prepared.is_control() || kind.is_none_or(|kind| concerns_all(kind) || is_prepare(kind)) {
             put_columns(out, &portal.prepared);
             return Ok(());
         }
@@ -252,6 +259,19 @@ impl Session {
             }
             None => Err(apart()),
         })
+    }
+}
+
+fn is_prepare(kind: &Kind) -> bool {
+    matches!(kind, Kind::Prepare { .. })
+}
+
+/// PREPARE, EXECUTE and their kin, of which no server is told as they are.
+fn names_other(kind: &Kind) -> bool {
+    match kind {
+        Kind::Prepare { .. } | Kind::Execute { .. } => true,
+        Kind::Explain { inner, .. } => matches!(**inner, Kind::Execute { .. }),
+        _ => false,
     }
 }
 

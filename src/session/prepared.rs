@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use super::by_name::ByName;
 use super::planned::Plans;
 use crate::backend::statement_name;
-use crate::statement::{Analysis, LiteralSpan};
+use crate::statement::{Analysis, LiteralSpan, quoted_name};
 
 /// A statement as Parse gave it, or PREPARE.
 pub(super) struct Prepared {
@@ -135,6 +135,17 @@ impl Prepared {
     pub(super) fn sql(&self, number: u64) -> Option<String> {
         match self.kin.as_deref() {
             Some(Kin::BySql(sql)) => Some(sql.replace('\0', &statement_name(number))),
+            _ => None,
+        }
+    }
+
+    /// The same as a client would write it by this name.
+    pub(super) fn sql_of(&self, name: &str) -> Option<String> {
+        let is_plain = |letter: char| letter == '_' || letter.is_ascii_lowercase() || letter.is_ascii_digit();
+        let needs_quotes = !name.chars().all(is_plain) || name.starts_with(|first: char| first.is_ascii_digit());
+        match self.kin.as_deref() {
+            Some(Kin::BySql(sql)) if needs_quotes => Some(sql.replace('\0', &quoted_name(name))),
+            Some(Kin::BySql(sql)) => Some(sql.replace('\0', name)),
             _ => None,
         }
     }

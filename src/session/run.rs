@@ -23,7 +23,7 @@ use crate::cache::Touched;
 use crate::error::{Error, SqlState};
 use crate::executor::Request;
 use crate::plan::{Access, Template};
-use crate::statement::Values;
+use crate::statement::{Values, standardized};
 use crate::wire::frame::{Header, malformed, take_str};
 use crate::wire::message::{error_field, put_bare, put_ready};
 use crate::wire::{Channel, frame};
@@ -74,7 +74,7 @@ impl Session {
                 let limit = self.snapshot.topology.process.query_timeout;
                 self.begin()?;
                 self.retrying = self.again.take();
-                let span = statement_span();
+                let (span, place) = (statement_span(), client.put_so_far());
                 let outcome = if limit.is_zero() && span.is_disabled() {
                     self.serve(client, unit).await
                 } else {
@@ -93,6 +93,13 @@ impl Session {
                     }
                 }
                 self.end(&span);
+                if outcome.is_ok() && self.client.is_terminated() {
+                    // Not that its statement was cancelled, but that this is the end.
+                    if client.put_since(place).is_some() {
+                        client.take_back(place);
+                    }
+                    return Err(End::Refused(terminated()));
+                }
                 outcome
             }
         }
@@ -168,22 +175,29 @@ impl Session {
             return Err(End::Refused(malformed("a query without its end")));
         };
         let decided = match std::str::from_utf8(text) {
+            Ok(text) if self.is_unreadable(text.as_bytes()) => self.decide_unreadable(),
             Ok(text) => {
+                if self.escapes
+                    && let Some(made) = standardized(text)
+                {
+                    return Box::pin(self.serve_standardized(client, header, made)).await;
+                }
                 let resolved = self.station.resolve(text);
                 let (entry, literals) = (&resolved.0, &resolved.1);
-                self.forget_spelled(&entry.analysis);
                 if let Some(answered) = self.answer_now(text, &entry.analysis) {
                     client.input.advance(header.length);
                     client.output.extend_from_slice(&answered);
                     return Ok(());
                 }
+                if entry.analysis.lists_prepared && self.by_name.as_ref().is_none_or(|by_name| !by_name.is_listing()) {
+                    let text = text.to_owned();
+                    return Box::pin(self.serve_listing(client, header, &text)).await;
+                }
                 if entry.analysis.names_prepared && !self.snapshot.database.is_sharded() {
                     return Box::pin(self.serve_by_name(client, header)).await;
                 }
-                if entry.analysis.names_prepared
-                    && let Some(named) = self.spelled_in(text)
-                {
-                    return Box::pin(self.serve_spelled(client, header, named)).await;
+                if entry.analysis.statements.len() == 1 && self.names_statement(text, &entry.analysis) {
+                    return Box::pin(self.serve_named(client, header)).await;
                 }
                 let planned = entry.extra.get(&entry.analysis, &self.snapshot, &self.search_path);
                 if planned.templates.iter().any(Template::has_views)
@@ -196,7 +210,7 @@ impl Session {
                     return Box::pin(self.serve_control(client, header, &entry.analysis)).await;
                 }
                 let decided = checked.and_then(|()| self.decide_query(text, &entry.analysis, literals, &planned));
-                if self.goes_one_by_one(&entry.analysis, &decided) {
+                if self.goes_one_by_one(text, &entry.analysis, &decided) {
                     let analysis = Arc::clone(&entry.analysis);
                     return Box::pin(self.serve_texts(client, header, &analysis)).await;
                 }
@@ -214,6 +228,16 @@ impl Session {
             }
             Err(_) => self.decide_unreadable(),
         };
+        self.serve_decided(client, header, decided).await
+    }
+
+    /// The Query at the front of the input, whose way is known, or why it has none.
+    async fn serve_decided(
+        &mut self,
+        client: &mut Channel,
+        header: Header,
+        decided: Result<Decided, Error>,
+    ) -> Result<(), End> {
         match decided {
             Err(error) => {
                 let frame = client.input.split_to(header.length).freeze();
@@ -273,8 +297,7 @@ impl Session {
 
     fn decide_unreadable(&self) -> Result<Decided, Error> {
         if self.snapshot.database.is_sharded() {
-            let hint = "Use client_encoding UTF8.";
-            return Err(Error::unsupported("a text that is not UTF-8", hint));
+            return Err(not_utf8());
         }
         Ok(self.unread())
     }
@@ -579,6 +602,10 @@ pub(super) fn terminated() -> Error {
     Error::new(SqlState::SHUTTING_DOWN, "terminating connection due to administrator command")
 }
 
+pub(super) fn not_utf8() -> Error {
+    Error::unsupported("a text that is not UTF-8", "Use client_encoding UTF8.")
+}
+
 fn connection_lost(server: &crate::topology::Server) -> Error {
     let message = format!("the server connection that the session was bound to is lost (shard {})", server.shard.0);
     Error::new(SqlState::CONNECTION_LOST, message)
@@ -587,7 +614,7 @@ fn connection_lost(server: &crate::topology::Server) -> Error {
 /// Some texts (comments in comments) take a server's parser time by the square of their length.
 /// Class of errors that are found in the text alone (PostgreSQL documentation, appendix A).
 const OF_THE_TEXT: &str = "42";
-const CHECKED_BYTES: usize = 64 * 1024;
+pub(super) const CHECKED_BYTES: usize = 64 * 1024;
 /// So long an unfinished pipeline waits for more. Who sends slowly is not to lose the choice of a server by it.
 const STALL: Duration = Duration::from_secs(1);
 /// A server that was asked to cancel has this long to answer.

@@ -238,9 +238,6 @@ pub fn check_readable(name: &str, plain: &str) -> Result<(), Error> {
         Err(Error::new(SqlState::UNSUPPORTED, what).with_hint(hint))
     };
     match name {
-        "standard_conforming_strings" if !matches!(plain.as_str(), "on" | "true" | "yes" | "1") => {
-            refuse("standard_conforming_strings = off is not supported".to_owned())
-        }
         "client_encoding" => {
             if embeds_ascii(&plain) {
                 return refuse(format!("client encoding \"{plain}\" is not supported"));
@@ -316,6 +313,5 @@ mod tests {
         assert!(check_readable("client_encoding", "SJIS").is_err());
         assert!(check_readable("client_encoding", "Shift_JIS").is_err());
         assert!(check_readable("client_encoding", "UTF8").is_ok());
-        assert!(check_readable("standard_conforming_strings", "off").is_err());
     }
 }

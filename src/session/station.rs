@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -66,6 +66,8 @@ pub struct Learned {
     pub search_path: Arc<[String]>,
     /// Of transactions that say nothing of it.
     pub isolation: Isolation,
+    /// What the server remarked, as NoticeResponse frames.
+    pub remarks: Bytes,
     /// Holds while the topology is this one and the pool hears nothing new.
     epoch: u64,
     pool: Weak<Pool>,
@@ -307,7 +309,9 @@ impl Shared {
         };
         // The connection's own settings first: what it reported at its log-in is then what holds.
         connection.apply(&Settings::default(), &mut report).await?.map_err(refused)?;
-        connection.apply(settings, &mut report).await?.map_err(refused)?;
+        let mut remarks = BytesMut::from(&*connection.remarks);
+        connection.apply_telling(settings, &mut report, &mut remarks).await?.map_err(refused)?;
+        let remarks = remarks.freeze();
         let path = connection.ask("SHOW search_path").await?.unwrap_or_default();
         let isolation = connection.ask("SHOW default_transaction_isolation").await?;
         // Of one that is not known, the strictest: it promises most.
@@ -323,7 +327,7 @@ impl Shared {
         let name = user.server_user.as_deref().unwrap_or(&user.name);
         let search_path = super::snapshot::search_path(&path, name);
         let epoch = snapshot.topology.epoch;
-        Ok(Learned { reported: told.into_iter().collect(), search_path, isolation, epoch, pool, heard })
+        Ok(Learned { reported: told.into_iter().collect(), search_path, isolation, remarks, epoch, pool, heard })
     }
 
     /// Within the budget of second attempts.

@@ -5,29 +5,28 @@
 
 use super::Session;
 use super::block::{Came, concerns_all};
+use super::carry::Stopped;
 use super::decide::{Decided, Way};
 use super::local::{put_answer, slice};
-use super::run::End;
-use super::spelled::Done;
+use super::named::Wanted;
+use super::portals::Pipeline;
+use super::run::{CHECKED_BYTES, End};
 use super::transaction::{Begun, Transaction};
 use crate::error::Error;
 use crate::executor::{BUFFER_BYTES, Request};
 use crate::statement::{Analysis, Kind};
 use crate::wire::Channel;
 use crate::wire::frame::Header;
-use crate::wire::message::put_ready;
+use crate::wire::message::{error_field, put_ready};
 
 impl Session {
-    pub(super) fn goes_one_by_one(&self, analysis: &Analysis, decided: &Result<Decided, Error>) -> bool {
-        let goes_one_way = match decided {
-            Ok(Decided { way: Way::One { .. }, .. }) => {
-                !(self.spans() && analysis.statements.iter().any(|statement| concerns_all(&statement.kind)))
-            }
-            _ => false,
-        };
-        // What is executed by name is found here.
-        let goes_one_way = goes_one_way && (self.spelled.is_empty() || !analysis.names_prepared);
-        analysis.statements.len() > 1 && self.snapshot.database.is_sharded() && !goes_one_way
+    pub(super) fn goes_one_by_one(&self, text: &str, analysis: &Analysis, decided: &Result<Decided, Error>) -> bool {
+        if analysis.statements.len() <= 1 || !self.snapshot.database.is_sharded() {
+            return false;
+        }
+        let concerns_all = || analysis.statements.iter().any(|statement| concerns_all(&statement.kind));
+        let goes_one_way = matches!(decided, Ok(Decided { way: Way::One { .. }, .. }));
+        !goes_one_way || (self.spans() && concerns_all()) || self.names_statement(text, analysis)
     }
 
     /// Carries out the Query at the front of the input.
@@ -39,6 +38,10 @@ impl Session {
     ) -> Result<(), End> {
         let frame = client.input.split_to(header.length).freeze();
         let text = std::str::from_utf8(&frame[Header::BYTES..header.length - 1]).unwrap_or_default();
+        if let Err(stopped) = self.check_syntax(text, analysis).await? {
+            self.tell(client, &stopped);
+            return Ok(());
+        }
         let mut implicit = false;
         let mut stopped = None;
         for (index, statement) in analysis.statements.iter().enumerate() {
@@ -64,6 +67,20 @@ impl Session {
         Ok(())
     }
 
+    /// A server reads a text as a whole before it does anything of it.
+    async fn check_syntax(&mut self, text: &str, analysis: &Analysis) -> Came<()> {
+        let unknown = |kind: &Kind| matches!(kind, Kind::Unknown { .. });
+        if !analysis.statements.iter().any(|statement| unknown(&statement.kind)) || text.len() > CHECKED_BYTES {
+            return Ok(Ok(()));
+        }
+        let sent = text.to_owned();
+        match self.ask_any(async move |connection| connection.check(&sent).await).await? {
+            // That it is more than one statement is no error here.
+            Err(Stopped::Server(body)) if error_field(&body, b'P').is_none() => Ok(Ok(())),
+            said => Ok(said),
+        }
+    }
+
     /// One statement of it. `implicit`: the open block, if any, is PostgreSQL's own.
     async fn take_text(
         &mut self,
@@ -77,18 +94,6 @@ impl Session {
         if let Err(error) = self.check_block(&entry.analysis) {
             return Ok(Err(error.into()));
         }
-        if entry.analysis.names_prepared
-            && let Some(named) = self.spelled_in(text)
-        {
-            return match self.do_spelled(text, &named).await {
-                Ok(Done::Written(written)) => Box::pin(self.take_text(client, &written, (implicit, is_last))).await,
-                Ok(done) => {
-                    done.answer(client);
-                    Ok(Ok(()))
-                }
-                Err(stopped) => Ok(Err(stopped)),
-            };
-        }
         if let Kind::Transaction(control) = &statement.kind {
             return self.execute_control(client, implicit, (statement, text), control).await;
         }
@@ -101,6 +106,10 @@ impl Session {
         if matches!(self.transaction, Transaction::Idle) && !is_last {
             self.transaction = Transaction::Begun(Begun::implicit());
             *implicit = true;
+        }
+        if self.names_statement(text, &entry.analysis) {
+            let mut pipeline = Pipeline { implicit: *implicit, ..Pipeline::of_one() };
+            return Box::pin(self.run_named(client, &mut pipeline, (statement, text), Wanted::default())).await;
         }
         let planned = entry.extra.get(&entry.analysis, &self.snapshot, &self.search_path);
         let takes_rows = matches!(&statement.kind, Kind::Copy(copy) if copy.from && copy.is_client);

@@ -20,7 +20,7 @@ use super::quoting::quoted_name;
 use super::scan::{Lexer, Token, TokenKind};
 use super::types::{
     Analysis, Copy, CopyOptions, Filled, Hints, Insert, InsertPlaces, InsertSource, Kind, ObjectName, Overriding,
-    Respelling, Row, SourceQuery, Statement, Tokens, Update,
+    PREPARED_STATEMENTS, Respelling, Row, SourceQuery, Statement, Tokens, Update,
 };
 use super::uses;
 
@@ -47,7 +47,16 @@ pub fn analyze(text: &str) -> Analysis {
     let parameters = tokens.iter().filter(|token| token.kind == TokenKind::Parameter);
     let numbers = parameters.filter_map(|token| text[token.start as usize + 1..token.end as usize].parse().ok());
     let names_prepared = statements.iter().any(|statement| names_prepared(&statement.kind));
-    Analysis { statements, parameters: numbers.max().unwrap_or(0), literal_sensitive: sensitive, names_prepared }
+    let lists_prepared = statements.iter().any(|statement| lists_prepared(statement));
+    let parameters = numbers.max().unwrap_or(0);
+    Analysis { statements, parameters, literal_sensitive: sensitive, names_prepared, lists_prepared }
+}
+
+fn lists_prepared(statement: &Statement) -> bool {
+    let relations = statement.blocks.iter().flat_map(|block| &block.relations);
+    relations.filter_map(|relation| relation.table.as_ref()).any(|table| {
+        table.name == PREPARED_STATEMENTS && table.schema.as_ref().is_none_or(|schema| schema == "pg_catalog")
+    })
 }
 
 /// A text with its tokens, numbered from 0.

@@ -35,62 +35,6 @@ pub(super) fn names_prepared(kind: &Kind) -> bool {
     }
 }
 
-/// The text of one EXECUTE (or of EXPLAIN or CREATE TABLE AS of one), with `body` in its place: each of its parameters
-/// is the value that is given, as one of its type. `Err`: so many values are given.
-pub fn executed(text: &str, named: &NameOfPrepared, body: &str, types: &[String]) -> Result<String, usize> {
-    let tokens: Vec<Token> = Lexer::new(text.as_bytes()).filter(|token| token.kind != TokenKind::Hint).collect();
-    let at = tokens.iter().position(|token| token.start as usize == named.place.start).unwrap_or_default();
-    let (arguments, end) = arguments(&tokens, at + 1);
-    if arguments.len() != types.len() {
-        return Err(arguments.len());
-    }
-    let start = at.checked_sub(1).map_or(0, |keyword| tokens[keyword].start as usize);
-    let end = end.map_or(named.place.end, |close| tokens[close].end as usize);
-    let value = |index: usize| {
-        let (own, of) = (arguments.get(index)?, types.get(index)?);
-        let words = &text[tokens[own.start].start as usize..tokens[own.end - 1].end as usize];
-        let is_literal = matches!(tokens[own.start..own.end], [Token { kind: TokenKind::Literal(_), .. }]);
-        Some(if is_literal { format!("{words}::{of}") } else { format!("({words})::{of}") })
-    };
-    let (mut filled, mut from) = (text[..start].to_owned(), 0);
-    for token in Lexer::new(body.as_bytes()).filter(|token| token.kind == TokenKind::Parameter) {
-        let (start, end) = (token.start as usize, token.end as usize);
-        let number = body[start + 1..end].parse::<usize>().ok().and_then(|number| number.checked_sub(1));
-        let Some(value) = number.and_then(value) else { continue };
-        filled.push_str(&body[from..start]);
-        let is_indexed = body[end..].trim_start().starts_with('[');
-        filled.push_str(&if is_indexed { format!("({value})") } else { value });
-        from = end;
-    }
-    filled.push_str(&body[from..]);
-    filled.push_str(&text[end..]);
-    Ok(filled)
-}
-
-/// Those in parentheses that begin with token `open`, and where they are closed.
-fn arguments(tokens: &[Token], open: usize) -> (Vec<Range<usize>>, Option<usize>) {
-    let (mut found, mut depth, mut begun) = (Vec::new(), 0usize, open + 1);
-    if tokens.get(open).is_none_or(|token| token.kind != TokenKind::Punctuation(b'(')) {
-        return (found, None);
-    }
-    for (index, token) in tokens.iter().enumerate().skip(open) {
-        match token.kind {
-            TokenKind::Punctuation(b'(' | b'[') => depth += 1,
-            TokenKind::Punctuation(b')' | b']') => depth = depth.saturating_sub(1),
-            TokenKind::Punctuation(b',') if depth == 1 => {
-                found.push(begun..index);
-                begun = index + 1;
-            }
-            _ => {}
-        }
-        if depth == 0 {
-            found.push(begun..index);
-            return (found, Some(index));
-        }
-    }
-    (found, None)
-}
-
 /// All names of prepared statements in a text, in order.
 pub fn prepared_names(text: &str) -> Vec<NameOfPrepared> {
     let tokens: Vec<Token> = Lexer::new(text.as_bytes()).filter(|token| token.kind != TokenKind::Hint).collect();
@@ -144,20 +88,6 @@ fn body_of(part: &[Token], behind_name: usize, word: &impl Fn(usize, &str) -> bo
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_executed_statement_has_the_values_in_it() {
-        let body = "select $2, $1[1] from t where id = $2 limit $3";
-        let types = ["int[]", "bigint", "text"].map(str::to_owned);
-        let text = "explain execute q(array[1, 2], 5, f(',')) ;";
-        let named = prepared_names(text).remove(0);
-        let expected = "explain select 5::bigint, ((array[1, 2])::int[])[1] from t where id = 5::bigint \
-                        limit (f(','))::text ;";
-        assert_eq!(executed(text, &named, body, &types).unwrap(), expected);
-        assert_eq!(executed(text, &named, body, &types[..2]), Err(3));
-        let named = prepared_names("execute q").remove(0);
-        assert_eq!(executed("execute q", &named, "select 1", &[]).unwrap(), "select 1");
-    }
 
     #[test]
     fn names_are_found_where_they_stand() {

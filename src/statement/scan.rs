@@ -59,11 +59,18 @@ pub struct LiteralSpan {
 pub(super) struct Lexer<'t> {
     text: &'t [u8],
     position: usize,
+    /// A backslash is an escape in plain literals, too.
+    escapes: bool,
 }
 
 impl<'t> Lexer<'t> {
     pub(super) fn new(text: &'t [u8]) -> Self {
-        Self { text, position: 0 }
+        Self { text, position: 0, escapes: false }
+    }
+
+    /// As a session reads it where `standard_conforming_strings` is off.
+    pub(super) fn with_escapes(text: &'t [u8]) -> Self {
+        Self { escapes: true, ..Self::new(text) }
     }
 
     fn at(&self, position: usize) -> u8 {
@@ -100,19 +107,40 @@ impl<'t> Lexer<'t> {
     /// A text in single quotes, `prefix` bytes ahead.
     fn quoted(&mut self, prefix: usize, kind: LiteralKind) -> Token {
         let mut end = self.position + prefix + 1;
+        let escapes = kind == LiteralKind::Escape || (self.escapes && kind == LiteralKind::Text);
         loop {
             let rest = &self.text[end.min(self.text.len())..];
-            let next = match kind {
-                LiteralKind::Escape => memchr::memchr2(b'\'', b'\\', rest),
-                _ => memchr::memchr(b'\'', rest),
+            let next = match escapes {
+                true => memchr::memchr2(b'\'', b'\\', rest),
+                false => memchr::memchr(b'\'', rest),
             };
             let Some(next) = next else { return self.token(TokenKind::Problem, self.text.len()) };
             end += next + 1;
             if self.text[end - 1] == b'\\' || self.at(end) == b'\'' {
                 end += 1;
+            } else if let Some(next) = self.continuation(end).filter(|_| escapes) {
+                end = next;
             } else {
                 return self.token(TokenKind::Literal(kind), end);
             }
+        }
+    }
+
+    /// Where a literal that ends here goes on, in the same way: behind a quote on another line.
+    fn continuation(&self, end: usize) -> Option<usize> {
+        let (mut at, mut is_below) = (end, false);
+        loop {
+            match (self.at(at), self.at(at + 1)) {
+                (b'\n' | b'\r', _) => is_below = true,
+                (b' ' | b'\t' | 0x0b | 0x0c, _) => {}
+                (b'-', b'-') => {
+                    at += memchr::memchr2(b'\n', b'\r', &self.text[at..])?;
+                    continue;
+                }
+                (b'\'', _) if is_below => return Some(at + 1),
+                _ => return None,
+            }
+            at += 1;
         }
     }
 
@@ -387,6 +415,8 @@ mod tests {
         check("x(a,b)[1];", &["x", "(", "a", ",", "b", ")", "[", "1", "]", ";"]);
         check("'open", &["'open"]);
         check("'\\'", &["'\\'"]);
+        check("E'a' --b'\n 'c\\'d' 'e'", &["E'a' --b'\n 'c\\'d'", "'e'"]);
+        check("'a'\n'b\\'", &["'a'", "'b\\'"]);
     }
 
     fn shape(text: &str) -> (Vec<u8>, bool) {

@@ -19,13 +19,24 @@ pub struct Analysis {
     pub literal_sensitive: bool,
     /// Some statement names a prepared one: see [`super::prepared_names`].
     pub names_prepared: bool,
+    /// Some statement reads [`PREPARED_STATEMENTS`].
+    pub lists_prepared: bool,
 }
+
+/// The view that shows a session's prepared statements.
+pub const PREPARED_STATEMENTS: &str = "pg_prepared_statements";
 
 impl Analysis {
     /// Of a text that cannot be read at all.
     pub fn unreadable() -> Self {
         let statement = Statement::of(Kind::Unknown { keyword: String::new() }, Tokens::default());
-        Self { statements: vec![Arc::new(statement)], parameters: 0, literal_sensitive: true, names_prepared: false }
+        Self {
+            statements: vec![Arc::new(statement)],
+            parameters: 0,
+            literal_sensitive: true,
+            names_prepared: false,
+            lists_prepared: false,
+        }
     }
 }
 

@@ -158,13 +158,13 @@ pub(super) fn decode(written: &str, kind: LiteralKind) -> Option<Cow<'_, str>> {
     }
 }
 
-/// `None`: characters by their number, which may be of another encoding.
+/// `None`: characters by their number, which may be of another encoding, or several lines.
 fn unescaped(inner: &str) -> Option<String> {
     let (mut out, mut letters) = (String::with_capacity(inner.len()), inner.chars());
     while let Some(letter) = letters.next() {
         match (letter, letter == '\\' || letter == '\'') {
             (letter, false) => out.push(letter),
-            ('\'', _) => out.extend(letters.next()),
+            ('\'', _) => out.push(letters.next().filter(|&next| next == '\'')?),
             _ => out.push(match letters.next()? {
                 'b' => '\x08',
                 'f' => '\x0c',
@@ -209,6 +209,7 @@ mod tests {
             ("E'ab'", LiteralKind::Escape, Some("ab")),
             ("E'a\\n''b\\'\\q'", LiteralKind::Escape, Some("a\n'b'q")),
             ("E'\\x41'", LiteralKind::Escape, None),
+            ("E'a'\n'b'", LiteralKind::Escape, None),
             ("x'1f'", LiteralKind::Bits, None),
         ] {
             assert_eq!(decode(written, kind).as_deref(), expected, "{written}");

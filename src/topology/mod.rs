@@ -337,6 +337,11 @@ impl User {
 }
 
 impl Database {
+    /// Some key's shard depends on what its letters are.
+    pub fn has_text_keys(&self) -> bool {
+        self.sharded.iter().any(|tables| tables.key_type == KeyType::Text)
+    }
+
     pub fn is_sharded(&self) -> bool {
         self.shards.len() > 1
     }

@@ -222,6 +222,12 @@ pub fn put_named(out: &mut BytesMut, kind: u8, what: u8, name: &str) {
     });
 }
 
+/// The types that the body of a ParameterDescription names.
+pub fn types_in(body: &[u8]) -> Vec<u32> {
+    let types = body.get(2..).unwrap_or_default().as_chunks::<4>().0;
+    types.iter().map(|oid| u32::from_be_bytes(*oid)).collect()
+}
+
 pub fn put_execute(out: &mut BytesMut, portal: &str, rows: u32) {
     put(out, client::EXECUTE, |body| {
         put_text(body, portal);

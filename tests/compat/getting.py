@@ -21,7 +21,7 @@ PYTHON = VENV / "bin/python"
 # Suites change with their versions.
 VERSIONS = {
     "alembic": "1.20.1", "asyncpg": "0.32.0", "django": "5.2.19", "pg8000": "1.31.6", "psycopg2": "2.9.13",
-    "psycopg[binary,pool]": "3.3.9", "sqlalchemy": "2.1.9",
+    "psycopg[binary,pool]": "3.3.9", "pygresql": "6.2.3", "sqlalchemy": "2.1.9",
 }  # fmt: skip
 TOOLS = ["setuptools", "wheel", "cython", "flit_core", "hatchling", "versioningit", "pytest", "pytest-timeout"]
 
@@ -82,13 +82,17 @@ def unpack(archive, folder):
         tar.extractall(folder, filter="data")
 
 
-def node(*packages):
-    """A folder with these, in its `node_modules`. npm would take away what it was not asked for at the same time."""
+def node(*packages, scripts=True):
+    """A folder with these, in its `node_modules`. npm would take away what it was not asked for at the same time.
+
+    Without `scripts`, nothing is run that would get more from elsewhere.
+    """
     folder = NODE / re.sub(r"\W+", "-", "-".join(packages))
 
     def get():
         folder.mkdir(parents=True, exist_ok=True)
-        run(["npm", "install", "--silent", "--no-save", "--no-package-lock", "--prefix", folder, *packages])
+        options = ["--silent", "--no-save", "--no-package-lock", *([] if scripts else ["--ignore-scripts"])]
+        run(["npm", "install", *options, "--prefix", folder, *packages])
 
     once("node " + " ".join(packages), get)
     return folder

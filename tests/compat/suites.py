@@ -2,11 +2,12 @@
 
 Only addresses are told them, by the ways that they have for it; where a suite has its port written down (tokio-postgres),
 the number is replaced in the copy. Not packaged with tests, so that programs of ours stand in: psycopg 3, node-postgres,
-postgres.js, pgjdbc, libpq, DBD::Pg, Ruby's pg. What cannot be had: the tests of crate sqlx, which need a crate of its
+postgres.js, pgjdbc, libpq, DBD::Pg, Ruby's pg, PHP. What cannot be had: the tests of crate sqlx, which need a crate of its
 repository that is not published, and those of Debian's pgtype, for the same reason; `tests/drivers` has programs for sqlx.
 """
 
 import dataclasses
+import hashlib
 import os
 import pathlib
 import re
@@ -159,6 +160,19 @@ def pg8000():
     whole = ["test/dbapi", "test/native", "test/legacy"]
     short = ["test/native/test_prepared_statement.py", "test/dbapi/test_copy.py", "test/dbapi/test_query.py"]
     return suite("pg8000", get, command, whole=whole, short=short, database="postgres")
+
+
+def pygresql():
+    def get():
+        folder = getting.sdist("pygresql")
+        getting.once("pygresql itself", lambda: getting.pip("install", "--no-build-isolation", "--no-deps", folder))
+        return apart(folder)
+
+    def command(target, arguments, report):
+        return pytest(arguments, target.environment(), report)
+
+    short = [f"tests/test_{name}.py" for name in ("classic_notification", "classic_largeobj", "dbapi20_copy")]
+    return suite("PyGreSQL", get, command, whole=["tests"], short=short)
 
 
 def apart_named(folder, tests):
@@ -338,6 +352,20 @@ def ruby_pg():
     return program("Ruby pg (ours)", get, lambda _: [ruby, "--disable-gems", PROGRAMS / "ruby_pg.rb"], environment)
 
 
+def php():
+    def get():
+        getting.debian("php8.2-cli", "php8.2-common", "php8.2-pgsql", "libsodium23", "libargon2-1", "libedit2", "libmagic1")
+        return PROGRAMS
+
+    def command(_):
+        extensions = [f"-dextension={name}" for name in ("pdo", "pgsql", "pdo_pgsql")]
+        folder = getting.DEBIAN / "usr/lib/php/20220829"
+        return [getting.DEBIAN / "usr/bin/php8.2", "-n", f"-dextension_dir={folder}", *extensions, PROGRAMS / "php.php"]
+
+    environment = {"LD_LIBRARY_PATH": str(getting.DEBIAN / "usr/lib/x86_64-linux-gnu")}
+    return program("PHP (ours)", get, command, lambda _: environment)
+
+
 def node(name, file, *packages):
     def get():
         folder = getting.node(*packages)
@@ -382,6 +410,34 @@ def node_application(name, file, *packages):
     return application(name, get, lambda _: ["node", file])
 
 
+def prisma():
+    """Its engine for migrations is in no registry: only its client is made, which needs none."""
+
+    def get():
+        folder = getting.node("prisma@7", "@prisma/client@7", "@prisma/adapter-pg@7", scripts=False)
+        schema = (APPLICATIONS / "prisma_shop.prisma").read_text()
+        (folder / "schema.prisma").write_text(schema)
+        (folder / "prisma_shop.mjs").write_text((APPLICATIONS / "prisma_shop.mjs").read_text())
+        (folder / "prisma.config.ts").write_text('export default { schema: "schema.prisma" };\n')
+        here = os.environ | {"PRISMA_SCHEMA_ENGINE_BINARY": "/bin/true", "CHECKPOINT_DISABLE": "1"}
+        made = f"Prisma's client {hashlib.sha256(schema.encode()).hexdigest()[:12]}"
+        getting.once(made, lambda: getting.run(["npx", "prisma", "generate"], cwd=folder, env=here))
+        return folder
+
+    return application("shop by Prisma", get, lambda _: ["node", "prisma_shop.mjs"])
+
+
+def rust_application(name, program):
+    target = getting.FOLDER / "rust"
+
+    def get():
+        manifest = APPLICATIONS / "rust/Cargo.toml"
+        getting.run(["cargo", "build", "--quiet", "--manifest-path", manifest, "--target-dir", target])
+        return APPLICATIONS
+
+    return application(name, get, lambda _: [target / "debug" / program])
+
+
 APPLICATIONS = pathlib.Path(__file__).resolve().parent / "applications"
 PROGRAMS = pathlib.Path(__file__).resolve().parent / "programs"
 DIALECT = ["test/dialect/postgresql", "test/dialect/test_suite.py"]
@@ -412,15 +468,14 @@ KNOWN = {
         # Its find-or-create makes a function for the session.
         "find or create": REFUSED, "and again": REFUSED, "bound": REFUSED,
     },
-    "tokio-postgres": {"notices": "a notice that a startup parameter causes"},
     "psycopg2": {
         "test_backend_pid": OTHERS, "test_external_close_async": OTHERS, "test_external_close_sync": OTHERS,
-        "test_scs": "standard_conforming_strings = off is refused",
     },
     "pg8000": {
         "test_scram_sha_256": MADE, "test_password_bytes": MADE, "test_scram_sha_256_ssl_False": MADE,
         "test_scram_sha_256_plus_ssl_False": MADE, "test_bytes_password": MADE, "test_scram_sha_256_plus": MADE,
-        "testBytesPassword": MADE, "test_close_prepared_statement": SEEN,
+        "testBytesPassword": MADE, "test_notify": OTHERS, "test_notify_with_payload": OTHERS,
+        "test_broken_pipe_read": OTHERS, "test_broken_pipe_unpack": OTHERS,
     },
     "asyncpg": {
         "test_prepare_cache_invalidation_in_pool": "cached plan must not change result type",
@@ -428,13 +483,8 @@ KNOWN = {
         "test_prepare_cache_invalidation_silent": "cached plan must not change result type",
         "test_type_cache_invalidation_in_pool": MADE, "test_introspection_loads_basetypes_of_domains": MADE,
         "test_introspection_on_large_db": MADE, "test_execute_script_interrupted_by_server": OTHERS,
-        "test_prepare_explicitly_named": SEEN,
     },
     "lib/pq": {"TestCopyRespLoopConnectionError": OTHERS, "TestPing": OTHERS},
-    "pgconn": {"TestLRUModePrepare": SEEN, "TestLRUStmtInvalidation": SEEN},
-    "pgx/v4": {
-        "TestConnSimpleProtocolRefusesNonStandardConformingStrings": "standard_conforming_strings = off is refused",
-    },
 }  # fmt: skip
 for other, of in (("psycopg2 green", "psycopg2"), ("lib/pq, binary parameters", "lib/pq")):
     KNOWN[other] = KNOWN[of]
@@ -456,14 +506,19 @@ def made():
         jdbc(),
         dbd_pg(),
         ruby_pg(),
+        php(),
         python_application("shop by SQLAlchemy", "sqlalchemy_shop.py", "sqlalchemy", "psycopg[binary,pool]", "alembic"),
         python_application("shop by Django", "django_shop.py", "django", "psycopg[binary,pool]"),
         node_application("shop by Sequelize", "sequelize_shop.mjs", "sequelize@6", "pg@8", "pg-hstore@2"),
+        prisma(),
+        rust_application("shop by sqlx", "sqlx_shop"),
+        rust_application("shop by Diesel", "diesel_shop"),
         node_application("shop by TypeORM", "typeorm_shop.mjs", "typeorm@0.3", "pg@8", "reflect-metadata"),
         psycopg2(),
         psycopg2_green(),
         asyncpg(),
         pg8000(),
+        pygresql(),
         tokio_postgres(),
         lib_pq(False),
         lib_pq(True),

@@ -1,7 +1,7 @@
 //! Prepared statements of which the servers' copies do not hold any more.
 
 use super::{Bench, direct};
-use crate::raw::{Raw, bind, close, describe, describe_portal, execute, flush, parse, sync};
+use crate::raw::{self, Raw, bind, close, describe, describe_portal, execute, flush, parse, sync};
 
 const CHANGED: (&str, &str) = ("0A000", "cached plan must not change result type");
 
@@ -90,8 +90,11 @@ fn who_was_told_its_columns_hears_that_they_have_changed() {
         assert_eq!(client.extended(&run).rows, ["2|two|7"]);
     }
     meet_both(&bench, &mut clients, &run);
-    // Who asks anew in the unit itself is told what holds.
     direct("alter table told_of drop c");
+    // Who wants each column in a format of its own counts on those that it was told.
+    let counting = raw::message(b'B', &[b"\0s\0\0\0\0\x01\0\0\0\x012\0\x03\0\0\0\0\0\0"]);
+    assert_eq!(clients[0].extended(&[counting, describe_portal(""), execute()]).error, changed());
+    // Who asks anew in the unit itself is told what holds.
     let asks = [bind("s", &["2"]), describe_portal(""), execute()];
     clients.iter_mut().for_each(|client| assert_eq!(client.extended(&asks).rows, ["2|two"]));
 }

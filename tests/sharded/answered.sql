@@ -1249,9 +1249,6 @@ prepare p5 as select country, count(*), $1 from users where balance > $1 group b
 execute p5(0)
 execute p5('1.5')
 prepare bad as select nosuch from users
-create temp table from_prepared as execute p1(1005)
-select * from from_prepared
-drop table from_prepared
 begin; execute p1(5); execute p1(1005); rollback
 deallocate all
 execute p1(5)

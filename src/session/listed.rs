@@ -1,0 +1,115 @@
+//! `pg_prepared_statements` as the client would see it by itself: its own statements under its own names, and nobody else's.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use super::Session;
+use super::by_name::ByName;
+use super::prepared::{Kin, Prepared};
+use super::run::End;
+use crate::backend::{PREFIX, statement_name};
+use crate::statement::{PREPARED_STATEMENTS, Tokens, bytes_of, quoted_literal, token_ranges};
+use crate::wire::Channel;
+use crate::wire::frame::Header;
+
+impl Session {
+    /// The Query at the front of the input, which reads the view.
+    pub(super) async fn serve_listing(&mut self, client: &mut Channel, header: Header, text: &str) -> Result<(), End> {
+        let (written, by_name) = self.with_own_statements(text, None);
+        self.by_name = Some(Box::new(by_name));
+        self.serve_instead(client, header, &written).await
+    }
+
+    /// The statement of a Parse that reads the view: what there is when it is prepared, by this name.
+    pub(super) fn listing(&self, name: &str, prepared: &Prepared) -> Option<Arc<Prepared>> {
+        let own = Some((name, prepared)).filter(|_| !name.is_empty());
+        let (written, by_name) = self.with_own_statements(prepared.readable()?, own);
+        let analysed = self.analysed(written.as_bytes());
+        let types = Arc::clone(&prepared.types);
+        Some(self.station.shared.interner.make_kin(written.as_bytes(), types, analysed, Kin::Names(by_name)))
+    }
+
+    /// The text with a query in the place of the view; `own`: one that is there from now on.
+    fn with_own_statements(&self, text: &str, own: Option<(&str, &Prepared)>) -> (String, ByName) {
+        let analysis = Arc::clone(&self.station.resolve(text).0.analysis);
+        let blocks = analysis.statements.iter().flat_map(|statement| &statement.blocks);
+        let relations = blocks.flat_map(|block| &block.relations);
+        let mut places: Vec<(Tokens, &str, &str)> = relations
+            .filter(|relation| relation.table.as_ref().is_some_and(|table| table.name == PREPARED_STATEMENTS))
+            .filter_map(|relation| Some((relation.place?, "", if relation.aliased { "" } else { ALIAS })))
+            .collect();
+        let (query, ranges) = (self.own_statements(own), token_ranges(text));
+        places.extend(commands(text, &ranges).map(|tokens| (tokens, "SELECT * FROM ", ALIAS)));
+        places.sort_by_key(|(tokens, ..)| tokens.start);
+        let (mut written, mut from, mut shifts) = (String::with_capacity(text.len() + query.len()), 0, Vec::new());
+        for (tokens, verb, alias) in places {
+            let place = bytes_of(&ranges, tokens);
+            written.push_str(&text[from..place.start]);
+            let (before, instead) = (written.len(), text[place.clone()].chars().count());
+            [verb, &query, alias].into_iter().for_each(|words| written.push_str(words));
+            let longer = written[before..].chars().count().cast_signed() - instead.cast_signed();
+            shifts.push((written.chars().count() + 1, longer));
+            from = place.end;
+        }
+        written.push_str(&text[from..]);
+        let number = |prepared: &Prepared| prepared.number ^ self.variant();
+        let needs = self.names.all().map(|(_, named)| (number(&named.prepared), Arc::clone(&named.prepared)));
+        let most = self.snapshot.topology.process.prepared_statements_limit;
+        (written, ByName::listing(needs.take(most).collect(), shifts))
+    }
+
+    /// In parentheses. What the server does not have, because it holds so many only, is shown as it is known here.
+    fn own_statements(&self, own: Option<(&str, &Prepared)>) -> String {
+        let mut known = "(NULL::text, NULL::text, NULL::text, NULL::text, NULL::oid[])".to_owned();
+        let literal = |text: Option<&str>| text.map_or_else(|| "NULL".to_owned(), plain_literal);
+        let all = self.names.all().map(|(name, named)| (name, &*named.prepared, named.sql.as_deref()));
+        for (name, prepared, sql) in all.chain(own.map(|(name, prepared)| (name, prepared, None))) {
+            let number = statement_name(prepared.number ^ self.variant());
+            let by_sql = prepared.sql_of(name);
+            let (name, sql) = (plain_literal(name), literal(sql.or(by_sql.as_deref())));
+            let types: Vec<String> = prepared.types.iter().map(u32::to_string).collect();
+            let (text, types) = (literal(prepared.with_views.as_deref().or(prepared.readable())), types.join(","));
+            // It never fails.
+            let _ = write!(known, ", ('{number}', {name}, {sql}, {text}, '{{{types}}}')");
+        }
+        let version =
+            self.reported.get("server_version").and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+        let result_types = if version.is_some_and(|major| major > 15) { "s.result_types, " } else { "" };
+        format!(
+            "(SELECT n.own AS name, COALESCE(n.sql, n.text, s.statement) AS statement, \
+             COALESCE(s.prepare_time, pg_catalog.statement_timestamp()) AS prepare_time, \
+             COALESCE(s.parameter_types, n.types::regtype[]) AS parameter_types, {result_types}\
+             n.sql IS NOT NULL OR COALESCE(s.from_sql, false) AS from_sql, COALESCE(s.generic_plans, 0) AS generic_plans, \
+             COALESCE(s.custom_plans, 0) AS custom_plans \
+             FROM (VALUES {known}) n (number, own, sql, text, types) LEFT JOIN pg_catalog.pg_prepared_statements s \
+             ON n.number OPERATOR(pg_catalog.=) s.name WHERE n.own IS NOT NULL \
+             UNION ALL SELECT s.name, s.statement, s.prepare_time, s.parameter_types, {result_types}s.from_sql, \
+             s.generic_plans, s.custom_plans FROM pg_catalog.pg_prepared_statements s \
+             WHERE s.name OPERATOR(pg_catalog.!~) '^{PREFIX}[0-9]+$')"
+        )
+    }
+}
+
+/// A literal that every session reads alike, whatever it makes of backslashes.
+fn plain_literal(text: &str) -> String {
+    match text.contains('\\') {
+        true => format!("E{}", quoted_literal(&text.replace('\\', "\\\\"))),
+        false => quoted_literal(text),
+    }
+}
+
+/// `TABLE pg_prepared_statements`, which is a query of its own.
+fn commands(text: &str, ranges: &[(u32, u32)]) -> impl Iterator<Item = Tokens> {
+    let is = move |index: usize, word: &str| {
+        let written = ranges.get(index).map(|&(start, end)| &text[start as usize..end as usize]);
+        written.is_some_and(|written| written.trim_matches('"').eq_ignore_ascii_case(word))
+    };
+    (0..ranges.len()).filter_map(move |start| {
+        let name = if is(start + 1, "pg_catalog") && is(start + 2, ".") { start + 3 } else { start + 1 };
+        let number = |index: usize| u32::try_from(index).expect("a text has fewer tokens than bytes");
+        let found = is(start, "table") && is(name, PREPARED_STATEMENTS);
+        found.then(|| Tokens { start: number(start), end: number(name + 1) })
+    })
+}
+
+const ALIAS: &str = " AS pg_prepared_statements";

@@ -1,0 +1,2 @@
+DROP INDEX reviews_stars;
+ALTER TABLE reviews DROP COLUMN stars;

@@ -1,0 +1,45 @@
+//! What a session is told of itself.
+
+use super::Bench;
+use crate::raw::{Raw, Reply, parse};
+
+fn log_in(bench: &Bench, application: &str) -> Reply {
+    let parameters = [("user", bench.role), ("database", "shop"), ("application_name", application)];
+    Raw::try_connect(bench.proxy.port, &parameters).1
+}
+
+#[test]
+fn what_a_server_remarks_at_a_log_in_is_told() {
+    let bench = Bench::start("remarking", "default_pool_size = 1");
+    let long = "x".repeat(65);
+    for _ in 0..2 {
+        let reply = log_in(&bench, &long);
+        assert_eq!((reply.error, reply.kinds.matches('N').count()), (None, 1), "that the name is cut off");
+    }
+    let reply = log_in(&bench, "short");
+    assert_eq!(reply.kinds.matches('N').count(), 0);
+}
+
+#[test]
+fn prepared_statements_are_shown_to_whom_they_belong() {
+    let bench = Bench::start("listing", "default_pool_size = 1");
+    let (mut client, mut other) = (bench.client(), bench.client());
+    other.rows("set standard_conforming_strings = off");
+    client.rows("prepare \"it's\" (int) as select $1");
+    client.extended(&[parse("driver", "select 'secret', $1::text")]);
+    other.rows("prepare theirs as select E'\\\\'");
+    let shown = "select name, statement, parameter_types::text, from_sql from pg_prepared_statements p order by name";
+    for _ in 0..2 {
+        assert_eq!(
+            client.rows(shown),
+            ["driver|select 'secret', $1::text|{text}|f", "it's|prepare \"it's\" (int) as select $1|{integer}|t"]
+        );
+        let theirs = other.rows("select name, statement from pg_catalog.pg_prepared_statements");
+        assert_eq!(theirs, ["theirs|prepare theirs as select E'\\\\'"]);
+    }
+    assert_eq!(client.value("select count(*) from pg_prepared_statements"), "2");
+    assert_eq!(client.rows("table pg_prepared_statements").len(), 2);
+    assert_eq!(client.refusal("select nope, pg_prepared_statements.name from pg_prepared_statements"), "42703");
+    client.rows("deallocate all");
+    assert_eq!((client.rows(shown).len(), bench.pinned_by().len()), (0, 0));
+}
