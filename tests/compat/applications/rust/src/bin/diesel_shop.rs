@@ -35,6 +35,8 @@ diesel::joinable!(orders -> users (user_id));
 diesel::joinable!(posts -> users (user_id));
 diesel::allow_tables_to_appear_in_same_query!(users, orders, posts);
 
+/// Most of its fields are read by Debug alone.
+#[allow(dead_code)]
 #[derive(Debug, Queryable, Selectable, Identifiable)]
 #[diesel(table_name = users)]
 struct User {
@@ -119,7 +121,7 @@ fn fill(connection: &mut PgConnection) -> QueryResult<()> {
     attempt("users", diesel::insert_into(users::table).values(&rows).execute(connection));
     for &user_id in &all {
         let order = |id: i64| NewOrder { user_id, id, tracking: Uuid::from_u128(id as u128), total: BigDecimal::from(id * 5) };
-        let made = diesel::insert_into(orders::table).values(&(1..=3).map(order).collect::<Vec<_>>());
+        let made = diesel::insert_into(orders::table).values((1..=3).map(order).collect::<Vec<_>>());
         say("orders", made.returning((orders::id, orders::status)).get_results::<(i64, String)>(connection)?);
     }
     attempt("twice", diesel::insert_into(users::table).values(&user(7)).execute(connection));
@@ -176,15 +178,15 @@ fn transactions(connection: &mut PgConnection) -> QueryResult<()> {
         Err(Error::RollbackTransaction)
     });
     say("lost", lost);
-    let both = users::table.filter(users::id.eq_any(USERS)).order(users::id).select((users::id, users::handle, users::balance));
-    say("as before", both.load::<(i64, String, BigDecimal)>(connection)?);
+    let both = || users::table.filter(users::id.eq_any(USERS)).order(users::id).select((users::id, users::handle, users::balance));
+    say("as before", both().load::<(i64, String, BigDecimal)>(connection)?);
     connection.transaction::<_, Error, _>(|connection| {
         for id in USERS {
             diesel::update(users::table.find(id)).set(users::balance.eq(users::balance + BigDecimal::from(1))).execute(connection)?;
         }
         Ok(())
     })?;
-    say("on both", both.load::<(i64, String, BigDecimal)>(connection)?);
+    say("on both", both().load::<(i64, String, BigDecimal)>(connection)?);
     let serializable = connection.build_transaction().serializable().read_only().run(|connection| users::table.find(7).select(users::id).first::<i64>(connection));
     attempt("serializable", serializable);
     attempt("texts", connection.batch_execute("begin; update users set handle = 'a' where id = 7; update users set handle = 'b' where id = 150; commit"));
