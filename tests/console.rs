@@ -585,7 +585,7 @@ fn metrics_tell_what_was_done_by_route() {
     }
     one.rows("begin");
     one.rows("commit");
-    assert_eq!(one.refusal("insert into counted values (null, 1)"), "22023");
+    assert_eq!(one.refusal("insert into counted values (0, 1)"), "22023");
     assert_eq!(one.refusal("insert into counted values (3, 1)"), "23505");
     let after = metrics(&proxy);
     let grown = |name: &str, labels: &[(&str, &str)]| after.sum(name, labels) - before.sum(name, labels);
