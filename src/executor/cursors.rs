@@ -111,7 +111,7 @@ pub async fn declare(
         return Ok(Err(Ended::Refused(error)));
     }
     if declared.told {
-        put_answer(client, request, None, "DECLARE CURSOR");
+        put_answer(client, request, "DECLARE CURSOR");
     }
     let input = || Input { rows: VecDeque::new(), ended: false, batch: FIRST_BATCH };
     let given = Given {
@@ -153,23 +153,10 @@ async fn close(input: &mut Connection, name: &str) -> Result<(), Broken> {
     closed.map(drop).map_err(|error| Broken::Server { error, midway: false })
 }
 
-/// What a statement that gives no rows, or moves among them, is answered.
-pub fn put_answer(client: &mut Channel, request: Request<'_>, columns: Option<&[u8]>, tag: &str) {
-    put_head(client, request, columns);
+/// What a statement that gives no rows is answered.
+pub fn put_answer(client: &mut Channel, request: Request<'_>, tag: &str) {
+    request.put_head(&mut client.output, None);
     put_command_complete(&mut client.output, tag);
-}
-
-fn put_head(client: &mut Channel, request: Request<'_>, columns: Option<&[u8]>) {
-    if request.announces_bind() {
-        put_bare(&mut client.output, server::BIND_COMPLETE);
-    }
-    match columns {
-        Some(body) if request.wants_columns() => {
-            frame::put(&mut client.output, server::ROW_DESCRIPTION, |out| out.extend_from_slice(body));
-        }
-        None if request.is_extended() && request.wants_columns() => put_bare(&mut client.output, server::NO_DATA),
-        _ => {}
-    }
 }
 
 impl MergedCursor {
@@ -191,7 +178,7 @@ impl MergedCursor {
             return Ok(Ended::Refused(error));
         }
         let gives = asking != Asking::Move;
-        put_head(client, request, gives.then(|| self.description()).as_deref());
+        request.put_head(&mut client.output, gives.then(|| self.description()).as_deref());
         let mut fetching = Fetching { client, inputs, gives, count: 0 };
         match self.go(&mut fetching, reach).await {
             Ok(()) => {

@@ -29,16 +29,25 @@ pub(super) async fn gather(
         Err(failure) => return Ok(failure.tell(client)),
     };
     let home = &mut *inputs[0];
-    if plan.written_out {
-        match write_out(&plan.text, &tables) {
-            Ok(text) => request.put_written_out(home, &text),
-            Err(error) => return Ok(Ended::Refused(error)),
-        }
-    } else {
-        request.put_gathered(home, &plan.text, &tables);
+    if let Err(error) = put_with(home, request, (&plan.text, plan.written_out), tables) {
+        return Ok(Ended::Refused(error));
     }
-    drop(tables);
     single(client, home, request, &mut |_, _| {}).await
+}
+
+/// Puts a statement on the connection with the rows of its tables, as parameters or `written_out`.
+pub(super) fn put_with(
+    input: &mut Connection,
+    request: Request<'_>,
+    (text, written_out): (&str, bool),
+    tables: Vec<TextArray>,
+) -> Result<(), Error> {
+    if written_out {
+        request.put_written_out(input, &write_out(text, &tables)?);
+    } else {
+        request.put_gathered(input, text, &tables);
+    }
+    Ok(())
 }
 
 /// The rows of a query, held here.

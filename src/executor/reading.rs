@@ -36,6 +36,11 @@ impl<'p> Reading<'p> {
         }
     }
 
+    /// It makes a cursor that outlasts its transaction, on its first shard.
+    pub fn ties(self) -> bool {
+        matches!(self, Self::Gather(Gather { holds: true, .. }))
+    }
+
     /// What to do instead, where the rows turned out not to be mergeable here.
     pub fn otherwise(self, ended: &Result<Ended, Broken>) -> Option<Self> {
         match (self, ended) {

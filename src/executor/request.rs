@@ -6,7 +6,7 @@ use crate::backend::{Cause, Connection, Payee};
 use crate::error::Error;
 use crate::plan::Part;
 use crate::statement::Parameters;
-use crate::wire::frame::client;
+use crate::wire::frame::{client, server};
 use crate::wire::message::{put_bare, put_execute, put_named, put_query};
 use crate::wire::{Bind, TextArray, frame};
 
@@ -169,6 +169,20 @@ impl<'a> Request<'a> {
 
     pub fn is_extended(self) -> bool {
         matches!(self, Self::Extended { .. })
+    }
+
+    /// What the client is told in front of the rows; `columns`: a RowDescription body, if there are to be any.
+    pub(super) fn put_head(self, out: &mut BytesMut, columns: Option<&[u8]>) {
+        if self.announces_bind() {
+            put_bare(out, server::BIND_COMPLETE);
+        }
+        match columns {
+            Some(body) if self.wants_columns() => {
+                frame::put(out, server::ROW_DESCRIPTION, |out| out.extend_from_slice(body));
+            }
+            None if self.is_extended() && self.wants_columns() => put_bare(out, server::NO_DATA),
+            _ => {}
+        }
     }
 
     /// The client is to be told that its portal is bound.

@@ -139,13 +139,8 @@ const TEXT: u32 = 25;
 
 /// What comes in front of the rows.
 fn put_head(client: &mut Channel, columns: &Columns, merge: &Merge, request: Request<'_>) {
-    if request.announces_bind() {
-        put_bare(&mut client.output, server::BIND_COMPLETE);
-    }
-    if request.wants_columns() {
-        let body = columns.visible(merge);
-        frame::put(&mut client.output, server::ROW_DESCRIPTION, |out| out.extend_from_slice(&body));
-    }
+    let told = request.wants_columns().then(|| columns.visible(merge));
+    request.put_head(&mut client.output, told.as_deref());
 }
 
 /// What comes behind the rows, of which there may be more (`suspended`).

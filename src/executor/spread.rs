@@ -18,9 +18,9 @@ use super::writing::{Writing, Written};
 use crate::backend::{Cause, Connection, Payee};
 use crate::error::{Error, SqlState};
 use crate::plan::{Spread, Tag, shards_of};
+use crate::wire::Channel;
 use crate::wire::frame::{Header, server};
 use crate::wire::message::{put_bare, put_command_complete, put_query};
-use crate::wire::{Channel, frame};
 
 /// How one write comes to its end.
 pub struct Decision<'a> {
@@ -185,18 +185,7 @@ impl Answers {
     }
 
     fn give(self, client: &mut Channel, request: Request<'_>) {
-        if request.announces_bind() {
-            put_bare(&mut client.output, server::BIND_COMPLETE);
-        }
-        match &self.columns {
-            Some(body) if request.wants_columns() => {
-                frame::put(&mut client.output, server::ROW_DESCRIPTION, |out| out.extend_from_slice(body));
-            }
-            None if request.is_extended() && request.wants_columns() => {
-                put_bare(&mut client.output, server::NO_DATA);
-            }
-            _ => {}
-        }
+        request.put_head(&mut client.output, self.columns.as_deref());
         let rows = in_order(self.rows, &self.row_order);
         let most = usize::try_from(request.rows()).unwrap_or(usize::MAX);
         if most > 0 && rows.len() >= most {

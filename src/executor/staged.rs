@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::failure::Failure;
-use super::gather::{Collected, fetch, rows_of, types_of, write_out};
+use super::gather::{Collected, fetch, put_with, rows_of, types_of, write_out};
 use super::relay::Broken;
 use super::request::Request;
 use super::scatter::send;
@@ -24,30 +24,37 @@ pub(super) async fn staged(
     request: Request<'_>,
     decision: &Decision<'_>,
 ) -> Result<Result<Answers, Failure>, Broken> {
+    let request = request.whole();
+    let known = match plan {
+        // Its statements are others than the client's.
+        Staged::Move(_) => types_of(client, &mut *inputs[0], request).await?,
+        Staged::Mirror(_) | Staged::Create(_) | Staged::Local(_) => Ok(Vec::new()),
+    };
+    let known = match known {
+        Ok(types) => types,
+        Err(frame) => return Ok(Err(Failure::Server(frame))),
+    };
+    let request = request.with_types(&known);
+    let fetched = fetch(client, (inputs, plan.shards()), plan.fetches(), request, decision.gather_limit).await?;
+    let tables = match fetched {
+        Ok(tables) => tables,
+        Err(failure) => return Ok(Err(failure)),
+    };
     match plan {
-        Staged::Move(plan) => move_rows(client, inputs, plan, request.whole(), decision).await,
-        Staged::Mirror(plan) => mirror(client, inputs, plan, request.whole(), decision).await,
-        Staged::Create(plan) => create(client, inputs, plan, request.whole(), decision).await,
-        Staged::Local(plan) => local(client, inputs, plan, request.whole(), decision).await,
+        Staged::Move(plan) => move_rows(client, inputs, (plan, tables), request, decision).await,
+        Staged::Mirror(plan) => mirror(client, inputs, (plan, tables), request, decision).await,
+        Staged::Create(plan) => create(client, inputs, (plan, tables), request, decision).await,
+        Staged::Local(plan) => local(client, inputs, (plan, tables), request, decision).await,
     }
 }
 
 async fn move_rows(
     client: &mut Channel,
     inputs: &mut [&mut Connection],
-    plan: &Move,
+    (plan, tables): (&Move, Vec<TextArray>),
     request: Request<'_>,
     decision: &Decision<'_>,
 ) -> Result<Result<Answers, Failure>, Broken> {
-    let known = match types_of(client, &mut *inputs[0], request).await? {
-        Ok(types) => types,
-        Err(frame) => return Ok(Err(Failure::Server(frame))),
-    };
-    let request = request.with_types(&known);
-    let tables = match fetch(client, (inputs, &plan.shards), &plan.fetches, request, decision.gather_limit).await? {
-        Ok(tables) => tables,
-        Err(failure) => return Ok(Err(failure)),
-    };
     let found = match look(client, inputs, (plan, &tables), request, decision.gather_limit).await? {
         Ok(found) => found,
         Err(failure) => return Ok(Err(failure)),
@@ -139,14 +146,10 @@ async fn run(
 async fn mirror(
     client: &mut Channel,
     inputs: &mut [&mut Connection],
-    plan: &Mirror,
+    (plan, tables): (&Mirror, Vec<TextArray>),
     request: Request<'_>,
     decision: &Decision<'_>,
 ) -> Result<Result<Answers, Failure>, Broken> {
-    let tables = match fetch(client, (inputs, &plan.shards), &plan.fetches, request, decision.gather_limit).await? {
-        Ok(tables) => tables,
-        Err(failure) => return Ok(Err(failure)),
-    };
     let Some((first, others)) = inputs.split_first_mut() else { return Ok(Ok(Answers::default())) };
     request.put_over(first, &plan.text, &tables, 1);
     drop(tables);
@@ -183,14 +186,10 @@ async fn mirror(
 async fn create(
     client: &mut Channel,
     inputs: &mut [&mut Connection],
-    plan: &Create,
+    (plan, tables): (&Create, Vec<TextArray>),
     request: Request<'_>,
     decision: &Decision<'_>,
 ) -> Result<Result<Answers, Failure>, Broken> {
-    let tables = match fetch(client, (inputs, &plan.shards), &plan.fetches, request, decision.gather_limit).await? {
-        Ok(tables) => tables,
-        Err(failure) => return Ok(Err(failure)),
-    };
     let filled = match write_out(&plan.filled, &tables) {
         Ok(filled) => filled,
         Err(error) => return Ok(Err(Failure::Proxy(error))),
@@ -209,24 +208,14 @@ async fn create(
 async fn local(
     client: &mut Channel,
     inputs: &mut [&mut Connection],
-    plan: &Local,
+    (plan, tables): (&Local, Vec<TextArray>),
     request: Request<'_>,
     decision: &Decision<'_>,
 ) -> Result<Result<Answers, Failure>, Broken> {
-    let tables = match fetch(client, (inputs, &plan.shards), &plan.fetches, request, decision.gather_limit).await? {
-        Ok(tables) => tables,
-        Err(failure) => return Ok(Err(failure)),
-    };
     let Some(home) = inputs.first_mut() else { return Ok(Ok(Answers::default())) };
-    if plan.written_out {
-        match write_out(&plan.text, &tables) {
-            Ok(text) => request.put_written_out(home, &text),
-            Err(error) => return Ok(Err(Failure::Proxy(error))),
-        }
-    } else {
-        request.put_gathered(home, &plan.text, &tables);
+    if let Err(error) = put_with(home, request, (&plan.text, plan.written_out), tables) {
+        return Ok(Err(Failure::Proxy(error)));
     }
-    drop(tables);
     send(client, home).await?;
     let mut answers = Answers::default();
     let collected = answers.collect(client, home, decision.limit_bytes).await?;

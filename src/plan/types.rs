@@ -191,6 +191,16 @@ impl Staged {
             Self::Local(local) => &local.shards,
         }
     }
+
+    /// Rows that it needs of all shards before it begins.
+    pub fn fetches(&self) -> &[Fetch] {
+        match self {
+            Self::Move(moving) => &moving.fetches,
+            Self::Mirror(mirror) => &mirror.fetches,
+            Self::Create(create) => &create.fetches,
+            Self::Local(local) => &local.fetches,
+        }
+    }
 }
 
 /// An UPDATE that may give rows another shard.

@@ -128,8 +128,8 @@ impl Session {
             if let (Reading::Gather(Gather { at, cursor: Some(name), .. }), Ok(Ended::Done)) = (reading, &ended) {
                 open.cursors.push(Cursor::On(name.clone(), *at));
             }
-            if self.ties(reading) {
-                open.lents().filter(|lent| shards.first() == Some(&lent.shard)).for_each(|lent| lent.tied = true);
+            if self.ties(reading.ties()) {
+                open.tie(&shards);
             }
             let Some(otherwise) = reading.otherwise(&ended).filter(|_| client.put_so_far() == answer) else {
                 return self.go_on(client, open, &shards, ended).await;
@@ -163,9 +163,8 @@ impl Session {
         let ended = write(client, &mut open.connections(&shards), writing, request, &decision).await;
         let written = shards.iter().filter(|shard| !writing.reads_only(**shard));
         written.for_each(|&shard| open.note_write(shard));
-        if writing.ties() && self.pin.is_none() {
-            open.lents().filter(|lent| shards.first() == Some(&lent.shard)).for_each(|lent| lent.tied = true);
-            self.doubtful = true;
+        if self.ties(writing.ties()) {
+            open.tie(&shards);
         }
         self.go_on(client, open, &shards, ended).await
     }
@@ -290,17 +289,7 @@ impl Session {
                 break;
             }
         }
-        match outcome {
-            Ok(Ok(())) => {}
-            Ok(Err(body)) => {
-                self.transaction = Transaction::Failed(Some(open));
-                return Err(Stopped::Server(body));
-            }
-            Err(error) => {
-                self.lose(*open, true, &[]);
-                return Err(error.into());
-            }
-        }
+        let mut open = self.after_run(open, outcome)?;
         news.iter().for_each(|(name, value)| self.hear_and_tell(name, value));
         let mut effects = Vec::new();
         effects::of(statement, None, &mut effects);
@@ -310,6 +299,25 @@ impl Session {
         }
         self.transaction = Transaction::Open(open);
         Ok(())
+    }
+
+    /// After texts of ours on connections of the block: it goes on, or has failed.
+    pub(super) fn after_run(
+        &mut self,
+        open: Box<Open>,
+        outcome: Result<Result<(), Bytes>, Error>,
+    ) -> Result<Box<Open>, Stopped> {
+        match outcome {
+            Ok(Ok(())) => Ok(open),
+            Ok(Err(body)) => {
+                self.transaction = Transaction::Failed(Some(open));
+                Err(Stopped::Server(body))
+            }
+            Err(error) => {
+                self.lose(*open, true, &[]);
+                Err(error.into())
+            }
+        }
     }
 
     /// COMMIT or ROLLBACK on every shard of the block.

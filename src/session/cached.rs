@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::decide::{Decided, Way};
+use super::decide::Decided;
 use super::digest::Step;
 use super::lent::Lent;
 use super::planned::Planned;
@@ -230,23 +230,11 @@ impl Session {
         }
         let known = self.snapshot.spaces.as_ref().ok_or(Reason::Unready)?;
         let space = |shard: ShardId| known.get(usize::from(shard.0)).cloned();
-        let spaces: Option<_> = match &decided.way {
-            Way::One { access, .. } | Way::Scatter(_, access) | Way::Gather(_, access) if *access != Access::Read => {
-                return Err(Reason::Unwanted);
-            }
-            Way::One { shard, .. } => space(*shard).map(|space| smallvec::smallvec![space]),
-            Way::Scatter(scatter, _) => scatter.parts.iter().map(|part| space(part.shard)).collect(),
-            Way::Gather(gather, _) => gather.shards().into_iter().map(space).collect(),
-            Way::Spread(_)
-            | Way::Staged(_)
-            | Way::Transfer(_)
-            | Way::CopyIn(_)
-            | Way::CopyOut(..)
-            | Way::Draw(_)
-            | Way::Cursor(_) => {
-                return Err(Reason::Write);
-            }
-        };
+        let (shards, access) = decided.way.reads().ok_or(Reason::Write)?;
+        if access != Access::Read {
+            return Err(Reason::Unwanted);
+        }
+        let spaces: Option<_> = shards.into_iter().map(space).collect();
         Ok((ttl, spaces.ok_or(Reason::Unready)?))
     }
 
@@ -328,22 +316,8 @@ impl Session {
 
     /// The reads that follow are to show no less than an entry did.
     fn note_hit(&mut self, decided: &Decided, entry: &Entry) {
-        match &decided.way {
-            Way::One { shard, .. } => self.position.saw(*shard, entry.ended()),
-            Way::Scatter(scatter, _) => {
-                scatter.parts.iter().for_each(|part| self.position.saw(part.shard, entry.ended()));
-            }
-            Way::Gather(gather, _) => {
-                gather.shards().into_iter().for_each(|shard| self.position.saw(shard, entry.ended()));
-            }
-            Way::Spread(_)
-            | Way::Staged(_)
-            | Way::Transfer(_)
-            | Way::CopyIn(_)
-            | Way::CopyOut(..)
-            | Way::Draw(_)
-            | Way::Cursor(_) => {}
-        }
+        let shards = decided.way.reads().map(|(shards, _)| shards).unwrap_or_default();
+        shards.into_iter().for_each(|shard| self.position.saw(shard, entry.ended()));
     }
 
     /// For an answer that may be kept: from a replica only if that has seen what was written, else from the primary.

@@ -247,7 +247,7 @@ impl<'s> Carried<'s> {
             }
             let text = input[Header::BYTES..header.length].strip_suffix(&[0]).unwrap_or_default();
             let text = std::str::from_utf8(text).map_err(|_| malformed("a text that is not UTF-8"))?;
-            let made = standardized(text).filter(|_| self.session.escapes);
+            let made = self.session.escapes.then(|| standardized(text)).flatten();
             let text = made.as_ref().map_or(text, |made| &*made.text);
             if let Some(frame) = self.session.renamed_query(text) {
                 return Ok(self.feed_by_name(input, connection, (header, &frame)));

@@ -30,7 +30,7 @@ use crate::control::Ticket;
 use crate::error::{Error, SqlState};
 use crate::executor::{Broken, Commit, Decision, Ended, Limits, Reading, Request, Writing, read, relay, write};
 use crate::figures::Route;
-use crate::plan::{Access, Gather, Scatter};
+use crate::plan::{Access, Scatter};
 use crate::statement::Isolation;
 use crate::topology::{Consistency, Database, Role, ServerId, ShardId, User};
 use crate::wire::frame::{Header, server};
@@ -722,7 +722,7 @@ impl Session {
                 Err(stopped) => return Ok(Err(stopped)),
             };
             self.put_news(&mut client.output);
-            if self.ties(reading) {
+            if self.ties(reading.ties()) {
                 lents.iter_mut().take(1).for_each(|lent| lent.tied = true);
             }
             let answer = client.put_so_far();
@@ -754,9 +754,10 @@ impl Session {
         }
     }
 
-    /// It makes a cursor that lasts: the server is asked about it when the transaction is over.
-    pub(super) fn ties(&mut self, reading: Reading<'_>) -> bool {
-        let ties = self.pin.is_none() && matches!(reading, Reading::Gather(Gather { holds: true, .. }));
+    /// A statement ties the session to its first connection, or so it may (`may_tie`): the server is asked when the
+    /// transaction is over. `false`: it is tied already.
+    pub(super) fn ties(&mut self, may_tie: bool) -> bool {
+        let ties = may_tie && self.pin.is_none();
         self.doubtful |= ties;
         ties
     }
@@ -809,9 +810,8 @@ impl Session {
             Err(stopped) => return Ok(Err(stopped)),
         };
         self.put_news(&mut client.output);
-        if writing.ties() && self.pin.is_none() {
+        if self.ties(writing.ties()) {
             lents.iter_mut().take(1).for_each(|lent| lent.tied = true);
-            self.doubtful = true;
         }
         let gid = ticket.as_ref().map(Ticket::gid);
         for lent in &mut lents {

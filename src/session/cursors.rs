@@ -3,13 +3,14 @@
 use super::Session;
 use super::block::Came;
 use super::carry::Stopped;
+use super::decide::Way;
 use super::portals::Outliving;
 use super::prepared::Prepared;
 use super::transaction::{Cursor, Open, Transaction};
 use crate::error::{Error, SqlState};
-use crate::executor::{Asking, Ended, MergedCursor, Reading, Request, put_answer};
+use crate::executor::{Asking, Ended, MergedCursor, Request, put_answer};
 use crate::figures::Route;
-use crate::plan::{Access, Scatter};
+use crate::plan::Access;
 use crate::statement::{Kind, Reach, quoted_name};
 use crate::topology::ShardId;
 use crate::wire::Channel;
@@ -144,34 +145,19 @@ impl Session {
             Err(stopped) => return Ok(Err(stopped)),
         };
         open.cursors.retain(|cursor| name.is_some_and(|name| cursor.name() != name));
-        put_answer(client, request, None, tag);
+        put_answer(client, request, tag);
         self.transaction = Transaction::Open(open);
         Ok(Ok(()))
     }
 
-    /// A query on several shards whose rows the client takes in parts (`most`: how many, for a start) becomes a cursor, for
-    /// as long as its block.
+    /// A portal that is read by a cursor, and its first rows.
     pub(super) async fn begin_portal(
         &mut self,
         client: &mut Channel,
-        (plan, access): (&Scatter, Access),
+        cursor: String,
         (name, most): (&str, u32),
         request: Request<'_>,
     ) -> Came<()> {
-        let cursor = format!("pgweir portal {:x}", rand::random::<u64>());
-        let plan = plan.as_cursor(&cursor, &String::from_utf8_lossy(request.text()));
-        // The rows may turn out to be no cursor's after all; then they are all held here.
-        let place = client.put_so_far();
-        client.hold(client.output.len() + self.limits().merge);
-        let came = self.carry_read(client, Reading::Scatter(&plan), access, request).await;
-        client.hold(0);
-        if !matches!(came, Ok(Ok(()))) {
-            return came;
-        }
-        if !matches!(&self.transaction, Transaction::Open(open) if open.merged(&cursor).is_some()) {
-            self.cut_answer(client, name, (place, most));
-            return Ok(Ok(()));
-        }
         self.portals.get_or_insert_default().insert(Box::from(name), Outliving::Merged(cursor));
         self.read_on_merged(client, name, most, request).await
     }
@@ -208,20 +194,26 @@ impl Session {
 
     /// A text without an answer of its own, on shards of the block.
     async fn run_on_all(&mut self, mut open: Box<Open>, shards: &[ShardId], text: &str) -> Result<Box<Open>, Stopped> {
+        let mut outcome = Ok(Ok(()));
         for connection in open.connections(shards) {
-            match connection.run(text).await {
-                Ok(Ok(())) => {}
-                Ok(Err(body)) => {
-                    self.transaction = Transaction::Failed(Some(open));
-                    return Err(Stopped::Server(body));
-                }
-                Err(error) => {
-                    self.lose(*open, true, &[]);
-                    return Err(error.into());
-                }
+            outcome = connection.run(text).await;
+            if !matches!(outcome, Ok(Ok(()))) {
+                break;
             }
         }
-        Ok(open)
+        self.after_run(open, outcome)
+    }
+}
+
+/// A query on several shards whose rows the client takes in parts becomes a cursor, for as long as its block: its name.
+pub(super) fn read_by_cursor(way: &mut Way, text: &[u8]) -> Option<String> {
+    match way {
+        Way::Scatter(plan, access) if !plan.in_turn && *access != Access::Write => {
+            let name = format!("pgweir portal {:x}", rand::random::<u64>());
+            **plan = plan.as_cursor(&name, &String::from_utf8_lossy(text));
+            Some(name)
+        }
+        _ => None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Where a unit of work goes, before any of it is sent.
 
+use smallvec::SmallVec;
+
 use super::Session;
 use super::cursors::CursorStep;
 use super::digest::Step;
@@ -46,6 +48,24 @@ pub(super) enum Way {
     Staged(Box<Staged>),
     /// A cursor over several shards.
     Cursor(CursorStep),
+}
+
+impl Way {
+    /// Of a statement that may be a read, and is none of several steps: the shards that it reads.
+    pub(super) fn reads(&self) -> Option<(SmallVec<[ShardId; 4]>, Access)> {
+        match self {
+            Self::One { shard, access } => Some((SmallVec::from_slice(&[*shard]), *access)),
+            Self::Scatter(scatter, access) => Some((scatter.parts.iter().map(|part| part.shard).collect(), *access)),
+            Self::Gather(gather, access) => Some((gather.shards().into(), *access)),
+            Self::Spread(_)
+            | Self::Staged(_)
+            | Self::Transfer(_)
+            | Self::CopyIn(_)
+            | Self::CopyOut(..)
+            | Self::Draw(_)
+            | Self::Cursor(_) => None,
+        }
+    }
 }
 
 /// Where the statements of a unit want to go, taken together.

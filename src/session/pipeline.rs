@@ -12,6 +12,7 @@ use super::Session;
 use super::block::{Came, concerns_all};
 use super::carry::Stopped;
 use super::control::nothing_to_end;
+use super::cursors::read_by_cursor;
 use super::decide::{Decided, Way, block_has_failed};
 use super::digest::{Step, Steps};
 use super::effects::Effect;
@@ -387,10 +388,11 @@ impl Session {
             pipeline.implicit = true;
         }
         let bound = Bind::read(&portal.body);
-        let (decided, bind) = match self.decide_one(prepared, &portal.body).and_then(|decided| Ok((decided, bound?))) {
-            Ok(decided) => decided,
-            Err(error) => return Ok(Err(error.into())),
-        };
+        let (mut decided, bind) =
+            match self.decide_one(prepared, &portal.body).and_then(|decided| Ok((decided, bound?))) {
+                Ok(decided) => decided,
+                Err(error) => return Ok(Err(error.into())),
+            };
         let is_copy = statement.is_some_and(|statement| matches!(statement.kind, Kind::Copy(_)));
         let is_query = statement.is_some_and(|statement| statement.kind == Kind::Query);
         // Where the transaction goes on, the client may come back for more.
@@ -426,20 +428,22 @@ impl Session {
         if !is_cut {
             return self.carry_decided(client, decided, request).await;
         }
-        if let Way::Scatter(plan, access) = &decided.way
-            && !plan.in_turn
-            && *access != Access::Write
-        {
-            return self.begin_portal(client, (plan, *access), (name, rows), request).await;
-        }
+        let cursor = read_by_cursor(&mut decided.way, &prepared.text);
+        // The rows may turn out to be no cursor's after all; then they are all held here.
         let place = client.put_so_far();
         client.hold(client.output.len() + self.limits().merge);
         let came = self.carry_decided(client, decided, request).await;
         client.hold(0);
-        if let Ok(Ok(())) = came {
-            self.cut_answer(client, name, (place, rows));
+        if !matches!(came, Ok(Ok(()))) {
+            return came;
         }
-        came
+        match cursor.filter(|cursor| self.description_of(cursor).is_some()) {
+            Some(cursor) => self.begin_portal(client, cursor, (name, rows), request).await,
+            None => {
+                self.cut_answer(client, name, (place, rows));
+                came
+            }
+        }
     }
 
     /// A statement that is not relayed, on its shard or its shards.

@@ -126,6 +126,11 @@ impl Open {
         placed.into_iter().map(|(_, connection)| connection).collect()
     }
 
+    /// The session is tied to the connection to the first of these shards.
+    pub(super) fn tie(&mut self, shards: &[ShardId]) {
+        self.lents().filter(|lent| shards.first() == Some(&lent.shard)).for_each(|lent| lent.tied = true);
+    }
+
     /// Something ran on this shard that is not a proven read.
     pub(super) fn note_write(&mut self, shard: ShardId) {
         if self.lent.shard == shard {
