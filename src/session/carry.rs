@@ -477,6 +477,7 @@ impl Session {
         }
         // What failed may have taken a lock before, or called what did: an error does not release it.
         self.doubt_ties(effects);
+        open.lent.tied |= self.pin.is_none() && effects.iter().any(ties::makes);
         if failed && (may_have_set(effects, &open, was_in_block) || effects.contains(&Effect::Unseen)) {
             open.lent.connection.distrust();
         }
@@ -675,8 +676,10 @@ impl Session {
         wrote.into_iter().for_each(|shard| self.note_write(shard, Instant::now()));
         self.snapshot.fleet.suspect(&open.lent.connection.server);
         open.abandon();
-        self.pin_for(None);
-        self.doubtful = false;
+        if self.pin.is_none() {
+            self.pin_for(None);
+            self.doubtful = false;
+        }
         if was_in_block && !effects.iter().any(|effect| matches!(effect, Effect::Commit | Effect::Rollback)) {
             self.transaction = Transaction::Failed(None);
         }

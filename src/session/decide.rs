@@ -10,6 +10,7 @@ use super::planned::Planned;
 use super::portals::portal_of;
 use super::prepared::Prepared;
 use super::run::not_utf8;
+use super::ties;
 use super::transaction::{Begun, Cursor, Open, Transaction};
 use super::unit::Frame;
 use crate::cache::Touched;
@@ -252,23 +253,18 @@ impl Session {
         }
         let shard = match (&self.transaction, wanted.fixed) {
             (Transaction::Open(open), Some(fixed)) if fixed != open.lent.shard || open.spans() => {
-                self.check_reach(open, fixed, access, &effects)?;
+                self.check_reach(open, fixed, access)?;
                 fixed
             }
-            (Transaction::Open(open), _) => {
-                if open.spans() && effects.iter().any(ties) {
-                    return Err(tied());
-                }
-                open.lent.shard
-            }
+            (Transaction::Open(open), _) => open.lent.shard,
             (_, Some(fixed)) => fixed,
             (_, None) => self.pin.as_ref().map_or_else(|| wanted.anywhere.unwrap_or(home), |pin| pin.lent.shard),
         };
-        if let Some(pin) = &self.pin
-            && pin.lent.shard != shard
-            && effects.iter().any(ties)
-        {
-            return Err(tied_elsewhere(shard, pin.lent.shard));
+        if let Some(tied) = self.tied_shard().filter(|tied| *tied != shard) {
+            self.check_settings_known()?;
+            if effects.iter().any(binds) {
+                return Err(tied_elsewhere(shard, tied));
+            }
         }
         Ok(Decided { way: Way::One { shard, access }, effects, touched, keeping })
     }
@@ -277,12 +273,26 @@ impl Session {
 impl Session {
     /// Where the session's temporary tables are, if it has any.
     fn shard_of_temporary(&self) -> Option<ShardId> {
-        let tied = match (&self.pin, &self.transaction) {
-            (Some(pin), _) => Some(&pin.lent),
-            (None, Transaction::Open(open)) => Some(&open.lent),
+        self.tied_shard().filter(|_| self.pinned == Some(ties::TEMPORARY))
+    }
+
+    /// The shard with what the session cannot take along, or with what may have made such.
+    fn tied_shard(&self) -> Option<ShardId> {
+        match (&self.pin, &self.transaction) {
+            (Some(pin), _) => Some(pin.lent.shard),
+            (None, Transaction::Open(open)) => open.tied_shard(),
             _ => None,
-        };
-        tied.filter(|_| self.pinned == Some(super::ties::TEMPORARY)).map(|lent| lent.shard)
+        }
+    }
+
+    fn check_settings_known(&self) -> Result<(), Error> {
+        match self.pinned == Some(ties::SET_CONFIG) {
+            true => Err(Error::unsupported(
+                "a statement on another shard in a session with settings that only one server knows",
+                "Name the setting and its value in the text of set_config or SET; DISCARD ALL forgets all settings.",
+            )),
+            false => Ok(()),
+        }
     }
 
     /// Where the cursor is that a FETCH, MOVE or CLOSE names.
@@ -309,6 +319,7 @@ impl Session {
 impl Session {
     /// Of a statement on several shards at once.
     fn check_several(&self, way: &Way, effects: &[Effect]) -> Result<(), Error> {
+        self.check_settings_known()?;
         let is_write = match way {
             Way::Spread(_) | Way::Transfer(_) | Way::Staged(_) => true,
             Way::CopyIn(copy) => copy.shards.len() > 1,
@@ -321,9 +332,10 @@ impl Session {
         }
         match &self.transaction {
             Transaction::Idle => Ok(()),
-            Transaction::Begun(begun) => self.check_block_of_several(begun, effects),
+            Transaction::Begun(_) | Transaction::Open(_) if effects.iter().any(binds) => Err(tied()),
+            Transaction::Begun(begun) => self.check_isolation(begun),
             Transaction::Open(open) => match &open.begun {
-                Some(begun) => self.check_block_of_several(begun, effects),
+                Some(begun) => self.check_isolation(begun),
                 None => Err(second_shard(open.lent.shard)),
             },
             Transaction::Failed(_) => Err(second_shard(self.snapshot.database.home)),
@@ -331,18 +343,16 @@ impl Session {
     }
 
     /// Of a statement on one shard, which need not be the first that the block reaches.
-    fn check_reach(&self, open: &Open, shard: ShardId, access: Access, effects: &[Effect]) -> Result<(), Error> {
+    fn check_reach(&self, open: &Open, shard: ShardId, access: Access) -> Result<(), Error> {
         let begun = open.begun.as_ref().ok_or_else(|| second_shard(open.lent.shard))?;
         if access == Access::Write && open.wrote_elsewhere(shard) {
             self.check_two_phase()?;
         }
-        self.check_block_of_several(begun, effects)
+        self.check_isolation(begun)
     }
 
-    fn check_block_of_several(&self, begun: &Begun, effects: &[Effect]) -> Result<(), Error> {
-        if self.pin.is_some() || self.pinned.is_some() || self.is_session_pooled() || effects.iter().any(ties) {
-            return Err(tied());
-        }
+    /// A snapshot is of one server.
+    fn check_isolation(&self, begun: &Begun) -> Result<(), Error> {
         if begun.isolation.unwrap_or(self.isolation).has_one_snapshot() {
             return Err(Error::unsupported(
                 "a transaction of isolation REPEATABLE READ or SERIALIZABLE that reaches several shards",
@@ -364,14 +374,14 @@ impl Session {
 }
 
 /// The server session would keep something that the other shards do not have.
-fn ties(effect: &Effect) -> bool {
-    matches!(effect, Effect::Pin(_) | Effect::Unseen | Effect::Discard)
+fn binds(effect: &Effect) -> bool {
+    ties::makes(effect) || *effect == Effect::Discard
 }
 
 fn tied() -> Error {
     Error::unsupported(
-        "a transaction on several shards in a session that is bound to one",
-        "It holds or makes a temporary table, advisory lock, LISTEN or the like: do that outside of the transaction.",
+        "a statement on several shards that binds the session to one, in a transaction",
+        "It makes a temporary table, advisory lock, LISTEN or the like: do that outside of the transaction.",
     )
 }
 
