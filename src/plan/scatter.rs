@@ -91,11 +91,8 @@ impl Scattering {
             return refuse("DISTINCT or GROUP BY with a nondeterministic collation");
         }
         let mut scattering = Self::of(root, statement);
-        if let Kind::Copy(copy) = &statement.kind {
-            scattering.copied = match copying::written(copy) {
-                Some(writing) => Some(Arc::new(writing)),
-                None => return refuse("COPY of a query in this format over several shards"),
-            };
+        if matches!(statement.kind, Kind::Copy(_)) && scattering.copied.is_none() {
+            return refuse("COPY of a query in this format over several shards");
         }
         if shape.windows {
             return refuse("a window function over several shards");
@@ -123,8 +120,12 @@ impl Scattering {
     }
 
     fn of(root: usize, statement: &Arc<Statement>) -> Self {
-        let (merge, hidden) = (Merge::default(), Vec::new());
-        Self { root, statement: Arc::clone(statement), merge, hidden, merges_rows: false, copied: None }
+        let copied = match &statement.kind {
+            Kind::Copy(copy) => copying::written(copy).map(Arc::new),
+            _ => None,
+        };
+        let (statement, merge, hidden) = (Arc::clone(statement), Merge::default(), Vec::new());
+        Self { root, statement, merge, hidden, merges_rows: false, copied }
     }
 
     /// Sort keys of a query whose rows pass as they are.
