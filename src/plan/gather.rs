@@ -264,11 +264,9 @@ impl<'g> Order<'g> {
             Some(table) if fetched(&sets[relation]) && !table.conditions.is_empty() => Guess::Some,
             _ => Guess::Many,
         };
-        let chosen = narrowing::choose(&gathering.links, (0..sets.len()).map(guess).collect());
         let is_fetched = |relation: usize| gathering.tables[relation].is_some() && fetched(&sets[relation]);
-        let link =
-            |(relation, link): (usize, Option<usize>)| Some(&gathering.links[link?]).filter(|_| is_fetched(relation));
-        let chosen: Vec<Option<&Link>> = chosen.into_iter().enumerate().map(link).collect();
+        let links = gathering.links.iter().filter(|link| is_fetched(link.to.relation)).collect::<Vec<_>>();
+        let chosen = narrowing::choose(&links, (0..sets.len()).map(guess).collect());
         let gives = |relation: usize| chosen.iter().flatten().any(|link| link.from.relation == relation);
         let (mut steps, mut places) = (Vec::new(), vec![0; sets.len()]);
         for (relation, table, set) in tables {
@@ -280,12 +278,12 @@ impl<'g> Order<'g> {
         }
         let home = ShardSet::one(gathering.home);
         steps.extend(gathering.at_home.iter().map(|table| step(table, &home)));
-        for (relation, link) in chosen.iter().enumerate().filter_map(|(relation, link)| Some((relation, (*link)?))) {
+        for link in chosen.into_iter().flatten() {
             let by = places[link.from.relation];
             if !steps[by].keys.contains(&link.from.column.as_str()) {
                 steps[by].keys.push(&link.from.column);
             }
-            steps[places[relation]].narrowed = Some((by, link));
+            steps[places[link.to.relation]].narrowed = Some((by, link));
         }
         Self { steps }
     }

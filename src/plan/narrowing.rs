@@ -58,8 +58,8 @@ pub(super) enum Guess {
     Many,
 }
 
-/// For each relation the link (index) whose values narrow it, if one does: what narrows others is chosen by `guesses`.
-pub(super) fn choose(links: &[Link], mut guesses: Vec<Guess>) -> Vec<Option<usize>> {
+/// For each relation the link whose values narrow it, if one does: what narrows others is chosen by `guesses`.
+pub(super) fn choose<'l>(links: &[&'l Link], mut guesses: Vec<Guess>) -> Vec<Option<&'l Link>> {
     let mut chosen = vec![None; guesses.len()];
     let mut left: Vec<usize> = (0..guesses.len()).collect();
     while let Some(place) = (0..left.len()).min_by_key(|&place| (guesses[left[place]], left[place])) {
@@ -69,10 +69,10 @@ pub(super) fn choose(links: &[Link], mut guesses: Vec<Guess>) -> Vec<Option<usiz
             Guess::None | Guess::Few | Guess::OfFew => Guess::OfFew,
             Guess::Some | Guess::OfSome => Guess::OfSome,
         };
-        for (index, link) in links.iter().enumerate().filter(|(_, link)| link.from.relation == from) {
+        for &link in links.iter().filter(|link| link.from.relation == from) {
             let to = link.to.relation;
             if left.contains(&to) && chosen[to].is_none() {
-                chosen[to] = Some(index);
+                chosen[to] = Some(link);
                 guesses[to] = guesses[to].min(narrowed);
             }
         }
