@@ -5,8 +5,8 @@ use bytes::Bytes;
 use super::failure::Failure;
 use super::relay::Broken;
 use super::request::Request;
-use super::scatter::{Ended, next, send};
-use super::single::{parameter_types, single};
+use super::scatter::{Ended, differ, next, send};
+use super::single::{parameter_types, put_describe, single};
 use crate::backend::Connection;
 use crate::error::{Error, SqlState};
 use crate::merge::Columns;
@@ -167,8 +167,12 @@ pub(super) async fn fetch(
     limit_bytes: usize,
 ) -> Result<Result<Vec<TextArray>, Failure>, Broken> {
     let place = |shard| shards.iter().position(|known| *known == shard).expect("it is among the plan's");
-    for part in fetches.iter().flat_map(|fetch| &fetch.parts) {
-        request.put_fetch(inputs[place(part.shard)], part);
+    for fetch in fetches {
+        for part in &fetch.parts {
+            let input = &mut *inputs[place(part.shard)];
+            put_describe(input, (fetch.columns.as_bytes(), &[]));
+            request.put_fetch(input, part);
+        }
     }
     for input in inputs.iter_mut() {
         send(client, input).await?;
@@ -176,9 +180,13 @@ pub(super) async fn fetch(
     let mut left = limit_bytes;
     let mut tables = Vec::with_capacity(fetches.len());
     for fetch in fetches {
-        let mut rows = TextArray::default();
+        let (mut rows, mut columns) = (TextArray::default(), None);
         // Each connection answers in the order it was asked in.
         for part in &fetch.parts {
+            let input = &mut *inputs[place(part.shard)];
+            if let Err(failure) = check_columns(client, input, &mut columns).await? {
+                return Ok(Err(failure));
+            }
             if let Some(failure) = fetch_rows(client, inputs[place(part.shard)], &mut rows, left).await? {
                 return Ok(Err(Failure::Server(failure)));
             }
@@ -190,6 +198,32 @@ pub(super) async fn fetch(
         tables.push(rows);
     }
     Ok(Ok(tables))
+}
+
+/// Reads what the columns of a table are; they must be the same as those that are known.
+async fn check_columns(
+    client: &mut Channel,
+    input: &mut Connection,
+    known: &mut Option<Columns>,
+) -> Result<Result<(), Failure>, Broken> {
+    let mut outcome = Ok(());
+    loop {
+        let (kind, frame) = next(client, input).await?;
+        match kind {
+            server::ROW_DESCRIPTION => match (Columns::parse(&frame[Header::BYTES..]), &*known) {
+                (Ok(found), None) => *known = Some(found),
+                (Ok(found), Some(columns)) => {
+                    if let Some(what) = found.difference(columns) {
+                        outcome = Err(Failure::Proxy(differ(input, &what)));
+                    }
+                }
+                (Err(error), _) => outcome = Err(Failure::Proxy(error)),
+            },
+            server::ERROR => outcome = Err(Failure::Server(frame)),
+            server::READY => return Ok(outcome),
+            _ => {}
+        }
+    }
 }
 
 /// The text with each table's rows as a literal.

@@ -36,6 +36,16 @@ impl Columns {
         self.0.iter().map(Column::type_oid).collect()
     }
 
+    /// The same, each with its type modifier, -1: none.
+    pub fn modified_types(&self) -> Vec<(u32, i32)> {
+        let modifier = |column: &Column| column.fields[12..16].first_chunk().map_or(-1, |bytes| i32::from_be_bytes(*bytes));
+        self.0.iter().map(|column| (column.type_oid(), modifier(column))).collect()
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = String> + '_ {
+        self.0.iter().map(|column| String::from_utf8_lossy(&column.name).into_owned())
+    }
+
     /// The RowDescription body for the client: without hidden columns, formats as they are here.
     pub fn visible(&self, merge: &Merge) -> Vec<u8> {
         let shown: Vec<&Column> = match &merge.aggregate {

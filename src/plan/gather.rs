@@ -60,6 +60,8 @@ struct Table {
     bare: String,
     /// What is fetched: `SELECT … FROM …`.
     select: String,
+    /// Of which columns.
+    columns: Arc<str>,
     conditions: Vec<Tokens>,
     /// Columns that GROUP BY of its primary key covers, which for rows of a parameter must be written down: behind this
     /// token.
@@ -210,7 +212,7 @@ impl Gathering {
                 select.push_str(&first);
             }
             let parts = set.iter().map(|shard| rewrite::part(shard, select.clone())).collect();
-            fetches.push(Fetch { table: table.name.clone(), parts });
+            fetches.push(Fetch { table: table.name.clone(), columns: Arc::clone(&table.columns), parts });
             let rows = match self.written_out {
                 true => format!("{MARK}{}{MARK}", fetches.len() - 1),
                 false => format!("${}", given + fetches.len()),
@@ -247,6 +249,8 @@ impl Table {
             false => "NULL".to_owned(),
         });
         let row = values.collect::<Vec<_>>().join(", ");
+        let used = table.columns.iter().filter(needed).map(|column| format!("{alias}.{}", quoted_name(&column.name)));
+        let columns = format!("SELECT {} FROM {qualified} AS {alias}", used.collect::<Vec<_>>().join(", "));
         let conditions = statement.blocks[known.block].conditions.iter();
         let is_own = |condition: &&Condition| {
             let pure = condition.calls.iter().all(|name| access::is_immutable_name(name, surroundings.catalog));
@@ -258,6 +262,7 @@ impl Table {
             place: relation.place?,
             alias: if relation.aliased { String::new() } else { format!(" AS {alias}") },
             select: format!("SELECT ROW({row})::{qualified}::text FROM {qualified} AS {alias}"),
+            columns: Arc::from(columns),
             conditions: conditions.filter(is_own).map(|condition| condition.tokens).collect(),
             covered: covered(statement, resolved, known, table, &|column| needed(&column)),
             qualified,

@@ -15,9 +15,9 @@ use super::unit::Frame;
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
 use crate::plan::{
-    Access, CopyIn, CopyOut, Draw, Gather, Keeping, Plan, Route, Scatter, Spread, Staged, Template, Transfer,
+    Access, CopyIn, CopyOut, Draw, Gather, Keeping, Plan, Route, Scatter, Script, Spread, Staged, Template, Transfer,
 };
-use crate::statement::{Analysis, Kind, LiteralSpan, Parameters, SettingControl, Statement, Values};
+use crate::statement::{Analysis, Isolation, Kind, LiteralSpan, Parameters, SettingControl, Statement, Values};
 use crate::topology::{CrossShardWrites, ShardId};
 use crate::wire::{Bind, Status};
 
@@ -46,6 +46,7 @@ pub(super) enum Way {
     CopyOut(Box<CopyOut>, Access),
     Draw(Box<Draw>),
     Staged(Box<Staged>),
+    Script(Box<Script>),
     /// A cursor over several shards.
     Cursor(CursorStep),
 }
@@ -63,6 +64,7 @@ impl Way {
             | Self::CopyIn(_)
             | Self::CopyOut(..)
             | Self::Draw(_)
+            | Self::Script(_)
             | Self::Cursor(_) => None,
         }
     }
@@ -245,7 +247,8 @@ impl Session {
             return Ok(Decided { way: Way::One { shard: open.lent.shard, access }, effects, touched, keeping });
         }
         if let Some(way) = wanted.several {
-            if !matches!(way, Way::Draw(_)) {
+            // What these come to is decided when it is known.
+            if !matches!(way, Way::Draw(_) | Way::Script(_)) {
                 self.check_several(&way, &effects)?;
             }
             return Ok(Decided { way, effects, touched, keeping });
@@ -321,9 +324,9 @@ impl Session {
         }
         match &self.transaction {
             Transaction::Idle => Ok(()),
-            Transaction::Begun(begun) => self.check_block_of_several(begun, effects),
+            Transaction::Begun(begun) => self.check_block_of_several(begun, true, effects),
             Transaction::Open(open) => match &open.begun {
-                Some(begun) => self.check_block_of_several(begun, effects),
+                Some(begun) => self.check_block_of_several(begun, self.is_everywhere(open), effects),
                 None => Err(second_shard(open.lent.shard)),
             },
             Transaction::Failed(_) => Err(second_shard(self.snapshot.database.home)),
@@ -336,20 +339,44 @@ impl Session {
         if access == Access::Write && open.wrote_elsewhere(shard) {
             self.check_two_phase()?;
         }
-        self.check_block_of_several(begun, effects)
+        self.check_block_of_several(begun, self.is_everywhere(open), effects)
     }
 
-    fn check_block_of_several(&self, begun: &Begun, effects: &[Effect]) -> Result<(), Error> {
-        if self.pin.is_some() || self.pinned.is_some() || self.is_session_pooled() || effects.iter().any(ties) {
+    /// Nothing ties the session to a connection but temporary tables on the home shard, which the block has or will take.
+    fn is_free_to_spread(&self) -> bool {
+        let home = self.snapshot.database.home;
+        let tied = match (&self.pin, &self.transaction) {
+            (Some(pin), _) => Some(pin.lent.shard),
+            (None, Transaction::Open(open)) => open.shard_of_tie(),
+            _ => None,
+        };
+        !self.is_session_pooled()
+            && match self.pinned {
+                None => self.pin.is_none(),
+                Some(reason) => reason == super::ties::TEMPORARY && tied == Some(home),
+            }
+    }
+
+    fn is_everywhere(&self, open: &Open) -> bool {
+        open.others.len() + 1 == self.snapshot.database.shards.len()
+    }
+
+    /// `everywhere`: where it sees one state, it is one of all shards.
+    fn check_block_of_several(&self, begun: &Begun, everywhere: bool, effects: &[Effect]) -> Result<(), Error> {
+        if !self.is_free_to_spread() || effects.iter().any(ties) {
             return Err(tied());
         }
-        if begun.isolation.unwrap_or(self.isolation).has_one_snapshot() {
-            return Err(Error::unsupported(
-                "a transaction of isolation REPEATABLE READ or SERIALIZABLE that reaches several shards",
-                "Give every statement of the transaction the same shard key, or use READ COMMITTED.",
-            ));
+        match self.level_of(begun) {
+            Isolation::Serializable => Err(Error::unsupported(
+                "a transaction of isolation SERIALIZABLE that reaches several shards",
+                "Give every statement of the transaction the same shard key, or use REPEATABLE READ.",
+            )),
+            Isolation::RepeatableRead if !everywhere => Err(Error::unsupported(
+                "a transaction of isolation REPEATABLE READ that has begun on one shard and reaches another",
+                "Say BEGIN ISOLATION LEVEL REPEATABLE READ: it then sees one state of all shards.",
+            )),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn check_two_phase(&self) -> Result<(), Error> {
@@ -440,6 +467,7 @@ impl Wanted {
             Route::CopyOut(copy) => Way::CopyOut(copy, access),
             Route::Draw(draw) => Way::Draw(draw),
             Route::Staged(staged) => Way::Staged(staged),
+            Route::Script(script) => Way::Script(script),
         };
         self.add_several(several)
     }

@@ -36,6 +36,7 @@ mod recall;
 mod registry;
 mod replan;
 mod run;
+mod script;
 pub mod settings;
 mod snapshot;
 mod station;

@@ -468,6 +468,7 @@ impl Session {
                 }
                 self.carry_write(client, Writing { plan: Written::Spread(&plan), keeping }, request, &touched).await?
             }
+            Way::Script(plan) => self.carry_script(client, &plan, request).await?,
             Way::Draw(plan) => self.carry_draw(client, &plan, request).await?,
             Way::CopyIn(plan) => self.carry_copy_in(client, (&plan, keeping), request, &touched).await?,
             Way::CopyOut(plan, access) => self.carry_read(client, Reading::Copy(&plan), access, request).await?,

@@ -67,10 +67,12 @@ impl Session {
         Ok(())
     }
 
-    /// A server reads a text as a whole before it does anything of it.
+    /// A server reads a text as a whole before it does anything of it. Within a block one is asked only where there is
+    /// doubt: the question fails the block.
     async fn check_syntax(&mut self, text: &str, analysis: &Analysis) -> Came<()> {
         let unknown = |kind: &Kind| matches!(kind, Kind::Unknown { .. });
-        if !analysis.statements.iter().any(|statement| unknown(&statement.kind)) || text.len() > CHECKED_BYTES {
+        let is_clear = !analysis.statements.iter().any(|statement| unknown(&statement.kind));
+        if (is_clear && !matches!(self.transaction, Transaction::Idle)) || text.len() > CHECKED_BYTES {
             return Ok(Ok(()));
         }
         let sent = text.to_owned();

@@ -131,6 +131,12 @@ impl Open {
         self.lents().filter(|lent| shards.first() == Some(&lent.shard)).for_each(|lent| lent.tied = true);
     }
 
+    /// Where what ties the session is.
+    pub(super) fn shard_of_tie(&self) -> Option<ShardId> {
+        let others = self.others.iter().map(|other| &other.lent);
+        std::iter::once(&self.lent).chain(others).find(|lent| lent.tied).map(|lent| lent.shard)
+    }
+
     /// Something ran on this shard that is not a proven read.
     pub(super) fn note_write(&mut self, shard: ShardId) {
         if self.lent.shard == shard {

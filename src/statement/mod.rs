@@ -9,6 +9,7 @@ mod blocks;
 mod cache;
 mod clauses;
 mod commands;
+mod composed;
 mod constraints;
 mod copying;
 mod encoding;
