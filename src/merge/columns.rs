@@ -38,7 +38,8 @@ impl Columns {
 
     /// The same, each with its type modifier, -1: none.
     pub fn modified_types(&self) -> Vec<(u32, i32)> {
-        let modifier = |column: &Column| column.fields[12..16].first_chunk().map_or(-1, |bytes| i32::from_be_bytes(*bytes));
+        let modifier =
+            |column: &Column| column.fields[12..16].first_chunk().map_or(-1, |bytes| i32::from_be_bytes(*bytes));
         self.0.iter().map(|column| (column.type_oid(), modifier(column))).collect()
     }
 

@@ -84,6 +84,7 @@ impl Plan {
                         Outcome::Count => "run",
                         Outcome::Answer => "answer",
                         Outcome::Everywhere => "everywhere",
+                        Outcome::Home => "home",
                         Outcome::Place => "place",
                     };
                     row(name, act.text.replace(MARK, "…"));
@@ -129,6 +130,7 @@ fn word(kind: &Kind) -> &'static str {
         Kind::Update(_) => "update",
         Kind::Delete { .. } => "delete",
         Kind::Merge => "merge",
+        Kind::Positioned { .. } => "positioned write",
         Kind::ModifyingQuery { .. } => "query that writes",
         Kind::Explain { .. } => "explain",
         Kind::ExplainRoute { .. } => "explain route",

@@ -1,10 +1,10 @@
 //! Materialized views over sharded tables. What one shows is in a table beside it, on the home shard, and it is a view of
 //! that; its query is that of a plain view beside it. REFRESH fills the table by that query, then does what it does.
 
-use super::relations::{self, Class, Resolved};
-use super::script::{Piece, Places, Scripting, Written};
-use super::template::Surroundings;
 use super::Outcome;
+use super::relations::{self, Class, Resolved};
+use super::script::{Piece, Places, Scripting, Written, head_of, nothing_to_make};
+use super::template::Surroundings;
 use crate::catalog::{Relation, RelationKind};
 use crate::statement::{Ddl, Kind, ObjectName, Statement, Tokens, quoted_name};
 
@@ -28,7 +28,10 @@ pub(super) fn is_rows(table: &str) -> bool {
 
 fn created(statement: &Statement, ddl: &Ddl, surroundings: &Surroundings<'_>) -> Option<Scripting> {
     let filled = ddl.filled.as_ref()?;
-    let is_apt = matches!(filled.query.kind, Kind::Query) && !filled.conditional;
+    if let Some(nothing) = nothing_to_make(statement, filled, ("CREATE MATERIALIZED VIEW", surroundings)) {
+        return Some(nothing);
+    }
+    let is_apt = matches!(filled.query.kind, Kind::Query);
     let is_apt = is_apt && filled.table.name.len() + QUERY.len() <= NAME_BYTES;
     let beside = Beside::of(&filled.table);
     let query = filled.query.tokens;
@@ -48,12 +51,9 @@ fn created(statement: &Statement, ddl: &Ddl, surroundings: &Surroundings<'_>) ->
         acts.push(Written { pieces: vec![Piece::Words(query)], outcome: Outcome::Keep });
         acts.push(Written { pieces: Vec::new(), outcome: Outcome::Place });
     }
-    let (start, end) = (statement.tokens.start, statement.tokens.end);
-    let pieces = vec![
-        Piece::Words(Tokens { start, end: query.start }),
-        Piece::Text(format!(" SELECT * FROM {} ", beside.rows)),
-        Piece::Words(Tokens { start: query.end, end }),
-    ];
+    let mut pieces = head_of(statement, filled);
+    pieces.push(Piece::Text(format!("SELECT * FROM {} ", beside.rows)));
+    pieces.push(Piece::Words(Tokens { start: query.end, end: statement.tokens.end }));
     acts.push(Written { pieces, outcome: Outcome::Everywhere });
     let tag = if filled.empty { "CREATE MATERIALIZED VIEW" } else { "SELECT" };
     is_apt.then(|| Scripting::always(acts, (tag, !filled.empty), Some(places(&beside, surroundings))))
@@ -74,9 +74,9 @@ fn refreshed(statement: &Statement, view: &ObjectName, surroundings: &Surroundin
     let keep = Written { pieces: vec![Piece::Text(format!("SELECT * FROM {}", beside.query))], outcome: Outcome::Keep };
     let acts = vec![
         keep,
-        everywhere(format!("DELETE FROM {}", beside.rows)),
+        Written { pieces: vec![Piece::Text(format!("DELETE FROM {}", beside.rows))], outcome: Outcome::Home },
         Written { pieces: Vec::new(), outcome: Outcome::Place },
-        Written { pieces: vec![Piece::Words(statement.tokens)], outcome: Outcome::Everywhere },
+        Written { pieces: vec![Piece::Words(statement.tokens)], outcome: Outcome::Home },
     ];
     Some(Scripting::always(acts, ("REFRESH MATERIALIZED VIEW", false), Some(places(&beside, surroundings))))
 }

@@ -14,7 +14,7 @@ use super::template::Surroundings;
 use super::types::MARK;
 use super::{Access, Act, Outcome, Plan, Route, Script, Touches, access};
 use crate::error::Error;
-use crate::statement::{Composed, Ddl, Kind, ObjectName, Statement, Tokens, Values, When, With, quoted_name};
+use crate::statement::{Composed, Ddl, Filled, Kind, ObjectName, Statement, Tokens, Values, When, With, quoted_name};
 use crate::topology::ShardId;
 
 /// Such a statement, its values left open.
@@ -31,6 +31,8 @@ pub(super) struct Scripting {
 /// Where rows of a new table go.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Places {
+    name: String,
+    /// The same as it is written.
     table: Arc<str>,
     /// By which columns tables are sharded that have them.
     keys: Vec<Arc<Sharded>>,
@@ -48,11 +50,11 @@ impl Places {
             Some((Arc::clone(sharded), place))
         };
         let Some((sharded, place)) = self.keys.iter().find_map(key) else { return Ok(vec![self.home; rows.len()]) };
-        rows.iter().map(|row| sharded.shard_of_text(&self.table, row.get(place).copied().flatten())).collect()
+        rows.iter().map(|row| sharded.shard_of_text(&self.name, row.get(place).copied().flatten())).collect()
     }
 
     pub(super) fn at_home(table: &str, home: ShardId) -> Self {
-        Self { table: Arc::from(table), keys: Vec::new(), listed: Vec::new(), home }
+        Self { name: table.to_owned(), table: Arc::from(table), keys: Vec::new(), listed: Vec::new(), home }
     }
 
     /// What inserts the rows of this query.
@@ -89,7 +91,9 @@ impl Scripting {
         if let Kind::Ddl(ddl) = &statement.kind {
             return of_create(statement, ddl, surroundings).map(Ok);
         }
-        let composed = statement.composed.as_ref()?;
+        let Some(composed) = &statement.composed else {
+            return of_unknown(statement, resolved, surroundings).map(Ok);
+        };
         if statement.calls.iter().any(|call| access::is_user_defined(call, surroundings.catalog)) {
             return None;
         }
@@ -171,8 +175,7 @@ impl<'s> PartOf<'s> {
 
     /// Tables whose rows it looks at; those that it only inserts into are none.
     fn reads(&self) -> impl Iterator<Item = (String, String)> + '_ {
-        let only_inserts =
-            matches!(&self.statement.kind, Kind::Insert(insert) if insert.on_conflict != Some(true));
+        let only_inserts = matches!(&self.statement.kind, Kind::Insert(insert) if insert.on_conflict != Some(true));
         let read = self.resolved.iter().filter(move |known| !(known.written && only_inserts));
         read.filter_map(|known| known.catalog.as_ref().map(|table| (table.schema.clone(), table.name.clone())))
     }
@@ -189,8 +192,7 @@ impl<'s> PartOf<'s> {
             matches!(kind, Kind::Query | Kind::Insert(_) | Kind::Update(_) | Kind::Delete { .. } | Kind::Merge);
         let is_plain = |known: &Resolved| {
             known.catalog.as_ref().is_some_and(|table| {
-                !(known.written && table.has_triggers)
-                    && table.columns.iter().all(|column| !column.is_nondeterministic)
+                !(known.written && table.has_triggers) && table.columns.iter().all(|column| !column.is_nondeterministic)
             })
         };
         is_known && self.resolved.iter().all(is_plain) && !self.touches.what.is_everything()
@@ -214,9 +216,8 @@ fn of_with(with: &With, surroundings: &Surroundings<'_>) -> Result<Scripting, Er
         return refuse("of this form");
     }
     let Some(order) = Order::of(&parts) else { return refuse("whose parts read what other parts of it may change") };
-    let is_volatile = |part: &PartOf<'_>| {
-        part.statement.calls.iter().any(|call| access::is_volatile(call, surroundings.catalog))
-    };
+    let is_volatile =
+        |part: &PartOf<'_>| part.statement.calls.iter().any(|call| access::is_volatile(call, surroundings.catalog));
     if parts.iter().zip(&order.copies).any(|(part, copies)| *copies > 1 && is_volatile(part)) {
         return refuse("with a volatile function in a query that is used twice");
     }
@@ -264,12 +265,16 @@ impl Order {
         loop {
             let kept = |index: usize| first.contains(&index) || is_act(index);
             let is_free = |index: usize| !reaches(parts, index, &|other| parts[other].writes());
-            let early = (0..main).filter(|&index| kept(index) && !parts[index].writes() && is_free(index));
-            let late = (0..=main).filter(|&index| kept(index) && !(!parts[index].writes() && index != main && is_free(index)));
-            let acts: Vec<usize> = early.chain(late).collect();
+            let is_early =
+                |index: usize| !parts[index].writes() && is_free(index) && (index != main || first.contains(&main));
+            let all = || (0..=main).filter(|&index| kept(index));
+            let acts: Vec<usize> =
+                all().filter(|&index| is_early(index)).chain(all().filter(|&index| !is_early(index))).collect();
             match conflict(parts, &acts, &kept) {
                 None => return Some(Self::complete(parts, acts)),
-                Some(index) if index != main && !kept(index) && is_free(index) => drop(first.insert(index)),
+                Some(index) if !first.contains(&index) && !parts[index].writes() && is_free(index) => {
+                    first.insert(index);
+                }
                 Some(_) => return None,
             }
         }
@@ -402,12 +407,43 @@ fn of_merge(
     Some(Ok(Scripting { acts, tag: Some(("MERGE", true)), places: None, always: false }))
 }
 
+/// UPDATE or DELETE by rows of tables that the catalog does not know: temporary ones, on the home shard.
+fn of_unknown(statement: &Statement, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Option<Scripting> {
+    let is_unknown = |known: &&Resolved| matches!(known.class, Class::Unknown) && known.catalog.is_none();
+    let is_write = matches!(statement.kind, Kind::Update(_) | Kind::Delete { .. });
+    let is_written = |known: &Resolved| known.written && known.sharded().is_none();
+    let user_defined = statement.calls.iter().any(|call| access::is_user_defined(call, surroundings.catalog));
+    if !is_write || user_defined || resolved.iter().any(is_written) {
+        return None;
+    }
+    let (mut acts, mut pieces, mut start) = (Vec::new(), Vec::new(), statement.tokens.start);
+    let relation = |known: &Resolved| &statement.blocks[known.block].relations[known.relation];
+    let unknown = resolved.iter().filter(is_unknown).map(|known| Some((relation(known).place?, relation(known))));
+    let mut unknown = unknown.collect::<Option<Vec<_>>>()?;
+    unknown.sort_by_key(|(place, _)| place.start);
+    for (number, (place, relation)) in unknown.into_iter().enumerate() {
+        let query = vec![Piece::Text("SELECT * FROM ".to_owned()), Piece::Words(place)];
+        acts.push(Written { pieces: query, outcome: Outcome::Keep });
+        let alias = if relation.aliased { String::new() } else { format!(" AS {}", quoted_name(&relation.alias)) };
+        pieces.extend([Piece::Words(Tokens { start, end: place.start }), Piece::Text(" (".to_owned())]);
+        pieces.extend([Piece::Kept(number), Piece::Text(format!("){alias} "))]);
+        start = place.end;
+    }
+    pieces.push(Piece::Words(Tokens { start, end: statement.tokens.end }));
+    let is_some = !acts.is_empty();
+    acts.push(Written { pieces, outcome: Outcome::Answer });
+    is_some.then_some(Scripting { acts, tag: None, places: None, always: false })
+}
+
 /// CREATE TABLE AS, where the new table may have a column that tables are sharded by: made empty everywhere, then filled.
 fn of_create(statement: &Statement, ddl: &Ddl, surroundings: &Surroundings<'_>) -> Option<Scripting> {
     let filled = ddl.filled.as_ref()?;
     let is_query = matches!(filled.query.kind, Kind::Query) && ddl.what == "CREATE TABLE";
-    if !is_query || ddl.temporary || filled.empty || filled.conditional {
+    if !is_query || ddl.temporary || filled.empty {
         return None;
+    }
+    if let Some(nothing) = nothing_to_make(statement, filled, ("CREATE TABLE AS", surroundings)) {
+        return Some(nothing);
     }
     let database = surroundings.database;
     if !matches!(relations::classify(&filled.table, surroundings).0, Class::Unknown | Class::Home) {
@@ -419,17 +455,45 @@ fn of_create(statement: &Statement, ddl: &Ddl, surroundings: &Surroundings<'_>) 
     let ObjectName { schema, name } = &filled.table;
     let schema = schema.as_ref().map(|schema| format!("{}.", quoted_name(schema))).unwrap_or_default();
     let places = Places {
+        name: name.clone(),
         table: Arc::from(format!("{schema}{}", quoted_name(name))),
         keys: database.sharded.iter().filter_map(relations::sharded_by).collect(),
         listed: filled.columns.clone(),
         home: database.home,
     };
     let query = filled.query.tokens;
-    let head = Tokens { start: statement.tokens.start, end: query.end };
+    let mut pieces = head_of(statement, filled);
+    pieces.extend([Piece::Words(query), Piece::Text(" WITH NO DATA".to_owned())]);
     let acts = vec![
         Written { pieces: vec![Piece::Words(query)], outcome: Outcome::Keep },
-        Written { pieces: vec![Piece::Words(head), Piece::Text(" WITH NO DATA".to_owned())], outcome: Outcome::Everywhere },
+        Written { pieces, outcome: Outcome::Everywhere },
         Written { pieces: Vec::new(), outcome: Outcome::Place },
     ];
     Some(Scripting { acts, tag: Some(("SELECT", true)), places: Some(places), always: false })
+}
+
+/// IF NOT EXISTS where it does: a server says so.
+pub(super) fn nothing_to_make(
+    statement: &Statement,
+    filled: &Filled,
+    (tag, surroundings): (&'static str, &Surroundings<'_>),
+) -> Option<Scripting> {
+    let is_there = filled.conditional.is_some() && relations::classify(&filled.table, surroundings).1.is_some();
+    let acts = vec![Written { pieces: vec![Piece::Words(statement.tokens)], outcome: Outcome::Everywhere }];
+    is_there.then(|| Scripting::always(acts, (tag, false), None))
+}
+
+/// What stands in front of the query, without IF NOT EXISTS.
+pub(super) fn head_of(statement: &Statement, filled: &Filled) -> Vec<Piece> {
+    let (start, end) = (statement.tokens.start, filled.query.tokens.start);
+    let space = || Piece::Text(" ".to_owned());
+    match filled.conditional {
+        None => vec![Piece::Words(Tokens { start, end }), space()],
+        Some(nothing) => vec![
+            Piece::Words(Tokens { start, end: nothing.start }),
+            space(),
+            Piece::Words(Tokens { start: nothing.end, end }),
+            space(),
+        ],
+    }
 }

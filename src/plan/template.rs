@@ -14,6 +14,7 @@ use super::numbering::Numbering;
 use super::relations::{self, Class, Resolved};
 use super::scatter::Scattering;
 use super::script::Scripting;
+use super::through::Through;
 use super::transfer::Transferring;
 use super::{
     Access, Cacheable, Keeping, OneByOne, Part, Plan, Route, Spread, Tag, Touches, access, caching, copying, keeping,
@@ -449,6 +450,11 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
             }
         }
         Kind::Refresh { .. } => Placement::Everywhere { one_by_one: None, tag: Tag::First },
+        // A session knows where its cursor is.
+        Kind::Positioned { .. } if resolved.iter().any(|known| matches!(known.class, Class::Reference | Class::View)) => {
+            refuse("WHERE CURRENT OF for a reference table or view", "Name the row by its key.")
+        }
+        Kind::Positioned { .. } => Placement::Fixed(home),
         Kind::Utility { .. } => Placement::Everywhere { one_by_one: Some(OneByOne::of_utility()), tag: Tag::First },
         Kind::Truncate { tables } if are_home(tables, surroundings) => Placement::Fixed(home),
         Kind::Truncate { .. } => Placement::Everywhere { one_by_one: None, tag: Tag::First },
@@ -667,6 +673,9 @@ fn written_column<'a>(resolved: &'a [Resolved], name: &str) -> Option<&'a Column
 
 fn by_key(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Placement {
     let Surroundings { database, catalog, .. } = surroundings;
+    if let Some(error) = resolved.iter().filter(|known| known.written).find_map(|known| Through::refused(statement, known)) {
+        return Placement::Refused(error);
+    }
     if resolved.iter().any(|relation| matches!(relation.class, Class::View)) {
         let what = "a view over sharded tables";
         return Placement::Refused(Error::unsupported(what, "Query its tables, or name the shard in a routing hint."));

@@ -4,6 +4,7 @@
 use super::relations::Resolved;
 use super::rewrite::Splice;
 use crate::catalog::RelationKind;
+use crate::error::{Error, SqlState};
 use crate::statement::{
     Distinct, InsertSource, Kind, Output, Statement, Tokens, analyze, bytes_of, quoted_name, token_ranges,
 };
@@ -44,9 +45,7 @@ impl Through {
             && !shape.set_operation
             && !shape.has_cte
             && query.calls.is_empty();
-        let shows = |(output, column): (&crate::statement::OutputColumn, &crate::catalog::Column)| {
-            matches!(&output.expression, Output::Column(own) if own.column == column.name)
-        };
+        let shows = |(output, column): (&crate::statement::OutputColumn, &crate::catalog::Column)| matches!(&output.expression, Output::Column(own) if own.column == column.name);
         let same = shape.columns.len() == view.columns.len() && shape.columns.iter().zip(&view.columns).all(shows);
         (is_plain && same && !shape.columns.is_empty()).then_some(())?;
         let table = base.table.as_ref()?;
@@ -75,6 +74,24 @@ impl Through {
             alias,
             given,
         })
+    }
+
+    /// What PostgreSQL says of a view whose rows are not those of a table.
+    pub(super) fn refused(statement: &Statement, known: &Resolved) -> Option<Error> {
+        let view = known.catalog.as_ref().filter(|view| view.kind == RelationKind::View && !view.has_triggers)?;
+        let analysis = analyze(view.definition.as_ref()?);
+        let [query] = analysis.statements.as_slice() else { return None };
+        let block = query.blocks.first()?;
+        let makes_rows = block.aggregates || block.windows || block.limited || block.distinct || block.distinct_on;
+        let is_made = makes_rows || block.relations.len() != 1 || query.shape.set_operation || query.shape.has_cte;
+        let what = match &statement.kind {
+            Kind::Insert(_) => "insert into",
+            Kind::Update(_) => "update",
+            Kind::Delete { .. } => "delete from",
+            _ => return None,
+        };
+        let message = format!("cannot {what} view \"{}\"", view.name);
+        is_made.then(|| Error::new(SqlState::NOT_IN_STATE, message))
     }
 
     pub(super) fn write(&self, splice: &mut Splice<'_>) {

@@ -234,6 +234,8 @@ pub enum Outcome {
     Answer,
     /// It is done on every shard, as it is.
     Everywhere,
+    /// It is done on the home shard, as it is.
+    Home,
     /// There is none: what was kept last is inserted into a new table, each row where its key is.
     Place,
 }

@@ -335,7 +335,7 @@ impl Session {
         chain: bool,
     ) -> Came<Answer> {
         let commit = commit && !open.has_failed();
-        let first = open.begun.clone().filter(|_| chain);
+        let (first, defines) = (open.begun.clone().filter(|_| chain), open.defines);
         let limit = self.snapshot.topology.process.commit_timeout;
         let outcome = match commit {
             true => self.commit_all(client, &mut open).await,
@@ -348,6 +348,10 @@ impl Session {
         match outcome {
             Ok(came) => {
                 self.release(open, committed);
+                if committed && defines {
+                    // Before the client goes on by what it has defined.
+                    self.station.shared.catalog_changed(&self.snapshot.name).await;
+                }
                 if let (Some(mut begun), Ok(())) = (first, &came) {
                     begun.texts.truncate(1);
                     self.transaction = Transaction::Begun(begun);

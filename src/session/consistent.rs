@@ -27,9 +27,7 @@ impl Session {
     pub(super) fn is_consistent(&self, reading: Reading<'_>, access: Access) -> bool {
         let has_one_state = match &self.transaction {
             Transaction::Begun(begun) => self.level_of(begun).has_one_snapshot(),
-            Transaction::Open(open) => {
-                open.begun.as_ref().is_some_and(|begun| self.level_of(begun).has_one_snapshot())
-            }
+            Transaction::Open(open) => open.begun.as_ref().is_some_and(|begun| self.level_of(begun).has_one_snapshot()),
             Transaction::Idle | Transaction::Failed(_) => false,
         };
         self.snapshot.topology.process.consistent_reads

@@ -184,6 +184,7 @@ impl Session {
         if let (Some((shard, access)), [statement], [template]) =
             (planned.plain, prepared.analysis.statements.as_slice(), planned.templates.as_slice())
         {
+            self.check_made(statement)?;
             wanted.touched.merge(&template.touches().what);
             wanted.statements += 1;
             return wanted.add_plan(self, statement, template, Plan { route: Route::One(shard), access });
@@ -226,6 +227,7 @@ impl Session {
     ) -> Result<(), Error> {
         for (statement, template) in analysis.statements.iter().zip(&planned.templates) {
             effects::check(statement, values)?;
+            self.check_made(statement)?;
             effects::of(statement, Some(values), effects);
             effects.extend(template.is_opaque().then_some(Effect::Unseen));
             wanted.touched.merge(&template.touches().what);
@@ -290,8 +292,17 @@ impl Session {
 
     /// Where the cursor is that a FETCH, MOVE or CLOSE names.
     fn shard_of_cursor(&self, kind: &Kind) -> Option<ShardId> {
-        let (Kind::Fetch { name, .. } | Kind::CloseCursor { name: Some(name) }) = kind else { return None };
-        self.shard_of_portal(name)
+        match kind {
+            Kind::Fetch { name, .. } | Kind::CloseCursor { name: Some(name) } | Kind::Positioned { cursor: name } => {
+                self.shard_of_portal(name)
+            }
+            _ => None,
+        }
+    }
+
+    fn has_merged_cursor(&self, name: &str) -> bool {
+        let Transaction::Open(open) = &self.transaction else { return false };
+        open.cursors.iter().any(|cursor| cursor.name() == name)
     }
 
     /// A cursor is a portal, too.
@@ -363,7 +374,9 @@ impl Session {
 
     /// `everywhere`: where it sees one state, it is one of all shards.
     fn check_block_of_several(&self, begun: &Begun, everywhere: bool, effects: &[Effect]) -> Result<(), Error> {
-        if !self.is_free_to_spread() || effects.iter().any(ties) {
+        // Temporary tables are made on the home shard.
+        let ties_more = |effect: &Effect| ties(effect) && *effect != Effect::Pin(super::ties::TEMPORARY);
+        if !self.is_free_to_spread() || effects.iter().any(ties_more) {
             return Err(tied());
         }
         match self.level_of(begun) {
@@ -413,7 +426,16 @@ impl Wanted {
     fn add(&mut self, session: &Session, statement: &Statement, template: &Template, plan: Plan) -> Result<(), Error> {
         self.statements += 1;
         if let Some(shard) = session.shard_of_cursor(&statement.kind) {
+            if let Kind::Positioned { .. } = statement.kind {
+                self.widen(Access::Write);
+            }
             return self.fix(shard);
+        }
+        if let Kind::Positioned { cursor } = &statement.kind
+            && session.has_merged_cursor(cursor)
+        {
+            let what = "WHERE CURRENT OF a cursor over several shards";
+            return Err(Error::unsupported(what, "Name the row by its key."));
         }
         if let Some(step) = session.cursor_step(&statement.kind) {
             self.widen(Access::PrimaryRead);

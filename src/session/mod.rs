@@ -23,6 +23,7 @@ mod late;
 mod lent;
 mod listed;
 mod local;
+mod made;
 mod meter;
 mod named;
 mod names;

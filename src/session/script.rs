@@ -13,7 +13,7 @@ use crate::cache::Touched;
 use crate::error::{Error, SqlState};
 use crate::executor::{Broken, Kept, Request, Writing, Written, parameter_types};
 use crate::plan::{MARK, Outcome, Part, Places, Script, Spread, Tag};
-use crate::topology::ShardId;
+use crate::topology::{ShardId, ShardSet};
 use crate::wire::frame::Header;
 use crate::wire::message::put_command_complete;
 use crate::wire::{Bind, Channel};
@@ -58,7 +58,7 @@ impl Session {
         let request_of_client = request;
         let as_text = request.bind().map(Bind::as_text);
         let mut kept: Vec<(Kept, Vec<String>)> = Vec::new();
-        let mut count = 0;
+        let (mut count, mut answered) = (0, None);
         for act in &plan.acts {
             let text = match filled(&act.text, &kept) {
                 Ok(text) => text,
@@ -67,9 +67,18 @@ impl Session {
             let text = self.without_views(&text).unwrap_or(text);
             let request = request.for_us(as_text.as_ref());
             let answer = match (act.outcome, &plan.places) {
-                (Outcome::Answer, _) => return self.act(client, &text, request_of_client).await,
+                (Outcome::Answer, _) => {
+                    let came = self.act(client, &text, request_of_client).await?;
+                    if came.is_err() {
+                        return Ok(came);
+                    }
+                    // The client hears of its end when all is done.
+                    answered = Some(take_back_end(&mut client.output));
+                    continue;
+                }
                 (Outcome::Place, Some(places)) => self.place(client, places, kept.last()).await?,
-                (Outcome::Everywhere, _) => self.run_everywhere(client, &text).await?,
+                (Outcome::Everywhere, _) => self.run_on(client, self.snapshot.database.all_shards(), &text).await?,
+                (Outcome::Home, _) => self.run_on(client, ShardSet::one(self.snapshot.database.home), &text).await?,
                 _ => self.aside(client, async |session, client| session.act(client, &text, request).await).await?,
             };
             let answer = match answer {
@@ -81,9 +90,13 @@ impl Session {
                     Ok(types) => kept.push((answer, types)),
                     Err(stopped) => return Ok(Err(stopped)),
                 },
-                Outcome::Everywhere => {}
+                Outcome::Everywhere | Outcome::Home => {}
                 _ => count += answer.count,
             }
+        }
+        if let Some(end) = answered {
+            end.into_iter().for_each(|end| client.output.extend_from_slice(&end));
+            return Ok(Ok(()));
         }
         request_of_client.put_head(&mut client.output, None);
         let tag = match plan.tag {
@@ -155,9 +168,8 @@ impl Session {
         self.run_parts(client, (parts, Tag::Sum)).await
     }
 
-    async fn run_everywhere(&mut self, client: &mut Channel, text: &str) -> Came<Kept> {
+    async fn run_on(&mut self, client: &mut Channel, shards: ShardSet, text: &str) -> Came<Kept> {
         let text: Arc<str> = Arc::from(text);
-        let shards = self.snapshot.database.all_shards();
         let part = |shard| Part { shard, text: Some(Arc::clone(&text)), parameters: Some(Vec::new()) };
         let parts = shards.iter().map(part).collect();
         self.run_parts(client, (parts, Tag::First)).await

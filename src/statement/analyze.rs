@@ -104,7 +104,18 @@ impl<'t> Source<'t> {
         if cursor.peek().eq_ignore_ascii_case("TABLE") {
             return self.table(part).or_else(|| self.parsed(part, sensitive)).unwrap_or_else(unknown);
         }
-        self.parsed(part, sensitive).unwrap_or_else(unknown)
+        let mut statement = self.parsed(part, sensitive).unwrap_or_else(unknown);
+        if let (Kind::Update(_) | Kind::Delete { .. }, Some(cursor)) = (&statement.kind, self.positioned(part)) {
+            statement.kind = Kind::Positioned { cursor };
+        }
+        statement
+    }
+
+    /// The cursor of WHERE CURRENT OF.
+    fn positioned(self, part: Tokens) -> Option<String> {
+        let start = self.outer_word(part, "where")? + 1;
+        let mut cursor = self.cursor(Tokens { start, end: part.end });
+        cursor.take(&["CURRENT", "OF"]).then(|| cursor.name())
     }
 
     /// A query within a command, which is nothing but a query.
@@ -499,7 +510,7 @@ impl<'t> Source<'t> {
 }
 
 /// The table or materialized view that is made, and its columns, where they are listed.
-fn filled_table(cursor: &mut Cursor<'_>) -> Option<(ObjectName, Vec<String>, bool)> {
+fn filled_table(cursor: &mut Cursor<'_>) -> Option<(ObjectName, Vec<String>, Option<Tokens>)> {
     cursor.skip(1);
     cursor.take(&["OR", "REPLACE"]);
     cursor.take_any(&["GLOBAL", "LOCAL"]);
@@ -508,7 +519,8 @@ fn filled_table(cursor: &mut Cursor<'_>) -> Option<(ObjectName, Vec<String>, boo
     cursor.take_any(&["UNLOGGED", "RECURSIVE"]);
     let is_filled = cursor.take(&["TABLE"]) || cursor.take(&["MATERIALIZED", "VIEW"]);
     (is_filled || is_own && cursor.take(&["VIEW"])).then_some(())?;
-    let conditional = cursor.take(&["IF", "NOT", "EXISTS"]);
+    let start = cursor.first;
+    let conditional = cursor.take(&["IF", "NOT", "EXISTS"]).then_some(Tokens { start, end: start + 3 });
     let (table, mut columns) = (cursor.object(), Vec::new());
     let mut listed = *cursor;
     if listed.take(&["("]) {

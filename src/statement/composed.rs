@@ -48,8 +48,11 @@ impl Source<'_> {
         let on = self.outer_word(Tokens { start: using, end: part.end }, "on")?;
         let starts = self.whens(Tokens { start: on, end: part.end });
         let ends = starts.iter().skip(1).copied().chain([part.end]);
-        let whens =
-            starts.iter().zip(ends).map(|(&start, end)| self.when(Tokens { start, end })).collect::<Option<Vec<_>>>()?;
+        let whens = starts
+            .iter()
+            .zip(ends)
+            .map(|(&start, end)| self.when(Tokens { start, end }))
+            .collect::<Option<Vec<_>>>()?;
         let condition = Tokens { start: on + 1, end: *starts.first()? };
         let target = Tokens { start: table.start, end: using };
         Some(Composed::Merge { table, target, source: Tokens { start: using + 1, end: on }, condition, whens })
@@ -131,9 +134,8 @@ impl Source<'_> {
     pub(super) fn locking(self, part: Tokens, sensitive: &mut bool) -> Option<Composed> {
         let cursor = self.cursor(part);
         let is = |index: usize, word: &str| cursor.nth(index).eq_ignore_ascii_case(word);
-        let locks = |index: usize| {
-            is(index, "for") && ["update", "share", "no", "key"].iter().any(|word| is(index + 1, word))
-        };
+        let locks =
+            |index: usize| is(index, "for") && ["update", "share", "no", "key"].iter().any(|word| is(index + 1, word));
         let mut found = (0..cursor.tokens.len()).filter(|&index| locks(index));
         let (Some(place), None) = (found.next(), found.next()) else { return None };
         let (mut open, mut depth) = (place, 0usize);

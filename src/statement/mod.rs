@@ -37,6 +37,6 @@ pub use escapes::{Standardized, standardized};
 pub use execution::{Argument, Constant, Execution, execution};
 pub use naming::{NameOfPrepared, Naming, prepared_names};
 pub use quoting::{quoted_literal, quoted_name};
-pub use scan::{LiteralKind, LiteralSpan, bytes_of, token_ranges};
+pub use scan::{LiteralKind, LiteralSpan, bytes_of, names_in, token_ranges};
 pub use types::*;
 pub use values::{Given, Parameters, Values};

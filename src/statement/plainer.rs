@@ -68,6 +68,11 @@ impl<'t> Plainer<'t> {
     fn rewritten(&mut self) -> usize {
         let (first, second, third) = (self.word(0), self.word(1), self.word(2));
         match (first.as_str(), second.as_str(), third.as_str()) {
+            // Which row that is, the cursor's server knows.
+            ("where", "current", "of") => {
+                self.put_words(&["WHERE", "TRUE"]);
+                4
+            }
             ("table", ..) if !self.is(2, &Token::LParen) && self.begins_query() => {
                 self.put_words(&["SELECT"]);
                 self.put(Token::Mul);

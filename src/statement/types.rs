@@ -106,9 +106,7 @@ pub enum Composed {
         whens: Vec<When>,
     },
     /// One subquery of it locks rows.
-    Locking {
-        query: Arc<Statement>,
-    },
+    Locking { query: Arc<Statement> },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -177,6 +175,10 @@ pub enum Kind {
         returning: bool,
     },
     Merge,
+    /// UPDATE or DELETE … WHERE CURRENT OF a cursor.
+    Positioned {
+        cursor: String,
+    },
     /// A SELECT with a data-modifying CTE, or SELECT INTO: `into` for the latter.
     ModifyingQuery {
         into: bool,
@@ -460,7 +462,7 @@ pub struct Filled {
     /// The query is nothing but VALUES.
     pub values: bool,
     /// IF NOT EXISTS.
-    pub conditional: bool,
+    pub conditional: Option<Tokens>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
