@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::numbering::Drawn;
 use super::types::shards_of;
-use super::{Access, Fetch, MARK, Outcome, Part, Plan, Route, Staged, Template, caching};
+use super::{Access, Fetch, MARK, Outcome, Part, Places, Plan, Route, Staged, Template, caching};
 use crate::merge::{Final, HIDDEN, Merge};
 use crate::statement::{Kind, Values};
 use crate::topology::ShardId;
@@ -87,7 +87,8 @@ impl Plan {
                         Outcome::Home => "home",
                         Outcome::Place => "place",
                     };
-                    row(name, act.text.replace(MARK, "…"));
+                    let into = script.places.as_ref().filter(|_| act.outcome == Outcome::Place);
+                    row(name, into.map_or_else(|| act.text.replace(MARK, "…"), Places::render));
                 }
             }
             Route::Scatter(scatter) => {

@@ -57,6 +57,15 @@ impl Places {
         Self { name: table.to_owned(), table: Arc::from(table), keys: Vec::new(), listed: Vec::new(), home }
     }
 
+    /// In words.
+    pub(super) fn render(&self) -> String {
+        let keys: Vec<&str> = self.keys.iter().map(|sharded| sharded.column.as_str()).collect();
+        match keys.is_empty() {
+            true => format!("INSERT INTO {} …, on shard {}", self.table, self.home.0),
+            false => format!("INSERT INTO {} …, by {}", self.table, keys.join(" or ")),
+        }
+    }
+
     /// What inserts the rows of this query.
     pub fn insert(&self, query: &str) -> String {
         format!("INSERT INTO {} {query}", self.table)

@@ -451,7 +451,9 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
         }
         Kind::Refresh { .. } => Placement::Everywhere { one_by_one: None, tag: Tag::First },
         // A session knows where its cursor is.
-        Kind::Positioned { .. } if resolved.iter().any(|known| matches!(known.class, Class::Reference | Class::View)) => {
+        Kind::Positioned { .. }
+            if resolved.iter().any(|known| matches!(known.class, Class::Reference | Class::View)) =>
+        {
             refuse("WHERE CURRENT OF for a reference table or view", "Name the row by its key.")
         }
         Kind::Positioned { .. } => Placement::Fixed(home),
@@ -673,7 +675,9 @@ fn written_column<'a>(resolved: &'a [Resolved], name: &str) -> Option<&'a Column
 
 fn by_key(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Placement {
     let Surroundings { database, catalog, .. } = surroundings;
-    if let Some(error) = resolved.iter().filter(|known| known.written).find_map(|known| Through::refused(statement, known)) {
+    if let Some(error) =
+        resolved.iter().filter(|known| known.written).find_map(|known| Through::refused(statement, known))
+    {
         return Placement::Refused(error);
     }
     if resolved.iter().any(|relation| matches!(relation.class, Class::View)) {

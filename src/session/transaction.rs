@@ -90,7 +90,19 @@ impl Open {
         let reads_plainly = begun.as_ref().is_some_and(Begun::is_plain);
         let (others, changes, heard) = (Vec::new(), Vec::new(), Vec::new());
         let (cursors, doubtful, defines) = (Vec::new(), HashSet::new(), false);
-        Self { lent, wrote: false, reads_plainly, others, begun, changes, forgot: false, heard, cursors, doubtful, defines }
+        Self {
+            lent,
+            wrote: false,
+            reads_plainly,
+            others,
+            begun,
+            changes,
+            forgot: false,
+            heard,
+            cursors,
+            doubtful,
+            defines,
+        }
     }
 
     /// Makes a part of the block the current one; `false`: that shard has none.
