@@ -844,12 +844,16 @@ fn a_try_that_failed_ties_nobody() {
 #[test]
 fn a_lock_outlives_the_error_behind_it() {
     let bench = Bench::start("erring", "default_pool_size = 2\nworkers = 1");
-    direct(
-        "create function lock_and_fail() returns int language plpgsql as \
-         $$ begin perform pg_advisory_lock(83); return 1 / 0; end $$",
-    );
     let (mut client, mut other) = (bench.client(), bench.client());
-    for (text, key) in [("select pg_advisory_lock(82); select 1/0", 82), ("select lock_and_fail()", 83)] {
+    let by_function = "select lock_and_fail()";
+    for (text, key) in [("select pg_advisory_lock(82); select 1/0", 82), (by_function, 83)] {
+        if text == by_function {
+            // Just made: no look at the catalogs has found it.
+            direct(
+                "create function lock_and_fail() returns int language plpgsql as \
+                 $$ begin perform pg_advisory_lock(83); return 1 / 0; end $$",
+            );
+        }
         assert_eq!(client.refusal(text), "22012");
         assert_eq!(
             (bench.pinned_by(), other.value(&format!("select pg_try_advisory_xact_lock({key})"))),

@@ -301,9 +301,15 @@ async fn some_transactions_must_stay_on_one_shard() {
     client.simple_query("select body from notes where user_id = 70").await.unwrap();
     assert_eq!(sqlstate(&client, "select body from notes where user_id = 1070").await, "0A000");
     client.batch_execute("rollback").await.unwrap();
-    client.batch_execute("begin; select pg_advisory_lock(7070)").await.unwrap();
-    assert_eq!(sqlstate(&client, "select body from notes where user_id = 1070").await, "0A000");
-    client.batch_execute("rollback").await.unwrap();
+    // What only one server knows of a setting.
+    let unseen = "select set_config(name, '7', false) from (values ('my.unseen')) known(name)";
+    client.batch_execute(unseen).await.unwrap();
+    assert_eq!(rows(&client, "select current_setting('my.unseen')").await, ["7"]);
+    for elsewhere in ["select body from notes where user_id = 1070", "select count(*) from notes"] {
+        assert_eq!(sqlstate(&client, elsewhere).await, "0A000");
+    }
+    client.batch_execute("discard all").await.unwrap();
+    assert!(client.batch_execute("select count(*) from notes").await.is_ok());
 }
 
 /// What listens, and the channel on which its payloads come.
@@ -339,6 +345,71 @@ async fn what_ties_a_session_outlives_its_statements_on_other_shards() {
         ["951", "1951"]
     );
     client.batch_execute("delete from notes where user_id in (951, 1951)").await.unwrap();
+}
+
+/// As a migration does that keeps others out.
+#[tokio::test]
+async fn a_tied_session_has_transactions_over_shards() {
+    let (client, other) = (client().await, client().await);
+    let lock = "select pg_advisory_lock(960)";
+    let is_free = "select pg_try_advisory_xact_lock(960)";
+    let over_both = [
+        "insert into notes values (960, 1, 'x'), (1960, 1, 'y')",
+        "create table made_in_block(user_id int)",
+        "select name from people where user_id = 1950",
+        "update notes set body = 'z' where user_id = 1960",
+        "update notes set body = 'z' where user_id = 960",
+        "savepoint s",
+        "select count(*) from people",
+    ];
+    let own_lock = [&[lock], &over_both[..]].concat();
+    let late_lock = [&over_both[2..4], &[lock], &over_both[..2]].concat();
+    for (before, block) in [(lock, &over_both[..]), ("begin", &own_lock), ("begin", &late_lock)] {
+        for end in ["commit", "rollback"] {
+            client.batch_execute(before).await.unwrap();
+            if before == lock {
+                client.batch_execute("begin").await.unwrap();
+            }
+            for statement in block {
+                client.batch_execute(statement).await.unwrap_or_else(|cause| panic!("{statement}: {cause:?}"));
+            }
+            client.batch_execute(end).await.unwrap();
+            assert_eq!(rows(&other, is_free).await, ["f"], "{block:?}");
+            let kept = rows(&client, "select user_id from notes where user_id in (960, 1960) order by 1").await;
+            assert_eq!(kept.len(), if end == "commit" { 2 } else { 0 });
+            assert_eq!(rows(&client, "select pg_advisory_unlock(960)").await, ["t"], "{block:?}");
+            assert_eq!(rows(&other, is_free).await, ["t"]);
+            if end == "commit" {
+                client.batch_execute("drop table made_in_block").await.unwrap();
+            }
+            client.batch_execute("delete from notes where user_id in (960, 1960)").await.unwrap();
+        }
+    }
+    client.batch_execute("begin").await.unwrap();
+    client.batch_execute("create temp table own as select 7 as n").await.unwrap();
+    client.batch_execute(over_both[0]).await.unwrap();
+    assert_eq!(rows(&client, "table own").await, ["7"]);
+    client.batch_execute("commit").await.unwrap();
+    assert_eq!(rows(&client, "table own").await, ["7"]);
+    client.batch_execute("drop table own").await.unwrap();
+    client.batch_execute("delete from notes where user_id in (960, 1960)").await.unwrap();
+}
+
+/// The server process of another shard is ended in a block; the lock is not held there.
+#[tokio::test]
+async fn a_lock_outlives_the_loss_of_another_shard() {
+    let (client, other, cluster) = (client().await, client().await, shop().1);
+    client.batch_execute("select pg_advisory_lock(961)").await.unwrap();
+    client.batch_execute("begin").await.unwrap();
+    client.batch_execute("select 961, name from people where user_id = 1950").await.unwrap();
+    let end = "select count(pg_terminate_backend(pid, 10000)) from pg_stat_activity \
+               where query like 'select 961%' and state = 'idle in transaction'";
+    assert_eq!(cluster.sql_everywhere(end), ["0", "1"]);
+    assert!(client.batch_execute("select name from people where user_id = 1950").await.is_err());
+    client.batch_execute("rollback").await.unwrap();
+    assert_eq!(rows(&other, "select pg_try_advisory_xact_lock(961)").await, ["f"]);
+    assert_eq!(rows(&client, "select pg_advisory_unlock(961)").await, ["t"]);
+    assert_eq!(rows(&other, "select pg_try_advisory_xact_lock(961)").await, ["t"]);
 }
 
 #[tokio::test]

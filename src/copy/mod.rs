@@ -1,5 +1,5 @@
-//! The data of COPY FROM STDIN: which bytes are a row, and which of them are one column's (PostgreSQL documentation,
-//! "COPY", File Formats).
+//! The data of COPY: which bytes of what a client sends are a row, and which of them are one column's; rows as a client
+//! is to have them (PostgreSQL documentation, "COPY", File Formats).
 //!
 //! Pure: bytes in, slices out, in one pass. Knows nothing of SQL, shards or messages: their data is one stream.
 
@@ -9,11 +9,13 @@ mod field;
 mod lines;
 mod plain;
 mod reader;
+mod writer;
 
 pub use binary::header as binary_header;
 pub use field::Field;
 pub use lines::Lines;
 pub use reader::{Piece, Reader};
+pub use writer::{Forced, Writer, Writing};
 
 /// How rows are written.
 #[derive(Clone, Debug, PartialEq, Eq)]

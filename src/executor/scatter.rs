@@ -1,14 +1,15 @@
 //! One read on several shards: their rows become one answer as they come.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::failure::Failure;
 use super::relay::{BUFFER_BYTES, Broken, fatal_of, poll_client};
 use super::request::Request;
 use super::single::Report;
 use crate::backend::{Connection, Event, Verdict, read_parameter};
+use crate::copy::Writer;
 use crate::error::Error;
-use crate::merge::{Columns, Merge, Merger, Step};
+use crate::merge::{Columns, Merge, Merger, Step, cells};
 use crate::plan::{MARK, Part, Scatter};
 use crate::wire::frame::{Header, server};
 use crate::wire::message::{put_bare, put_command_complete, put_row};
@@ -64,8 +65,58 @@ pub(super) async fn scatter(
         Ok(merger) => merger,
         Err(error) => return Ok(Ended::Refused(error)),
     };
-    put_head(client, &columns, merge, request);
-    rows(client, inputs, &mut merger, request.rows()).await
+    let names = columns.names(merge);
+    let answer = match plan.copied.as_deref().map(|copied| copied.of_columns(&names)) {
+        None => Answer::Rows,
+        Some(Some(writer)) => Answer::Copied(writer),
+        Some(None) => {
+            let what = "COPY of a query with an option for a column that it does not give";
+            return Ok(Ended::Refused(Error::unsupported(what, "Name its columns.")));
+        }
+    };
+    match &answer {
+        Answer::Rows => put_head(client, &columns, merge, request),
+        Answer::Copied(writer) => put_copy_head(client, writer, &names),
+    }
+    rows(client, inputs, &mut merger, &answer, request.rows()).await
+}
+
+/// What the client is given the rows as.
+enum Answer<'w> {
+    Rows,
+    /// The data of COPY.
+    Copied(Writer<'w>),
+}
+
+impl Answer<'_> {
+    fn put_row(&self, row: &[u8], out: &mut BytesMut) {
+        match self {
+            Self::Rows => frame::put(out, server::DATA_ROW, |out| out.extend_from_slice(row)),
+            Self::Copied(writer) => frame::put(out, server::COPY_DATA, |out| writer.put_row(cells(row), out)),
+        }
+    }
+
+    fn put_end(&self, client: &mut Channel, given: u64, suspended: bool) {
+        match self {
+            Self::Rows => put_end(client, given, suspended),
+            Self::Copied(_) => {
+                put_bare(&mut client.output, server::COPY_DONE);
+                put_command_complete(&mut client.output, &format!("COPY {given}"));
+            }
+        }
+    }
+}
+
+/// CopyOutResponse, and the line in front of the rows.
+fn put_copy_head(client: &mut Channel, writer: &Writer<'_>, names: &[&[u8]]) {
+    frame::put(&mut client.output, server::COPY_OUT, |out| {
+        out.put_u8(0);
+        out.put_u16(u16::try_from(names.len()).expect("a row has at most 1664 columns"));
+        out.put_bytes(0, 2 * names.len());
+    });
+    if writer.has_header() {
+        frame::put(&mut client.output, server::COPY_DATA, |out| writer.put_header(names, out));
+    }
 }
 
 /// As [`scatter`], but no shard is asked for more rows than are wanted when those of the others are there.
@@ -163,6 +214,7 @@ async fn rows(
     client: &mut Channel,
     inputs: &mut [&mut Connection],
     merger: &mut Merger,
+    answer: &Answer<'_>,
     most: u32,
 ) -> Result<Ended, Broken> {
     let mut given: u64 = 0;
@@ -170,7 +222,7 @@ async fn rows(
     loop {
         let fed = match merger.step() {
             Ok(Step::Row(row)) => {
-                frame::put(&mut client.output, server::DATA_ROW, |out| out.extend_from_slice(&row));
+                answer.put_row(&row, &mut client.output);
                 given += 1;
                 if given == u64::from(most) {
                     suspended = true;
@@ -203,7 +255,7 @@ async fn rows(
             return Ok(Ended::Failed(failure));
         }
     }
-    put_end(client, given, suspended);
+    answer.put_end(client, given, suspended);
     Ok(Ended::Done)
 }
 

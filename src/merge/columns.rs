@@ -47,15 +47,24 @@ impl Columns {
         self.0.iter().map(|column| String::from_utf8_lossy(&column.name).into_owned())
     }
 
-    /// The RowDescription body for the client: without hidden columns, formats as they are here.
-    pub fn visible(&self, merge: &Merge) -> Vec<u8> {
-        let shown: Vec<&Column> = match &merge.aggregate {
+    fn shown(&self, merge: &Merge) -> Vec<&Column> {
+        match &merge.aggregate {
             Some(aggregation) => {
                 let outputs = aggregation.outputs.len().saturating_sub(merge.hidden_outputs);
                 aggregation.outputs[..outputs].iter().filter_map(|output| self.0.get(output.column())).collect()
             }
             None => self.0[..self.0.len().saturating_sub(merge.hidden)].iter().collect(),
-        };
+        }
+    }
+
+    /// The names that the client sees, as the servers write them.
+    pub fn names(&self, merge: &Merge) -> Vec<&[u8]> {
+        self.shown(merge).into_iter().map(|column| &*column.name).collect()
+    }
+
+    /// The RowDescription body for the client: without hidden columns, formats as they are here.
+    pub fn visible(&self, merge: &Merge) -> Vec<u8> {
+        let shown = self.shown(merge);
         let count = u16::try_from(shown.len()).expect("a row has at most 1664 columns");
         let mut body = count.to_be_bytes().to_vec();
         for column in shown {

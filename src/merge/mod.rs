@@ -21,6 +21,7 @@ mod tests;
 
 pub use columns::Columns;
 pub use merger::{Merger, Step};
+pub use row::cells;
 
 /// How rows of several shards become the answer of one PostgreSQL. Steps in the order of the fields.
 #[derive(Clone, Debug, Default, PartialEq)]

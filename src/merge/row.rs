@@ -36,6 +36,18 @@ impl Cells {
     }
 }
 
+/// The cells of a row that was merged here; `None`: NULL.
+pub fn cells(row: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
+    let mut rest = row.get(2..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (length, after) = rest.split_first_chunk()?;
+        let length = i32::from_be_bytes(*length);
+        let (cell, behind) = after.split_at_checked(usize::try_from(length.max(0)).ok()?)?;
+        rest = behind;
+        Some((length >= 0).then_some(cell))
+    })
+}
+
 /// The row without its last columns.
 pub(super) fn first_columns(row: &Bytes, columns: usize, spare: &mut BytesMut) -> Result<Bytes, Error> {
     let mut end = 2;

@@ -112,10 +112,11 @@ pub(super) fn may_reach_tables(word: &str, catalog: &Catalog) -> bool {
         || functions.any(|function| function.is_user_defined || function.volatility == Volatility::Volatile)
 }
 
-/// Its body may change more of the server's session than a text shows.
+/// Its body may change more of the server's session than a text shows; so may that of one just made.
 pub(super) fn is_opaque(call: &Call, catalog: &Catalog) -> bool {
-    let overloads = catalog.functions(call.name.schema.as_deref(), &call.name.name);
-    overloads.into_iter().any(|function| function.is_user_defined && function.volatility == Volatility::Volatile)
+    let mut overloads = catalog.functions(call.name.schema.as_deref(), &call.name.name).peekable();
+    overloads.peek().is_none()
+        || overloads.any(|function| function.is_user_defined && function.volatility == Volatility::Volatile)
 }
 
 /// An aggregate that the analysis does not know as one.

@@ -6,9 +6,9 @@ use super::relations::{self, Class, Sharded};
 use super::template::{Surroundings, varying_default};
 use super::{CopyOut, Route, access};
 use crate::catalog::Relation;
-use crate::copy::{Field, Format, Lined, Quoting};
+use crate::copy::{Field, Forced, Format, Lined, Quoting, Writing};
 use crate::error::{Error, SqlState};
-use crate::statement::{Copy, CopyFormat, CopyOptions, ObjectName, Statement, embeds_ascii};
+use crate::statement::{Copy, CopyFormat, CopyOptions, ObjectName, OptionColumns, Statement, embeds_ascii};
 use crate::topology::{Key, KeyType, ShardId, ShardSet};
 
 /// COPY FROM STDIN: each row goes where its key is.
@@ -152,6 +152,46 @@ fn format(options: &CopyOptions, column: &str) -> Format {
             Format::Csv(lined(b',', ""), quoting)
         }
     }
+}
+
+/// How the rows of a query are written; `None`: they are left to a server, with whatever is wrong.
+pub(super) fn written(copy: &Copy) -> Option<Writing> {
+    let options = copy.options.as_ref()?;
+    let forces_null =
+        options.force_null != OptionColumns::default() || options.force_not_null != OptionColumns::default();
+    if options.encoding.is_some() || forces_null {
+        return None;
+    }
+    let byte = |option: &Option<String>, default: u8| match option.as_ref().map(String::as_bytes) {
+        None => Some(default),
+        Some(&[byte @ 1..=127]) if !matches!(byte, b'\n' | b'\r') => Some(byte),
+        Some(_) => None,
+    };
+    let is_csv = match options.format {
+        CopyFormat::Text => false,
+        CopyFormat::Csv => true,
+        CopyFormat::Binary => return None,
+    };
+    let delimiter = byte(&options.delimiter, if is_csv { b',' } else { b'\t' })?;
+    let null = options.null.as_deref().unwrap_or(if is_csv { "" } else { "\\N" }).as_bytes();
+    if null.iter().any(|byte| matches!(byte, b'\n' | b'\r') || *byte == delimiter) {
+        return None;
+    }
+    let lined = Lined { delimiter, null: null.into(), header: options.header };
+    if !is_csv {
+        let is_of_csv =
+            options.quote.is_some() || options.escape.is_some() || options.force_quote != OptionColumns::default();
+        // A letter behind a backslash means something else, and servers before PostgreSQL 15 know no header here.
+        let is_taken = matches!(delimiter, b'\\' | b'.' | b'a'..=b'z' | b'0'..=b'9');
+        return (!is_of_csv && !is_taken && !options.header).then_some(Writing::Text(lined));
+    }
+    let quote = byte(&options.quote, b'"')?;
+    let escape = byte(&options.escape, quote)?;
+    let forced = match &options.force_quote {
+        OptionColumns::All => Forced::All,
+        OptionColumns::These(names) => Forced::These(names.clone()),
+    };
+    (delimiter != quote && !null.contains(&quote)).then_some(Writing::Csv { lined, quote, escape, forced })
 }
 
 impl CopyIn {

@@ -35,8 +35,15 @@ pub(super) fn explaining(plan: Plan, analyze: bool, access: Access) -> Result<Pl
 }
 
 fn one_after_another(parts: Vec<Part>) -> Route {
-    let scatter =
-        Scatter { parts, merge: Merge::default(), cursor: None, in_turn: true, explains: true, otherwise: None };
+    let scatter = Scatter {
+        parts,
+        merge: Merge::default(),
+        cursor: None,
+        in_turn: true,
+        explains: true,
+        copied: None,
+        otherwise: None,
+    };
     Route::Scatter(Box::new(scatter))
 }
 

@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
+use super::copying;
 use super::keys::{self, Keyed};
 use super::relations::{Class, FIRST_OWN_TYPE, Resolved};
 use super::rewrite::{self, Splice};
 use super::template::{Surroundings, add_condition};
 use super::{Access, Declared, MARK, Part, Plan, Route, Scatter, access};
 use crate::catalog::Column;
+use crate::copy::Writing;
 use crate::error::Error;
 use crate::merge::{self, Aggregation, Final, HIDDEN, Merge, SortKey};
 use crate::statement::{
-    Aggregate, Block, BlockRole, Bound, Collation, ColumnRef, Distinct, Given, GroupKey, Kind, OrderKey, OrderTarget,
-    Output, OutputColumn, Shape, Statement, Tokens, Value, Values,
+    Aggregate, Block, BlockRole, Bound, Collation, ColumnRef, Copy, Distinct, Given, GroupKey, Kind, OrderKey,
+    OrderTarget, Output, OutputColumn, Shape, Statement, Tokens, Value, Values,
 };
 use crate::topology::ShardSet;
 
@@ -27,6 +29,8 @@ pub(super) struct Scattering {
     hidden: Vec<HiddenColumn>,
     /// Shards cannot cut their answers to LIMIT rows.
     merges_rows: bool,
+    /// For COPY of a query.
+    copied: Option<Arc<Writing>>,
 }
 
 #[derive(Debug)]
@@ -84,6 +88,9 @@ impl Scattering {
             return refuse("DISTINCT or GROUP BY with a nondeterministic collation");
         }
         let mut scattering = Self::of(root, statement);
+        if matches!(statement.kind, Kind::Copy(_)) && scattering.copied.is_none() {
+            return refuse("COPY of a query in this format over several shards");
+        }
         if shape.windows {
             return refuse("a window function over several shards");
         }
@@ -110,7 +117,12 @@ impl Scattering {
     }
 
     fn of(root: usize, statement: &Arc<Statement>) -> Self {
-        Self { root, statement: Arc::clone(statement), merge: Merge::default(), hidden: Vec::new(), merges_rows: false }
+        let copied = match &statement.kind {
+            Kind::Copy(copy) => copying::written(copy).map(Arc::new),
+            _ => None,
+        };
+        let (statement, merge, hidden) = (Arc::clone(statement), Merge::default(), Vec::new());
+        Self { root, statement, merge, hidden, merges_rows: false, copied }
     }
 
     /// Sort keys of a query whose rows pass as they are.
@@ -251,8 +263,12 @@ impl Scattering {
         let mut merge = self.merge.clone();
         merge.limit = bound(shape.limit.as_ref(), values)?;
         merge.offset = bound(shape.offset.as_ref(), values)?.unwrap_or(0);
-        let is_plain =
-            self.hidden.is_empty() && merge.limit.is_none() && merge.offset == 0 && shape.limit_tokens.is_none();
+        let copied = self.copied.clone();
+        let is_plain = copied.is_none()
+            && self.hidden.is_empty()
+            && merge.limit.is_none()
+            && merge.offset == 0
+            && shape.limit_tokens.is_none();
         let text = (!is_plain).then(|| self.text(&merge, values.text));
         let parts = shards.iter().map(|shard| match &text {
             None => Part { shard, text: None, parameters: None },
@@ -265,7 +281,8 @@ impl Scattering {
             }
             _ => None,
         };
-        let scatter = Scatter { parts: parts.collect(), merge, cursor, in_turn, explains: false, otherwise: None };
+        let parts = parts.collect();
+        let scatter = Scatter { parts, merge, cursor, in_turn, explains: false, copied, otherwise: None };
         Ok(Plan { route: Route::Scatter(Box::new(scatter)), access })
     }
 
@@ -273,6 +290,12 @@ impl Scattering {
     fn text(&self, merge: &Merge, text: &str) -> String {
         let shape = &self.statement.shape;
         let mut splice = Splice::new(text);
+        let mut asked = self.statement.tokens;
+        if let Kind::Copy(Copy { query: Some(query), .. }) = &self.statement.kind {
+            splice.replace(Tokens { end: query.start, ..asked }, "");
+            splice.replace(Tokens { start: query.end, ..asked }, "");
+            asked = *query;
+        }
         let mut added = String::new();
         for column in &self.hidden {
             let words = splice.words(column.tokens);
@@ -284,7 +307,7 @@ impl Scattering {
         if !added.is_empty() {
             match shape.from {
                 Some(from) => splice.insert_before(from, format!("{} ", added.trim_start_matches(' '))),
-                None => splice.insert_after(self.statement.tokens, added),
+                None => splice.insert_after(asked, added),
             }
         }
         if let Some(tokens) = shape.limit_tokens {

@@ -24,8 +24,8 @@ use crate::cache::Reason;
 use crate::catalog::{Catalog, Column};
 use crate::error::{Error, SqlState};
 use crate::statement::{
-    Assigned, CacheHint, Ddl, Filled, Hints, Insert, InsertSource, Kind, ObjectName, SettingControl, Statement, Value,
-    Values,
+    Assigned, CacheHint, Copy, Ddl, Filled, Hints, Insert, InsertSource, Kind, ObjectName, SettingControl, Statement,
+    Value, Values,
 };
 use crate::topology::{Database, Key, ShardId, ShardSet};
 
@@ -743,7 +743,9 @@ pub(super) fn several(
 ) -> Result<Several, Error> {
     let refuse = |what: &str| Err(Error::unsupported(what, add_condition(keyed)));
     match &statement.kind {
-        Kind::Query | Kind::DeclareCursor { hold: false, binary: false, scroll: None | Some(false), .. } => {
+        Kind::Query
+        | Kind::DeclareCursor { hold: false, binary: false, scroll: None | Some(false), .. }
+        | Kind::Copy(Copy { is_client: true, .. }) => {
             Scattering::new(statement, resolved, surroundings, keyed).map(|plan| Several::Scatter(Box::new(plan)))
         }
         Kind::Merge if !keyed.inserts_where_it_reads(statement, resolved) => refuse("MERGE on several shards"),

@@ -1,6 +1,7 @@
 //! What a plan is.
 use std::sync::Arc;
 
+use crate::copy::Writing;
 use crate::error::Error;
 use crate::topology::ShardId;
 
@@ -66,6 +67,8 @@ pub struct Scatter {
     pub in_turn: bool,
     /// It gives the plans of the shards' servers, one after another, each under its shard.
     pub explains: bool,
+    /// COPY of a query: the rows are the client's as its data.
+    pub copied: Option<Arc<Writing>>,
     /// Where the servers compare in a way that cannot be done here, which is known when the columns are.
     pub otherwise: Option<Box<Gather>>,
 }

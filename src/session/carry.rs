@@ -483,6 +483,7 @@ impl Session {
         }
         // What failed may have taken a lock before, or called what did: an error does not release it.
         self.doubt_ties(effects);
+        open.lent.tied |= self.pin.is_none() && effects.iter().any(ties::makes);
         if failed && (may_have_set(effects, &open, was_in_block) || effects.contains(&Effect::Unseen)) {
             open.lent.connection.distrust();
         }
@@ -520,12 +521,7 @@ impl Session {
         match (status, pin) {
             (Status::Idle, None) if !self.doubtful => open.lent.give_back(now),
             (Status::Idle, _) => self.pin = Some(Pin { lent: open.lent }),
-            _ => {
-                if pin.is_some() && !open.lents().any(|lent| lent.tied) {
-                    open.lent.tied = true;
-                }
-                self.transaction = Transaction::Open(open);
-            }
+            _ => self.transaction = Transaction::Open(open),
         }
     }
 
@@ -686,8 +682,10 @@ impl Session {
         wrote.into_iter().for_each(|shard| self.note_write(shard, Instant::now()));
         self.snapshot.fleet.suspect(&open.lent.connection.server);
         open.abandon();
-        self.pin_for(None);
-        self.doubtful = false;
+        if self.pin.is_none() {
+            self.pin_for(None);
+            self.doubtful = false;
+        }
         if was_in_block && !effects.iter().any(|effect| matches!(effect, Effect::Commit | Effect::Rollback)) {
             self.transaction = Transaction::Failed(None);
         }

@@ -10,6 +10,7 @@ use super::planned::Planned;
 use super::portals::portal_of;
 use super::prepared::Prepared;
 use super::run::not_utf8;
+use super::ties;
 use super::transaction::{Begun, Cursor, Open, Transaction};
 use super::unit::Frame;
 use crate::cache::Touched;
@@ -257,23 +258,18 @@ impl Session {
         }
         let shard = match (&self.transaction, wanted.fixed) {
             (Transaction::Open(open), Some(fixed)) if fixed != open.lent.shard || open.spans() => {
-                self.check_reach(open, fixed, access, &effects)?;
+                self.check_reach(open, fixed, access)?;
                 fixed
             }
-            (Transaction::Open(open), _) => {
-                if open.spans() && effects.iter().any(ties) {
-                    return Err(tied());
-                }
-                open.lent.shard
-            }
+            (Transaction::Open(open), _) => open.lent.shard,
             (_, Some(fixed)) => fixed,
             (_, None) => self.pin.as_ref().map_or_else(|| wanted.anywhere.unwrap_or(home), |pin| pin.lent.shard),
         };
-        if let Some(pin) = &self.pin
-            && pin.lent.shard != shard
-            && effects.iter().any(ties)
-        {
-            return Err(tied_elsewhere(shard, pin.lent.shard));
+        if let Some(tied) = self.tied_shard().filter(|tied| *tied != shard) {
+            self.check_settings_known()?;
+            if effects.iter().any(binds) {
+                return Err(tied_elsewhere(shard, tied));
+            }
         }
         Ok(Decided { way: Way::One { shard, access }, effects, touched, keeping })
     }
@@ -282,12 +278,26 @@ impl Session {
 impl Session {
     /// Where the session's temporary tables are, if it has any.
     fn shard_of_temporary(&self) -> Option<ShardId> {
-        let tied = match (&self.pin, &self.transaction) {
-            (Some(pin), _) => Some(&pin.lent),
-            (None, Transaction::Open(open)) => Some(&open.lent),
+        self.tied_shard().filter(|_| self.pinned == Some(ties::TEMPORARY))
+    }
+
+    /// The shard with what the session cannot take along, or with what may have made such.
+    fn tied_shard(&self) -> Option<ShardId> {
+        match (&self.pin, &self.transaction) {
+            (Some(pin), _) => Some(pin.lent.shard),
+            (None, Transaction::Open(open)) => open.tied_shard(),
             _ => None,
-        };
-        tied.filter(|_| self.pinned == Some(super::ties::TEMPORARY)).map(|lent| lent.shard)
+        }
+    }
+
+    fn check_settings_known(&self) -> Result<(), Error> {
+        match self.pinned == Some(ties::SET_CONFIG) {
+            true => Err(Error::unsupported(
+                "a statement on another shard in a session with settings that only one server knows",
+                "Name the setting and its value in the text of set_config or SET; DISCARD ALL forgets all settings.",
+            )),
+            false => Ok(()),
+        }
     }
 
     /// Where the cursor is that a FETCH, MOVE or CLOSE names.
@@ -323,6 +333,7 @@ impl Session {
 impl Session {
     /// Of a statement on several shards at once.
     fn check_several(&self, way: &Way, effects: &[Effect]) -> Result<(), Error> {
+        self.check_settings_known()?;
         let is_write = match way {
             Way::Spread(_) | Way::Transfer(_) | Way::Staged(_) => true,
             Way::CopyIn(copy) => copy.shards.len() > 1,
@@ -333,11 +344,15 @@ impl Session {
         if is_write {
             self.check_two_phase()?;
         }
+        // What makes a temporary table of rows of all shards does so on the first of its connections.
+        let ties_its_own = matches!(way, Way::Staged(plan) if matches!(**plan, Staged::Local(_)));
+        let binds = |effect: &Effect| binds(effect) && !(ties_its_own && *effect == Effect::Pin(ties::TEMPORARY));
         match &self.transaction {
             Transaction::Idle => Ok(()),
-            Transaction::Begun(begun) => self.check_block_of_several(begun, true, effects),
+            Transaction::Begun(_) | Transaction::Open(_) if effects.iter().any(binds) => Err(tied()),
+            Transaction::Begun(begun) => self.check_isolation(begun, true),
             Transaction::Open(open) => match &open.begun {
-                Some(begun) => self.check_block_of_several(begun, self.is_everywhere(open), effects),
+                Some(begun) => self.check_isolation(begun, self.is_everywhere(open)),
                 None => Err(second_shard(open.lent.shard)),
             },
             Transaction::Failed(_) => Err(second_shard(self.snapshot.database.home)),
@@ -345,27 +360,12 @@ impl Session {
     }
 
     /// Of a statement on one shard, which need not be the first that the block reaches.
-    fn check_reach(&self, open: &Open, shard: ShardId, access: Access, effects: &[Effect]) -> Result<(), Error> {
+    fn check_reach(&self, open: &Open, shard: ShardId, access: Access) -> Result<(), Error> {
         let begun = open.begun.as_ref().ok_or_else(|| second_shard(open.lent.shard))?;
         if access == Access::Write && open.wrote_elsewhere(shard) {
             self.check_two_phase()?;
         }
-        self.check_block_of_several(begun, self.is_everywhere(open), effects)
-    }
-
-    /// Nothing ties the session to a connection but temporary tables on the home shard, which the block has or will take.
-    fn is_free_to_spread(&self) -> bool {
-        let home = self.snapshot.database.home;
-        let tied = match (&self.pin, &self.transaction) {
-            (Some(pin), _) => Some(pin.lent.shard),
-            (None, Transaction::Open(open)) => open.shard_of_tie(),
-            _ => None,
-        };
-        !self.is_session_pooled()
-            && match self.pinned {
-                None => self.pin.is_none(),
-                Some(reason) => reason == super::ties::TEMPORARY && tied == Some(home),
-            }
+        self.check_isolation(begun, self.is_everywhere(open))
     }
 
     fn is_everywhere(&self, open: &Open) -> bool {
@@ -373,12 +373,7 @@ impl Session {
     }
 
     /// `everywhere`: where it sees one state, it is one of all shards.
-    fn check_block_of_several(&self, begun: &Begun, everywhere: bool, effects: &[Effect]) -> Result<(), Error> {
-        // Temporary tables are made on the home shard.
-        let ties_more = |effect: &Effect| ties(effect) && *effect != Effect::Pin(super::ties::TEMPORARY);
-        if !self.is_free_to_spread() || effects.iter().any(ties_more) {
-            return Err(tied());
-        }
+    fn check_isolation(&self, begun: &Begun, everywhere: bool) -> Result<(), Error> {
         match self.level_of(begun) {
             Isolation::Serializable => Err(Error::unsupported(
                 "a transaction of isolation SERIALIZABLE that reaches several shards",
@@ -404,14 +399,14 @@ impl Session {
 }
 
 /// The server session would keep something that the other shards do not have.
-fn ties(effect: &Effect) -> bool {
-    matches!(effect, Effect::Pin(_) | Effect::Unseen | Effect::Discard)
+fn binds(effect: &Effect) -> bool {
+    ties::makes(effect) || *effect == Effect::Discard
 }
 
 fn tied() -> Error {
     Error::unsupported(
-        "a transaction on several shards in a session that is bound to one",
-        "It holds or makes a temporary table, advisory lock, LISTEN or the like: do that outside of the transaction.",
+        "a statement on several shards that binds the session to one, in a transaction",
+        "It makes a temporary table, advisory lock, LISTEN or the like: do that outside of the transaction.",
     )
 }
 

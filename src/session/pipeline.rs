@@ -408,7 +408,7 @@ impl Session {
                 rows: if is_cut { 0 } else { rows },
             },
             // It has no parameters and gives no columns: the servers are asked in the simple protocol.
-            (true, Way::Gather(..) | Way::CopyOut(..) | Way::CopyIn(_)) => {
+            (true, Way::Gather(..) | Way::Scatter(..) | Way::CopyOut(..) | Way::CopyIn(_)) => {
                 if takes_rows && !pipeline.hand_back(&mut client.input) {
                     let hint = "Send what comes before it or behind its rows by itself.";
                     return Ok(Err(Error::unsupported("COPY FROM STDIN with messages before its rows", hint).into()));

@@ -133,7 +133,7 @@ impl Told {
 }
 
 /// Not to be seen beforehand whether it does: a try for a lock may fail, a function do anything.
-fn makes(effect: &Effect) -> bool {
+pub(super) fn makes(effect: &Effect) -> bool {
     matches!(effect, Effect::Pin(_) | Effect::Unseen)
 }
 

@@ -149,8 +149,8 @@ impl Open {
         self.lents().filter(|lent| shards.first() == Some(&lent.shard)).for_each(|lent| lent.tied = true);
     }
 
-    /// Where what ties the session is.
-    pub(super) fn shard_of_tie(&self) -> Option<ShardId> {
+    /// Where the session is tied to a connection of the block, or may be.
+    pub(super) fn tied_shard(&self) -> Option<ShardId> {
         let others = self.others.iter().map(|other| &other.lent);
         std::iter::once(&self.lent).chain(others).find(|lent| lent.tied).map(|lent| lent.shard)
     }

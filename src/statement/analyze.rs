@@ -12,15 +12,15 @@ use super::assignments;
 use super::blocks::{self, Walker};
 use super::clauses;
 use super::commands::{Cursor, command, explained};
-use super::copying::calls_of_filter;
+use super::copying::{self, calls_of_filter};
 use super::hints;
 use super::naming::names_prepared;
 use super::plainer::{BEFORE_QUERIES, plainer};
 use super::quoting::quoted_name;
 use super::scan::{Lexer, Token, TokenKind};
 use super::types::{
-    Analysis, Copy, CopyOptions, Filled, Hints, Insert, InsertPlaces, InsertSource, Kind, ObjectName, Overriding,
-    PREPARED_STATEMENTS, Respelling, Row, SourceQuery, Statement, Tokens, Update,
+    Analysis, Filled, Hints, Insert, InsertPlaces, InsertSource, Kind, ObjectName, Overriding, PREPARED_STATEMENTS,
+    Respelling, Row, SourceQuery, Statement, Tokens, Update,
 };
 use super::uses;
 
@@ -183,13 +183,12 @@ impl<'t> Source<'t> {
         };
         let inner = Tokens { start: part.start + 2, end: part.start + end };
         let mut statement = self.query(inner, sensitive);
-        let reads = matches!(statement.kind, Kind::Query);
-        let is_client = cursor.has("STDOUT");
-        statement.kind = if reads {
-            let (columns, options) = (Vec::new(), Some(CopyOptions::default()));
-            Kind::Copy(Copy { table: None, columns, from: false, is_client, filtered: false, options })
-        } else {
-            Kind::ModifyingQuery { into: false }
+        statement.kind = match statement.kind {
+            Kind::Query => {
+                let behind = Tokens { start: inner.end + 1, end: part.end };
+                Kind::Copy(copying::copy_of_query(inner, self.cursor(behind)))
+            }
+            _ => Kind::ModifyingQuery { into: false },
         };
         statement.tokens = part;
         statement

@@ -380,7 +380,10 @@ impl Clauses {
                     let named = matches!(before(1).as_str(), "." | "as");
                     // IS DISTINCT FROM
                     let compares = word == "from" && before(1) == "distinct" && before(2) != "select";
-                    if CLAUSES.contains(&word.as_str()) && !named && !compares {
+                    // A column of that name is none.
+                    let is_part =
+                        !matches!(word.as_str(), "group" | "order") || cursor.nth(index + 1).eq_ignore_ascii_case("by");
+                    if CLAUSES.contains(&word.as_str()) && !named && !compares && is_part {
                         marks.push((part.start + u32::try_from(index).ok()?, word));
                     }
                 }

@@ -2,7 +2,7 @@
 
 use super::commands::{Cursor, folded};
 use super::scan::TokenKind;
-use super::types::{Call, Copy, CopyFormat, CopyOptions, ObjectName, OptionColumns};
+use super::types::{Call, Copy, CopyFormat, CopyOptions, ObjectName, OptionColumns, Tokens};
 use super::values::decode;
 
 /// What follows the keyword; `None` for COPY (query), which the grammar must read.
@@ -14,19 +14,35 @@ pub(super) fn copy(mut cursor: Cursor<'_>) -> Option<Copy> {
     if cursor.take(&["BINARY"]) {
         options.format = CopyFormat::Binary;
     }
-    let table = Some(cursor.object());
+    let (table, query) = (Some(cursor.object()), None);
     let columns = if cursor.peek() == "(" { names(&mut cursor) } else { Vec::new() };
     let from = cursor.take(&["FROM"]);
     cursor.take(&["TO"]);
+    let is_client = at_client(&mut cursor);
+    let understood = read_options(&mut cursor, &mut options).is_some();
+    let filtered = cursor.take(&["WHERE"]);
+    let understood = understood && (filtered || cursor.tokens.is_empty());
+    Some(Copy { table, query, columns, from, is_client, filtered, options: understood.then_some(options) })
+}
+
+/// Of `COPY (query)`; `cursor` is behind the parenthesis.
+pub(super) fn copy_of_query(query: Tokens, mut cursor: Cursor<'_>) -> Copy {
+    cursor.take(&["TO"]);
+    let is_client = at_client(&mut cursor);
+    let mut options = CopyOptions::default();
+    let understood = read_options(&mut cursor, &mut options).is_some() && cursor.tokens.is_empty();
+    let (query, options) = (Some(query), understood.then_some(options));
+    Copy { table: None, query, columns: Vec::new(), from: false, is_client, filtered: false, options }
+}
+
+/// Else it names a file or program of the server's.
+fn at_client(cursor: &mut Cursor<'_>) -> bool {
     let is_client = cursor.take_any(&["STDIN", "STDOUT"]);
     if !is_client {
         cursor.take(&["PROGRAM"]);
         cursor.skip(1);
     }
-    let understood = read_options(&mut cursor, &mut options).is_some();
-    let filtered = cursor.take(&["WHERE"]);
-    let understood = understood && (filtered || cursor.tokens.is_empty());
-    Some(Copy { table, columns, from, is_client, filtered, options: understood.then_some(options) })
+    is_client
 }
 
 /// Whatever stands in front of a parenthesis in the condition may be a function.
@@ -99,7 +115,7 @@ fn read_option(cursor: &mut Cursor<'_>, options: &mut CopyOptions) -> Option<()>
         "quote" => options.quote = Some(string(cursor)?),
         "escape" => options.escape = Some(string(cursor)?),
         "encoding" => options.encoding = Some(string(cursor)?),
-        "force_quote" => drop(columns(cursor)),
+        "force_quote" => options.force_quote = columns(cursor),
         "force_not_null" => options.force_not_null = columns(cursor),
         "force_null" => options.force_null = columns(cursor),
         _ => return None,
@@ -134,7 +150,7 @@ fn read_old_option(cursor: &mut Cursor<'_>, options: &mut CopyOptions) -> Option
     } else if cursor.take(&["FORCE", "NULL"]) {
         options.force_null = columns(cursor);
     } else if cursor.take(&["FORCE", "QUOTE"]) {
-        columns(cursor);
+        options.force_quote = columns(cursor);
     } else {
         return cursor.take(&["FREEZE"]).then_some(());
     }

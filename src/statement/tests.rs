@@ -242,6 +242,13 @@ fn great_texts_are_read_without_fear() {
     assert_eq!(analyze(&list).statements[0].kind, Kind::Query);
 }
 
+#[test]
+fn words_of_clauses_may_stand_anywhere() {
+    for text in ["select from select where group", "select 1 from t where order", "select 1 from t order"] {
+        analyze(text);
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn any_text_is_analysed(text: String) {

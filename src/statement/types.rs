@@ -372,6 +372,8 @@ pub struct InsertedRows {
 pub struct Copy {
     /// `None`: COPY (query), whose blocks are the statement's.
     pub table: Option<ObjectName>,
+    /// What stands between the parentheses of COPY (query).
+    pub query: Option<Tokens>,
     pub columns: Vec<String>,
     pub from: bool,
     /// STDIN or STDOUT; else a file or program on the server.
@@ -393,6 +395,7 @@ pub struct CopyOptions {
     pub encoding: Option<String>,
     pub force_null: OptionColumns,
     pub force_not_null: OptionColumns,
+    pub force_quote: OptionColumns,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

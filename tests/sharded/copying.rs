@@ -223,6 +223,62 @@ fn rows_come_out_as_they_went_in() {
     pair.compare("select * from given order by user_id");
 }
 
+#[test]
+fn queries_are_copied_as_one_server_copies_them() {
+    let columns = "user_id bigint primary key, name text collate \"C\", score numeric, \"Odd \"\"x\" text";
+    let mut pair = Pair::new("told", columns);
+    let odd = r#"insert into told values (1, E'a\tb\\c\n', 1.50, '"'), (2, E'\r\b\f\v\x01', null, ''), (3, '\.', 2, null),
+        (4, '', -1, ','), (5, null, 3, E'x"y'';'), (1001, E'\\N', 'NaN', '\'), (1002, 'plain', 1e9, 'xax'),
+        (1003, 'ä€', 0.00, E'\\"'), (1004, 'NULL', 7, 'x')"#;
+    pair.whole.rows(odd);
+    pair.sharded.rows(odd);
+    let queries = [
+        "select name, score from told order by user_id",
+        "select name from told order by name nulls first",
+        "select * from told order by score desc, user_id limit 5 offset 1",
+        "select \"Odd \"\"x\", user_id from told order by user_id -- the last",
+        "select count(*) as n, sum(score), max(name), avg(user_id) from told where score <> 'NaN'",
+        "select user_id > 1000 as far, count(*) from told group by 1 order by 1",
+        "select distinct length(name) from told order by 1",
+        "select name from told where user_id in (4, 1004) order by user_id",
+        "select user_id, row_number() over (order by user_id desc) from told order by 1",
+        "select name from told where false",
+        "select 1 / (user_id - 3) from told order by user_id",
+        "select nosuch from told",
+    ];
+    let formats = [
+        "",
+        "csv",
+        "csv header",
+        "(format csv, force_quote *, header)",
+        "(format csv, force_quote (name))",
+        "csv delimiter 'x' null 'NULL' quote '''' escape '\\'",
+        "(format csv, delimiter '|', null '\\N', quote 'a')",
+        "(delimiter 'X', null 'plain')",
+        "delimiter ','",
+        "(format binary)",
+        "(header)",
+        "(encoding 'LATIN9')",
+        "(delimiter 'x')",
+        "(delimiter '||')",
+        "(format csv, force_not_null (name))",
+        "(format csv, quote ',')",
+        "(format json5)",
+    ];
+    for query in queries {
+        for format in formats {
+            let sql = format!("copy ({query}\n) to stdout {format}");
+            let (expected, found) = (copied(&mut pair.whole, &sql), copied(&mut pair.sharded, &sql));
+            // What stands before an error is no answer.
+            let is_error = !expected.outcome.starts_with("COPY");
+            let told = |came: Came| if is_error { came.outcome } else { format!("{came:?}") };
+            assert_eq!(told(found), told(expected), "{sql}");
+        }
+    }
+    let route = pair.sharded.rows(&format!("explain route copy ({}) to stdout", queries[0]));
+    assert!(route.iter().any(|row| row.contains("merge")), "{route:?}: merged as it comes");
+}
+
 fn copied(raw: &mut Raw, sql: &str) -> Came {
     raw.send(&raw::query(sql));
     hear(raw)

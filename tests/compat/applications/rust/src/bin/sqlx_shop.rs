@@ -49,9 +49,7 @@ fn attempt<T: Debug>(label: &str, came: Outcome<T>) {
 async fn migrate(pool: &PgPool) -> Outcome<()> {
     println!("part => migrations");
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("sqlx");
-    let mut migrator = Migrator::new(folder).await.map_err(|cause| sqlx::Error::Migrate(Box::new(cause)))?;
-    // Its advisory lock ties the session to one server, and the tables are made on every shard.
-    migrator.set_locking(false);
+    let migrator = Migrator::new(folder).await.map_err(|cause| sqlx::Error::Migrate(Box::new(cause)))?;
     say("run", migrator.run(pool).await.map_err(|cause| cause.to_string()));
     say("again", migrator.run(pool).await.map_err(|cause| cause.to_string()));
     for user in USERS {
