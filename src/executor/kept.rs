@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::gather::values_of;
 use crate::error::{Error, SqlState};
-use crate::merge::Columns;
+use crate::merge::{Columns, Merge};
 use crate::statement::{quoted_literal, quoted_name};
 use crate::wire::frame::{Header, server};
 
@@ -46,7 +46,9 @@ impl Kept {
     }
 
     pub fn names(&self) -> Vec<String> {
-        self.columns.as_ref().map(|columns| columns.names().collect()).unwrap_or_default()
+        let name = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+        let columns = self.columns.iter().flat_map(|columns| columns.names(&Merge::default()));
+        columns.map(name).collect()
     }
 
     /// The values of each row. An error: some text is not UTF-8.
@@ -61,10 +63,10 @@ impl Kept {
 
     /// The same of some of them, by their numbers.
     pub fn query_of(&self, types: &[String], is: &dyn Fn(usize) -> bool) -> Result<String, Error> {
-        let Some(columns) = &self.columns else {
+        if self.columns.is_none() {
             return Err(Error::new(SqlState::INTERNAL, "a statement gave no columns where it was to give rows"));
-        };
-        let names: Vec<String> = columns.names().map(|name| quoted_name(&name)).collect();
+        }
+        let names: Vec<String> = self.names().iter().map(|name| quoted_name(name)).collect();
         let mut chosen = self.rows.iter().enumerate().filter(|(index, _)| is(*index)).peekable();
         if chosen.peek().is_none() {
             let nothing = types.iter().zip(&names).map(|(of, name)| format!("NULL::{of} AS {name}"));

@@ -43,10 +43,6 @@ impl Columns {
         self.0.iter().map(|column| (column.type_oid(), modifier(column))).collect()
     }
 
-    pub fn names(&self) -> impl Iterator<Item = String> + '_ {
-        self.0.iter().map(|column| String::from_utf8_lossy(&column.name).into_owned())
-    }
-
     fn shown(&self, merge: &Merge) -> Vec<&Column> {
         match &merge.aggregate {
             Some(aggregation) => {

@@ -1325,7 +1325,9 @@ select * from follows order by 1, 2
 select * from carts order by 1, 2
 -- locks
 begin; select id from users where not verified order by id limit 3 for update; update users set verified = true where id in (1, 3); commit
+rollback
 begin; select user_id, id from orders where status = 'placed' order by placed_at, user_id, id limit 2 for update skip locked; commit
+rollback
 select id from users order by balance desc, id limit 3 for update nowait
 select id from users order by id limit 2 offset 1 for share
 update orders set status = 'paid' where (user_id, id) in (select user_id, id from orders where status = 'placed' order by placed_at, user_id, id limit 2 for update skip locked) returning user_id, id, status
@@ -1432,8 +1434,11 @@ select country, total_of(balance) from users group by country order by country
 drop aggregate total_of(numeric)
 -- isolation
 begin isolation level repeatable read; select count(*) from users; select id from users where id = 1005; select max(total) from orders; commit
+rollback
 begin isolation level repeatable read read only; select count(*) from users; select count(*) from orders; select u.handle from users u join orders o on o.note = u.full_name order by 1 limit 3; commit
+rollback
 begin isolation level repeatable read; update users set balance = balance + 1 where id = 5; select balance from users where id = 5; commit
+rollback
 begin isolation level repeatable read; update users set balance = balance + 1 where id in (5, 1005); select id, balance from users where id in (5, 1005) order by 1; rollback
 rollback
 begin; set transaction isolation level repeatable read; select count(*) from users; commit
@@ -1535,6 +1540,7 @@ with x as (insert into users(id, handle, email, country) values (5, 'dup', 'd', 
 with x as (insert into users(id, handle, email, country) values (5, 'dup', 'd', 'DE'), (1700, 'dup', 'd', 'DE') returning id) select * from x
 select count(*) from users where id = 1700
 begin; with x as (delete from follows where user_id in (7, 1007) returning *) select count(*) from x; select count(*) from follows; rollback
+rollback
 select count(*) from follows
 -- merge
 merge into posts p using users u on p.user_id = u.id and p.id = 777 when not matched and u.country = 'DE' then insert (user_id, id, public_id, body, published_at) values (u.id, 777, md5(u.handle)::uuid, 'hi ' || u.handle, '2024-01-01')
@@ -1605,34 +1611,48 @@ drop trigger logging on carts
 drop function log_it()
 -- temp tables in blocks
 begin; create temp table w1 on commit drop as select id, balance from users where country = 'DE'; select count(*) from w1; update users u set balance = 0 from w1 where w1.id = u.id; select sum(balance) from users; rollback
+rollback
 begin; create temp table w2 (id bigint, n int) on commit drop; insert into w2 select user_id, count(*) from orders group by 1; select u.handle, w2.n from users u join w2 on w2.id = u.id order by 2 desc, u.id limit 3; delete from w2 where n < 3; select count(*) from w2; commit
+rollback
 select * from w2
 create temp table w3 as select user_id, sum(total) t from orders group by 1
 begin; select count(*) from w3; select count(*) from users; insert into follows(user_id, followed_id, since) select user_id, 700, '2024-01-01' from w3; select count(*) from follows where followed_id = 700; rollback
+rollback
 select count(*) from follows where followed_id = 700
 begin; update w3 set t = 0; update users set balance = balance + 1 where id in (5, 1005); commit
+rollback
 select sum(t) from w3
 drop table w3
 begin; create temp table w4 (a int); commit
+rollback
 insert into w4 values (1)
 begin; drop table w4; select count(*) from users; rollback
+rollback
 select count(*) from w4
 discard temp
 select count(*) from w4
 -- RR
 begin isolation level repeatable read; update users set balance = balance + 1 where id = 5; update users set balance = balance + 1 where id = 1005; select sum(balance) from users; commit
+rollback
 begin; set transaction isolation level repeatable read, read only; select count(*) from orders; select id from users where id = 1005; update users set balance = 0; rollback
+rollback
 begin isolation level repeatable read; savepoint a; insert into users(id, handle, email, country, created_at) values (901, 'rr', 'r', 'DE', '2024-01-01'), (1901, 'rr', 'r', 'DE', '2024-01-01'); rollback to a; select count(*) from users where handle = 'rr'; commit
+rollback
 begin isolation level repeatable read; set local timezone = 'UTC'; select max(placed_at) from orders; declare c cursor for select id from users order by id; fetch 2 from c; close c; show transaction_isolation; commit
+rollback
 set session characteristics as transaction isolation level repeatable read
 begin; select count(*) from users; select count(*) from orders where user_id = 5; commit
+rollback
 select count(*) from users
 update users set balance = balance where country = 'DE'
 set session characteristics as transaction isolation level read committed
 begin; set transaction isolation level read committed; select count(*) from users; commit
+rollback
 -- locks
 begin; select id, handle from users where country = 'DE' order by last_seen_at desc nulls last, id limit 3 for update skip locked; commit
+rollback
 begin; select user_id, id from orders where status = 'placed' order by placed_at, user_id, id for update skip locked limit 2; commit
+rollback
 select id from users order by id offset 2 for share skip locked
 select id from users order by balance, id limit 3 offset 2 for no key update
 update posts set likes = likes + 1 where (user_id, id) in (select user_id, id from posts where likes < 5 order by published_at, user_id, id limit 2 for update skip locked) returning user_id, id, likes
@@ -1642,6 +1662,7 @@ with j as (select user_id, id from orders where status = 'paid' order by placed_
 select pg_try_advisory_lock(5)
 select pg_advisory_unlock(5)
 begin; select pg_advisory_xact_lock(7); select count(*) from users; commit
+rollback
 prepare q1 as with d as (delete from follows where user_id = $1 returning *) select count(*) from d
 execute q1(8)
 execute q1(1008)
@@ -1675,19 +1696,21 @@ delete from follows using w5 where w5.who = follows.user_id and followed_id = -1
 delete from follows where user_id in (select who from w5 where n = 3)
 drop table w5
 begin; create temp table w1 on commit drop as select id, balance from users where country = 'DE'; select count(*) from w1; update users u set balance = 0 from w1 where w1.id = u.id; select sum(balance) from users; rollback
+rollback
 create view v4 as select u.id, o.total from users u join orders o on o.user_id = u.id
 delete from v4 where id = 1
 insert into v4 values (1, 1)
 drop view v4
 begin; declare c cursor for select * from users where id = 5 for update; fetch c; update users set full_name = 'cur' where current of c returning id; delete from carts where user_id = 5; commit
+rollback
 begin; declare c cursor for select * from users where id = 1005 for update; fetch c; delete from users where current of c; rollback
+rollback
 update users set full_name = 'x' where current of nosuch
 begin isolation level repeatable read; select 1; select count(*) from users; commit
+rollback
 with u as (update users set balance = balance + 1 returning id, balance) select count(*), sum(balance) from users
 with u as (update products set price = price + 1 returning id, price) select id, price from products order by id
 -- definitions of all kinds
-alter table audit add constraint level_positive check (level > 0)
-alter table audit drop constraint level_positive
 create table events (user_id bigint, at date not null, n int, primary key (user_id, at)) partition by range (at)
 create table events_2023 partition of events for values from ('2023-01-01') to ('2024-01-01')
 create table events_2024 partition of events for values from ('2024-01-01') to ('2025-01-01')
@@ -1762,12 +1785,16 @@ update users set nick = handle where id in (1, 1001)
 alter table users alter column nick set not null
 alter table users drop column nick
 begin; alter table users add column tmp int; update users set tmp = 1 where id in (1, 1001); select sum(tmp) from users; rollback
+rollback
 select tmp from users
 begin; drop table carts; rollback
+rollback
 select count(*) > 0 from carts
 begin; truncate carts; select count(*) from carts; rollback
+rollback
 select count(*) > 0 from carts
 begin; savepoint a; create table sp (user_id bigint); rollback to a; select * from sp; rollback
+rollback
 alter table orders add column discount_code text, add column pct numeric(4, 2) default 1.5, alter column note set default 'none'
 insert into orders(user_id, id, tracking, total, placed_at) values (5, 601, md5('t')::uuid, 1, '2024-01-01'), (1005, 601, md5('t')::uuid, 1, '2024-01-01') returning note, pct
 alter table orders drop column discount_code, drop column pct, alter column note drop default
@@ -1780,6 +1807,7 @@ select * from vals order by 1
 drop table vals
 create temp table tt on commit drop as select 1 as x
 begin; create temp table tt2 (a int) on commit drop; insert into tt2 select id from users where id < 5; select count(*) from tt2; commit
+rollback
 select * from tt2
 create temp table tt3 (a int) on commit delete rows
 insert into tt3 values (1)
