@@ -450,13 +450,7 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
             }
         }
         Kind::Refresh { .. } => Placement::Everywhere { one_by_one: None, tag: Tag::First },
-        // A session knows where its cursor is.
-        Kind::Positioned { .. }
-            if resolved.iter().any(|known| matches!(known.class, Class::Reference | Class::View)) =>
-        {
-            refuse("WHERE CURRENT OF for a reference table or view", "Name the row by its key.")
-        }
-        Kind::Positioned { .. } => Placement::Fixed(home),
+        Kind::Positioned { .. } => positioned(resolved, home),
         Kind::Utility { .. } => Placement::Everywhere { one_by_one: Some(OneByOne::of_utility()), tag: Tag::First },
         Kind::Truncate { tables } if are_home(tables, surroundings) => Placement::Fixed(home),
         Kind::Truncate { .. } => Placement::Everywhere { one_by_one: None, tag: Tag::First },
@@ -517,6 +511,15 @@ fn insert_of(
             None => localized(statement, resolved, surroundings).unwrap_or(Placement::Refused(error)),
         },
     }
+}
+
+/// A session knows where its cursor is.
+fn positioned(resolved: &[Resolved], home: ShardId) -> Placement {
+    if resolved.iter().any(|known| matches!(known.class, Class::Reference | Class::View)) {
+        let what = "WHERE CURRENT OF for a reference table or view";
+        return Placement::Refused(Error::unsupported(what, "Name the row by its key."));
+    }
+    Placement::Fixed(home)
 }
 
 /// What is refused wherever the rows are.

@@ -264,16 +264,7 @@ impl<'t> Source<'t> {
             _ => None,
         };
         let respelling = respelling.or_else(|| self.bare_tables(part));
-        let composed = match kind {
-            _ if walker.writes_or_locks() && self.cursor(part).peek().eq_ignore_ascii_case("with") => {
-                self.with(part, sensitive)
-            }
-            Kind::Merge => self.merged(part),
-            Kind::Update(_) | Kind::Delete { .. } | Kind::Insert(_) if walker.locks_rows => {
-                self.locking(part, sensitive)
-            }
-            _ => None,
-        };
+        let composed = self.composed(&kind, &walker, part, sensitive);
         let Walker { blocks, calls, locks_rows, reads_clock, assigned, inserted, .. } = walker;
         let hints = Hints::default();
         Some(Statement {

@@ -4,14 +4,35 @@
 use std::sync::Arc;
 
 use super::analyze::Source;
+use super::blocks::Walker;
 use super::clauses;
 use super::commands::Cursor;
 use super::scan::TokenKind;
-use super::types::{Composed, Cte, MergeInsert, Tokens, When, With};
+use super::types::{Composed, Cte, Kind, MergeInsert, Tokens, When, With};
 
 impl Source<'_> {
+    /// `None`: it is one statement, or not understood so far.
+    pub(super) fn composed(
+        self,
+        kind: &Kind,
+        walker: &Walker<'_>,
+        part: Tokens,
+        sensitive: &mut bool,
+    ) -> Option<Composed> {
+        match kind {
+            _ if walker.writes_or_locks() && self.cursor(part).peek().eq_ignore_ascii_case("with") => {
+                self.with(part, sensitive)
+            }
+            Kind::Merge => self.merged(part),
+            Kind::Update(_) | Kind::Delete { .. } | Kind::Insert(_) if walker.locks_rows => {
+                self.locking(part, sensitive)
+            }
+            _ => None,
+        }
+    }
+
     /// WITH … and what follows it.
-    pub(super) fn with(self, part: Tokens, sensitive: &mut bool) -> Option<Composed> {
+    fn with(self, part: Tokens, sensitive: &mut bool) -> Option<Composed> {
         let mut cursor = self.cursor(part);
         cursor.take(&["WITH"]).then_some(())?;
         let recursive = cursor.take(&["RECURSIVE"]);
@@ -38,7 +59,7 @@ impl Source<'_> {
     }
 
     /// MERGE INTO target USING source ON condition WHEN …
-    pub(super) fn merged(self, part: Tokens) -> Option<Composed> {
+    fn merged(self, part: Tokens) -> Option<Composed> {
         let mut cursor = self.cursor(part);
         cursor.take(&["MERGE", "INTO"]).then_some(())?;
         let table = cursor.first;
@@ -131,7 +152,7 @@ impl Source<'_> {
     }
 
     /// The one subquery that locks what it reads.
-    pub(super) fn locking(self, part: Tokens, sensitive: &mut bool) -> Option<Composed> {
+    fn locking(self, part: Tokens, sensitive: &mut bool) -> Option<Composed> {
         let cursor = self.cursor(part);
         let is = |index: usize, word: &str| cursor.nth(index).eq_ignore_ascii_case(word);
         let locks =
