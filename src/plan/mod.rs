@@ -18,6 +18,7 @@ mod local;
 mod materialized;
 mod mirror;
 mod moving;
+mod narrowing;
 mod numbering;
 mod one_by_one;
 mod owner;
@@ -43,7 +44,7 @@ pub use template::{Surroundings, Template};
 pub use touches::Touches;
 pub use transfer::Inserted;
 pub use types::{
-    Access, Act, CopyOut, Create, Declared, Fetch, Gather, Goal, Keeping, Local, MARK, Mirror, Move, OneByOne, Outcome,
-    Part, Plan, Route, Scatter, Script, Spread, Staged, Step, Steps, Tag, Transfer, shards_of,
+    Access, Act, CopyOut, Create, Declared, Fetch, Gather, Goal, Keeping, Local, MARK, Mirror, Move, Narrowed,
+    OneByOne, Outcome, Part, Plan, Route, Scatter, Script, Spread, Staged, Step, Steps, Tag, Transfer, shards_of,
 };
 pub use views::written_out;
