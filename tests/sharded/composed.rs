@@ -151,9 +151,9 @@ async fn what_a_block_defines_has_no_rows_in_the_wrong_place() {
         sqlstate(&client, "begin; create view seen as select * from just_made; select count(*) from seen").await;
     assert_eq!(refused, "0A000");
     client.batch_execute("rollback").await.unwrap();
-    client.batch_execute("create table copied as select * from just_made").await.unwrap();
-    assert_eq!(shop().1.sql_everywhere("select user_id from copied"), ["1", "1001"]);
-    client.batch_execute("drop table just_made, plainly_made, copied").await.unwrap();
+    client.batch_execute("create table just_copied as select * from just_made").await.unwrap();
+    assert_eq!(shop().1.sql_everywhere("select user_id from just_copied"), ["1", "1001"]);
+    client.batch_execute("drop table just_made, plainly_made, just_copied").await.unwrap();
 }
 
 #[tokio::test]
