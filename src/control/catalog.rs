@@ -260,7 +260,8 @@ fn relation(row: &Row) -> Option<Relation> {
         kind,
         columns: Vec::new(),
         primary_key: Vec::new(),
-        primary_only: flag(row, 4),
+        // Replicas have numbers of a sequence that are not drawn yet.
+        primary_only: flag(row, 4) || kind == RelationKind::Sequence,
         reads: Vec::new(),
         definition: None,
         calls: Vec::new(),
@@ -362,12 +363,18 @@ const KEPT_UNIQUE: &str = "SELECT t.tgrelid, field FROM pg_trigger t, \
 const DEFINITIONS: &str = "WITH path AS MATERIALIZED (SELECT set_config('search_path', 'pg_catalog', true)) \
      SELECT c.oid, pg_get_viewdef(c.oid) FROM path, pg_class c WHERE c.relkind = 'v' AND c.oid >= 16384";
 /// An aggregate of a user's is as volatile as the functions that it is made of.
+/// One that names no table, by the words of its body or of other functions that it calls, is as one of PostgreSQL's.
 const FUNCTIONS: &str = "SELECT p.proname, n.nspname, \
      CASE WHEN p.oid < 16384 OR p.prokind <> 'a' THEN p.provolatile \
        WHEN 'v' IN (t.provolatile, f.provolatile) THEN 'v' WHEN 's' IN (t.provolatile, f.provolatile) THEN 's' \
        ELSE 'i' END, \
-     n.nspname NOT IN ('pg_catalog', 'information_schema') AND l.lanname NOT IN ('c', 'internal'), p.prokind = 'a' \
+     n.nspname NOT IN ('pg_catalog', 'information_schema') AND l.lanname NOT IN ('c', 'internal') \
+       AND NOT (l.lanname IN ('sql', 'plpgsql') AND p.prokind = 'f' AND body.words !~* '\\m(from|table|into|insert|update|delete|merge|execute|perform|call|copy|with)\\M' \
+         AND NOT EXISTS (SELECT FROM pg_proc o JOIN pg_language w ON w.oid = o.prolang \
+           WHERE o.oid >= 16384 AND o.oid <> p.oid AND w.lanname NOT IN ('c', 'internal') \
+             AND strpos(lower(body.words), lower(o.proname)) > 0)), p.prokind = 'a' \
      FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang \
+     CROSS JOIN LATERAL (SELECT coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) AS words) body \
      LEFT JOIN pg_aggregate a ON a.aggfnoid = p.oid LEFT JOIN pg_proc t ON t.oid = a.aggtransfn \
      LEFT JOIN pg_proc f ON f.oid = a.aggfinalfn";
 /// Of columns that are declared without one.

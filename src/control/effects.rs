@@ -73,12 +73,13 @@ fn consequence(letter: &str, deletes: bool) -> Option<Consequence> {
     }
 }
 
-/// Relations whose writes run what users wrote: triggers, rules, volatile functions in defaults and checks. Of
-/// PostgreSQL's own trigger functions none touches another table.
+/// Relations whose writes run what users wrote: triggers, rules, volatile functions in defaults and checks; views that
+/// check what is written. Of PostgreSQL's own trigger functions none touches another table.
 const TRIGGERS: &str = "\
      SELECT t.tgrelid FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid \
        WHERE NOT t.tgisinternal AND p.pronamespace <> 'pg_catalog'::regnamespace \
          AND p.pronamespace IS DISTINCT FROM to_regnamespace('pgweir') \
+     UNION SELECT v.oid FROM pg_class v WHERE v.relkind = 'v' AND v.reloptions::text LIKE '%check_option%' \
      UNION SELECT r.ev_class FROM pg_rewrite r WHERE r.ev_type <> '1' AND r.oid >= 16384 \
      UNION SELECT a.adrelid FROM pg_attrdef a \
        JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = a.oid \

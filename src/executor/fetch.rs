@@ -7,10 +7,11 @@ use bytes::Bytes;
 use super::failure::Failure;
 use super::relay::Broken;
 use super::request::Request;
-use super::scatter::{next, send};
+use super::scatter::{differ, next, send};
+use super::single::put_describe;
 use crate::backend::Connection;
 use crate::error::{Error, SqlState};
-use crate::merge::cells;
+use crate::merge::{Columns, cells};
 use crate::plan::{Fetch, MARK, Narrowed, Part};
 use crate::topology::ShardId;
 use crate::wire::frame::{Header, server};
@@ -38,17 +39,22 @@ pub(super) async fn fetch(
             break;
         }
         let place = |part: &Part| shards.iter().position(|known| *known == part.shard).expect("it is among the plan's");
-        for part in asked.iter().flat_map(|(_, parts)| parts) {
-            request.put_fetch(inputs[place(part)], part);
+        for (index, part) in asked.iter().flat_map(|(index, parts)| parts.iter().map(move |part| (index, part))) {
+            let input = &mut *inputs[place(part)];
+            put_describe(input, (fetches[*index].columns.as_bytes(), &[]));
+            request.put_fetch(input, part);
         }
         for input in inputs.iter_mut() {
             send(client, input).await?;
         }
         for (index, parts) in &asked {
             let fetch = &fetches[*index];
-            let mut found = Fetched::new(fetch);
+            let (mut found, mut columns) = (Fetched::new(fetch), None);
             // Each connection answers in the order it was asked in.
             for part in parts {
+                if let Err(failure) = check_columns(client, inputs[place(part)], &mut columns).await? {
+                    return Ok(Err(failure));
+                }
                 if let Some(failure) = found.read(client, inputs[place(part)], left).await? {
                     return Ok(Err(Failure::Server(failure)));
                 }
@@ -61,6 +67,32 @@ pub(super) async fn fetch(
         }
     }
     Ok(Ok(fetched.into_iter().flatten().map(|fetched| fetched.rows).collect()))
+}
+
+/// Reads what the columns of a table are; they must be the same as those that are known.
+async fn check_columns(
+    client: &mut Channel,
+    input: &mut Connection,
+    known: &mut Option<Columns>,
+) -> Result<Result<(), Failure>, Broken> {
+    let mut outcome = Ok(());
+    loop {
+        let (kind, frame) = next(client, input).await?;
+        match kind {
+            server::ROW_DESCRIPTION => match (Columns::parse(&frame[Header::BYTES..]), &*known) {
+                (Ok(found), None) => *known = Some(found),
+                (Ok(found), Some(columns)) => {
+                    if let Some(what) = found.difference(columns) {
+                        outcome = Err(Failure::Proxy(differ(input, &what)));
+                    }
+                }
+                (Err(error), _) => outcome = Err(Failure::Proxy(error)),
+            },
+            server::ERROR => outcome = Err(Failure::Server(frame)),
+            server::READY => return Ok(outcome),
+            _ => {}
+        }
+    }
 }
 
 /// The text with each table's rows as a literal.

@@ -66,6 +66,27 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// The same, its answer for us alone: all of it, in text.
+    pub fn for_us<'b>(self, bind: Option<&'b Bind<'b>>) -> Request<'b>
+    where
+        'a: 'b,
+    {
+        match (self, bind) {
+            (Self::Extended { text, types, .. }, Some(bind)) => {
+                Request::Extended { text, types, bind, described: true, bound: true, rows: 0 }
+            }
+            (other, _) => other,
+        }
+    }
+
+    /// How its values came.
+    pub fn bind(self) -> Option<&'a Bind<'a>> {
+        match self {
+            Self::Simple { .. } => None,
+            Self::Extended { bind, .. } => Some(bind),
+        }
+    }
+
     /// The same, all rows of its answer.
     pub(super) fn whole(self) -> Self {
         match self {
@@ -172,7 +193,7 @@ impl<'a> Request<'a> {
     }
 
     /// What the client is told in front of the rows; `columns`: a RowDescription body, if there are to be any.
-    pub(super) fn put_head(self, out: &mut BytesMut, columns: Option<&[u8]>) {
+    pub fn put_head(self, out: &mut BytesMut, columns: Option<&[u8]>) {
         if self.announces_bind() {
             put_bare(out, server::BIND_COMPLETE);
         }

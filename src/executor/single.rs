@@ -108,7 +108,8 @@ pub async fn parameter_types(
     Ok(found)
 }
 
-fn put_describe(input: &mut Connection, (text, types): (&[u8], &[u32])) {
+pub(super) fn put_describe(input: &mut Connection, (text, types): (&[u8], &[u32])) {
+    input.unnamed = None;
     input.put_parse("", text, types);
     let out = &mut input.channel.output;
     put_named(out, client::DESCRIBE, b'S', "");

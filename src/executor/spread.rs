@@ -107,14 +107,18 @@ async fn parts(
     }
     drop(tables);
     let mut answers = Answers { row_order: plan.row_order.clone(), ..Answers::default() };
-    if let Err(failure) = answers.collect_all(client, inputs, decision.limit_bytes).await? {
+    let same = if plan.tag == Tag::First { 1 } else { inputs.len() };
+    let (first, others) = inputs.split_at_mut(same);
+    if let Err(failure) = answers.collect_all(client, first, decision.limit_bytes).await? {
         return Ok(Err(failure));
     }
+    // What is the same everywhere is told once.
+    let told = client.put_so_far();
+    let collected = answers.collect_all(client, others, decision.limit_bytes).await?;
+    client.take_back(told);
     answers.tag = tag(&answers.tags, plan.tag);
-    if plan.tag == Tag::First {
-        answers.rows.truncate(1);
-    }
-    Ok(Ok(answers))
+    answers.rows.truncate(same);
+    Ok(collected.map(|()| answers))
 }
 
 /// What the parts answered, held until all are committed.

@@ -36,6 +36,13 @@ impl Columns {
         self.0.iter().map(Column::type_oid).collect()
     }
 
+    /// The same, each with its type modifier, -1: none.
+    pub fn modified_types(&self) -> Vec<(u32, i32)> {
+        let modifier =
+            |column: &Column| column.fields[12..16].first_chunk().map_or(-1, |bytes| i32::from_be_bytes(*bytes));
+        self.0.iter().map(|column| (column.type_oid(), modifier(column))).collect()
+    }
+
     fn shown(&self, merge: &Merge) -> Vec<&Column> {
         match &merge.aggregate {
             Some(aggregation) => {

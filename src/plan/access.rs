@@ -105,6 +105,13 @@ pub(super) fn is_user_defined(call: &Call, catalog: &Catalog) -> bool {
     catalog.functions(call.name.schema.as_deref(), &call.name.name).any(|function| function.is_user_defined)
 }
 
+/// A word of PL/pgSQL by which tables, or what else is on every shard, could be reached.
+pub(super) fn may_reach_tables(word: &str, catalog: &Catalog) -> bool {
+    let mut functions = catalog.functions(None, word);
+    REACHING.contains(&word)
+        || functions.any(|function| function.is_user_defined || function.volatility == Volatility::Volatile)
+}
+
 /// Its body may change more of the server's session than a text shows; so may that of one just made.
 pub(super) fn is_opaque(call: &Call, catalog: &Catalog) -> bool {
     let mut overloads = catalog.functions(call.name.schema.as_deref(), &call.name.name).peekable();
@@ -144,4 +151,9 @@ pub(super) const HARMLESS: [&str; 9] = [
     "random",
     "timeofday",
     "pg_sleep",
+];
+const REACHING: [&str; 26] = [
+    "select", "from", "table", "into", "insert", "update", "delete", "merge", "with", "values", "execute", "perform",
+    "call", "copy", "create", "alter", "drop", "truncate", "grant", "revoke", "lock", "set", "reset", "notify",
+    "listen", "refresh",
 ];

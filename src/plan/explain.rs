@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::numbering::Drawn;
 use super::types::shards_of;
-use super::{Access, Fetch, MARK, Narrowed, Part, Plan, Route, Staged, Template, caching};
+use super::{Access, Fetch, MARK, Narrowed, Outcome, Part, Places, Plan, Route, Staged, Template, caching};
 use crate::merge::{Final, HIDDEN, Merge};
 use crate::statement::{Kind, Values};
 use crate::topology::ShardId;
@@ -51,7 +51,7 @@ impl Plan {
             Route::Transfer(transfer) => transfer.source.shards(),
             Route::CopyIn(copy) => copy.shards.clone(),
             Route::CopyOut(copy) => copy.shards.clone(),
-            Route::Draw(_) => Vec::new(),
+            Route::Draw(_) | Route::Script(_) => Vec::new(),
             Route::Staged(staged) => staged.shards().to_vec(),
         }
     }
@@ -76,6 +76,21 @@ impl Plan {
                 row("route", format!("copy from shards ({}), one after another", numbers(&copy.shards)));
             }
             Route::Staged(staged) => steps(staged, &mut row),
+            Route::Script(script) => {
+                row("route", "statements one after another, in one transaction".to_owned());
+                for act in &script.acts {
+                    let name = match act.outcome {
+                        Outcome::Keep => "keep",
+                        Outcome::Count => "run",
+                        Outcome::Answer => "answer",
+                        Outcome::Everywhere => "everywhere",
+                        Outcome::Home => "home",
+                        Outcome::Place => "place",
+                    };
+                    let into = script.places.as_ref().filter(|_| act.outcome == Outcome::Place);
+                    row(name, into.map_or_else(|| act.text.replace(MARK, "…"), Places::render));
+                }
+            }
             Route::Scatter(scatter) => {
                 let how = if scatter.in_turn { ", one after another" } else { "" };
                 row("route", format!("scatter over shards ({}){how}", shards(&scatter.parts)));
@@ -116,6 +131,7 @@ fn word(kind: &Kind) -> &'static str {
         Kind::Update(_) => "update",
         Kind::Delete { .. } => "delete",
         Kind::Merge => "merge",
+        Kind::Positioned { .. } => "positioned write",
         Kind::ModifyingQuery { .. } => "query that writes",
         Kind::Explain { .. } => "explain",
         Kind::ExplainRoute { .. } => "explain route",
@@ -130,8 +146,8 @@ fn word(kind: &Kind) -> &'static str {
         Kind::Listen { .. } | Kind::Unlisten { .. } | Kind::Notify { .. } => "notification",
         Kind::LockTable => "lock table",
         Kind::Call => "call",
-        Kind::Do => "do",
-        Kind::Utility { .. } => "utility",
+        Kind::Do { .. } => "do",
+        Kind::Utility { .. } | Kind::Refresh { .. } => "utility",
         Kind::Unknown { .. } => "unknown",
     }
 }

@@ -39,6 +39,10 @@ impl Filling {
         if filled.empty && matches!(filled.query.kind, Kind::Query) {
             return None;
         }
+        let is_everywhere = |known: &Resolved| !matches!(known.class, Class::Sharded(_) | Class::View);
+        if ddl.what == "CREATE MATERIALIZED VIEW" && resolved.iter().all(is_everywhere) {
+            return None;
+        }
         let hint = "Create the table first, then insert into it.";
         let refuse = || Some(Err(Error::unsupported("CREATE TABLE AS", hint)));
         let is_opaque = resolved.iter().any(|known| matches!(known.class, Class::View))
@@ -110,5 +114,5 @@ fn lives_at_home(filled: &Filled, resolved: &[Resolved], surroundings: &Surround
         (None, _) => false,
     });
     let is_listed = filled.columns.iter().any(|name| is_key(name));
-    !columns.is_empty() && !named_key && !is_listed && !(has_wildcard && (read_keys || !is_traced))
+    (!columns.is_empty() || filled.values) && !named_key && !is_listed && !(has_wildcard && (read_keys || !is_traced))
 }

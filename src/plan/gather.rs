@@ -69,6 +69,8 @@ struct Table {
     /// As its columns are named there.
     named: String,
     sharded: Option<Arc<Sharded>>,
+    /// A query of its columns that are of use.
+    columns: Arc<str>,
     conditions: Vec<Tokens>,
     /// Columns that GROUP BY of its primary key covers, which for rows of a parameter must be written down: behind this
     /// token.
@@ -220,7 +222,8 @@ impl Gathering {
             }
             let parts = step.set.iter().map(|shard| rewrite::part(shard, select.clone())).collect();
             let (keys, narrowed) = (step.keys.len(), order.narrowed(step));
-            fetches.push(Fetch { table: table.name.clone(), parts, keys, narrowed });
+            let (table, columns) = (table.name.clone(), Arc::clone(&table.columns));
+            fetches.push(Fetch { table, columns, parts, keys, narrowed });
         }
         for (index, step) in order.steps.iter().enumerate() {
             let rows = match self.written_out {
@@ -333,6 +336,8 @@ impl Table {
             false => "NULL".to_owned(),
         });
         let row = values.collect::<Vec<_>>().join(", ");
+        let used = table.columns.iter().filter(needed).map(|column| format!("{alias}.{}", quoted_name(&column.name)));
+        let columns = format!("SELECT {} FROM {qualified} AS {alias}", used.collect::<Vec<_>>().join(", "));
         let conditions = statement.blocks[known.block].conditions.iter();
         let is_own = |condition: &&Condition| {
             let pure = condition.calls.iter().all(|name| access::is_immutable_name(name, surroundings.catalog));
@@ -347,6 +352,7 @@ impl Table {
             source: format!("{qualified} AS {alias}"),
             named: alias.clone(),
             sharded: known.sharded().cloned(),
+            columns: Arc::from(columns),
             conditions: conditions.filter(is_own).map(|condition| condition.tokens).collect(),
             covered: covered(statement, resolved, known, table, &|column| needed(&column)),
             qualified,

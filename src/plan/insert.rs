@@ -6,6 +6,7 @@ use super::keys::KeyValue;
 use super::relations::{Class, Resolved, Sharded};
 use super::rewrite::{self, Splice};
 use super::template::Surroundings;
+use super::through::Through;
 use super::transfer::Transferring;
 use super::{Access, Plan, Route, Spread, Tag, access};
 use crate::catalog::Catalog;
@@ -58,7 +59,10 @@ impl Inserting {
             ));
         }
         if matches!(target.class, Class::View) {
-            return Err(Error::unsupported("INSERT into a view over sharded tables", "Insert into its table."));
+            let refused = Through::refused(statement, target);
+            return Err(refused.unwrap_or_else(|| {
+                Error::unsupported("INSERT into a view over sharded tables", "Insert into its table.")
+            }));
         }
         let Some(sharded) = target.sharded() else { return Ok(None) };
         let column = target.catalog.as_ref().and_then(|table| table.column(&sharded.column));

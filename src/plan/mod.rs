@@ -15,6 +15,7 @@ mod insert;
 mod keeping;
 mod keys;
 mod local;
+mod materialized;
 mod mirror;
 mod moving;
 mod narrowing;
@@ -24,7 +25,9 @@ mod owner;
 mod relations;
 mod rewrite;
 mod scatter;
+mod script;
 mod template;
+mod through;
 mod touches;
 mod transfer;
 mod types;
@@ -36,11 +39,12 @@ pub use copying::{CopyIn, Misplaced};
 pub use moving::{Looked, Moved};
 pub use numbering::{Draw, Drawn, sequences_of};
 pub use relations::{Place, Sharded, places};
+pub use script::Places;
 pub use template::{Surroundings, Template};
 pub use touches::Touches;
 pub use transfer::Inserted;
 pub use types::{
-    Access, CopyOut, Create, Declared, Fetch, Gather, Goal, Keeping, Local, MARK, Mirror, Move, Narrowed, OneByOne,
-    Part, Plan, Route, Scatter, Spread, Staged, Step, Steps, Tag, Transfer, shards_of,
+    Access, Act, CopyOut, Create, Declared, Fetch, Gather, Goal, Keeping, Local, MARK, Mirror, Move, Narrowed,
+    OneByOne, Outcome, Part, Plan, Route, Scatter, Script, Spread, Staged, Step, Steps, Tag, Transfer, shards_of,
 };
 pub use views::written_out;

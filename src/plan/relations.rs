@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::access;
+use super::materialized;
 use super::template::Surroundings;
 use crate::catalog::{self, RelationKind, ViewCall};
 use crate::error::{Error, SqlState};
@@ -145,6 +146,9 @@ pub(super) fn classify(name: &ObjectName, surroundings: &Surroundings<'_>) -> (C
         let class = if relation.is_some() { Class::Home } else { Class::Unknown };
         return (class, relation);
     }
+    if materialized::is_rows(&name.name) {
+        return (if relation.is_some() { Class::Home } else { Class::Unknown }, relation);
+    }
     let is = |pattern: &TablePattern| pattern.is(schema, &name.name);
     let by_name = database.sharded.iter().find(|tables| match &tables.tables {
         ShardedBy::Table { table, .. } => is(table),
@@ -205,13 +209,22 @@ fn of_view(view: &catalog::Relation, surroundings: &Surroundings<'_>) -> Class {
 }
 
 fn sharded(tables: &ShardedTables) -> Class {
+    Class::Sharded(of_tables(tables))
+}
+
+/// Of tables that are sharded because they have a column of this name.
+pub(super) fn sharded_by(tables: &ShardedTables) -> Option<Arc<Sharded>> {
+    matches!(tables.tables, ShardedBy::Column(_)).then(|| of_tables(tables))
+}
+
+fn of_tables(tables: &ShardedTables) -> Arc<Sharded> {
     let column = match &tables.tables {
         ShardedBy::Column(column) | ShardedBy::Table { column, .. } => column.clone(),
     };
-    Class::Sharded(Arc::new(Sharded {
+    Arc::new(Sharded {
         column,
         key_type: tables.key_type,
         mapping: tables.mapping.clone(),
         colocation: tables.colocation,
-    }))
+    })
 }

@@ -27,6 +27,20 @@ impl<'t> Splice<'t> {
         &self.text[bytes_of(&self.ranges, tokens)]
     }
 
+    /// The first such keyword among these tokens that is outside of all parentheses.
+    pub(super) fn outer_word(&self, tokens: Tokens, wanted: &str) -> Option<u32> {
+        let mut depth = 0usize;
+        (tokens.start..tokens.end).find(|&token| {
+            let word = self.words(Tokens { start: token, end: token + 1 });
+            match word {
+                "(" | "[" => depth += 1,
+                ")" | "]" => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            depth == 0 && word.eq_ignore_ascii_case(wanted)
+        })
+    }
+
     /// The same, columns without their schema.
     pub(super) fn short_words(&self, tokens: Tokens) -> Cow<'t, str> {
         let place = bytes_of(&self.ranges, tokens);

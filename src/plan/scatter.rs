@@ -60,9 +60,6 @@ impl Scattering {
         if shape.columns.is_empty() {
             return refuse("a query of this form over several shards");
         }
-        if statement.locks_rows && shape.limit_tokens.is_some() && shape.order_tokens.is_some() {
-            return refuse("FOR UPDATE or FOR SHARE of the first rows by an order on several shards");
-        }
         if statement.locks_rows && matches!(statement.kind, Kind::DeclareCursor { .. }) {
             return refuse("a cursor that locks rows on several shards");
         }
@@ -325,9 +322,9 @@ impl Scattering {
         splice.finish()
     }
 
-    /// It locks rows, and not all that there are.
+    /// It locks rows, and not all that there are: no more than are wanted, unless an order says which.
     fn locks_some(&self, merge: &Merge) -> bool {
-        self.statement.locks_rows && !self.merges_rows && merge.limit.is_some()
+        self.statement.locks_rows && !self.merges_rows && merge.limit.is_some() && merge.order.is_empty()
     }
 }
 

@@ -13,6 +13,8 @@ use super::moving::{self, Moving};
 use super::numbering::Numbering;
 use super::relations::{self, Class, Resolved};
 use super::scatter::Scattering;
+use super::script::Scripting;
+use super::through::Through;
 use super::transfer::Transferring;
 use super::{
     Access, Cacheable, Keeping, OneByOne, Part, Plan, Route, Spread, Tag, Touches, access, caching, copying, keeping,
@@ -57,6 +59,8 @@ pub struct Template {
     explains: Option<bool>,
     /// It may change values that are unique over all shards.
     keeping: Option<Keeping>,
+    /// What to do instead of refusing it.
+    script: Option<Result<Scripting, Error>>,
 }
 
 #[derive(Debug)]
@@ -127,8 +131,10 @@ impl Template {
             Ok(keeping) => (keeping, placement),
             Err(error) => (None, Placement::Refused(error)),
         };
+        let is_placed = matches!(placement, Placement::Fixed(_)) || !database.is_sharded();
         Self {
             keeping,
+            script: if is_placed { None } else { Scripting::new(statement, &resolved, surroundings) },
             cacheable: caching::cacheable(statement, &resolved, &touches.what, surroundings),
             touches,
             statement: Arc::clone(statement),
@@ -215,7 +221,19 @@ impl Template {
             }
             return explaining::explaining(self.plan_rows(values)?, analyze, self.access);
         }
-        match (self.plan_rows(values)?, self.keeping) {
+        if let Some(Ok(script)) = &self.script
+            && script.is_always()
+        {
+            return Ok(script.plan(values));
+        }
+        let plan = match (self.plan_rows(values), &self.script) {
+            (Err(error), Some(script)) if error.sqlstate == SqlState::UNSUPPORTED => match script {
+                Ok(script) => return Ok(script.plan(values)),
+                Err(error) => Err(error.clone()),
+            },
+            (plan, _) => plan,
+        };
+        match (plan?, self.keeping) {
             // Home takes part, too.
             (Plan { route: Route::One(shard), access: Access::Write }, Some(_)) if !is_copy(&self.statement.kind) => {
                 let (parts, row_order, fetches) = (vec![whole(shard)], Vec::new(), Vec::new());
@@ -389,6 +407,7 @@ fn shallow(statement: &Statement) -> Statement {
         hints: Hints::default(),
         uses: crate::statement::Uses::default(),
         respelling: None,
+        composed: None,
     }
 }
 
@@ -416,7 +435,11 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
         | Kind::Notify { .. } => Placement::Fixed(home),
         Kind::Prepare { .. } => refuse("PREPARE", "Use the driver's prepared statements (extended protocol)."),
         Kind::LockTable => Placement::Everywhere { one_by_one: None, tag: Tag::First },
-        Kind::Call | Kind::Do => refuse("CALL or DO", HINT_SHARD),
+        // It can but compute, and say so.
+        Kind::Do { words } if !words.iter().any(|word| access::may_reach_tables(word, surroundings.catalog)) => {
+            Placement::Fixed(home)
+        }
+        Kind::Call | Kind::Do { .. } => refuse("CALL or DO", HINT_SHARD),
         Kind::Unknown { keyword } => refuse(&format!("a statement that is not understood ({keyword} …)"), HINT_SHARD),
         Kind::Ddl(ddl) => define(statement, ddl, resolved, surroundings),
         Kind::ModifyingQuery { into: true } => refuse("SELECT INTO", "Create the table first, then insert into it."),
@@ -426,6 +449,8 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
                 Err(error) => Placement::Refused(error),
             }
         }
+        Kind::Refresh { .. } => Placement::Everywhere { one_by_one: None, tag: Tag::First },
+        Kind::Positioned { .. } => positioned(resolved, home),
         Kind::Utility { .. } => Placement::Everywhere { one_by_one: Some(OneByOne::of_utility()), tag: Tag::First },
         Kind::Truncate { tables } if are_home(tables, surroundings) => Placement::Fixed(home),
         Kind::Truncate { .. } => Placement::Everywhere { one_by_one: None, tag: Tag::First },
@@ -486,6 +511,15 @@ fn insert_of(
             None => localized(statement, resolved, surroundings).unwrap_or(Placement::Refused(error)),
         },
     }
+}
+
+/// A session knows where its cursor is.
+fn positioned(resolved: &[Resolved], home: ShardId) -> Placement {
+    if resolved.iter().any(|known| matches!(known.class, Class::Reference | Class::View)) {
+        let what = "WHERE CURRENT OF for a reference table or view";
+        return Placement::Refused(Error::unsupported(what, "Name the row by its key."));
+    }
+    Placement::Fixed(home)
 }
 
 /// What is refused wherever the rows are.
@@ -644,6 +678,11 @@ fn written_column<'a>(resolved: &'a [Resolved], name: &str) -> Option<&'a Column
 
 fn by_key(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Placement {
     let Surroundings { database, catalog, .. } = surroundings;
+    if let Some(error) =
+        resolved.iter().filter(|known| known.written).find_map(|known| Through::refused(statement, known))
+    {
+        return Placement::Refused(error);
+    }
     if resolved.iter().any(|relation| matches!(relation.class, Class::View)) {
         let what = "a view over sharded tables";
         return Placement::Refused(Error::unsupported(what, "Query its tables, or name the shard in a routing hint."));

@@ -41,6 +41,8 @@ pub enum Route {
     Draw(Box<super::numbering::Draw>),
     /// Write on several shards, all or none, where what one writes depends on what another has.
     Staged(Box<Staged>),
+    /// Several statements, one after another, in one transaction.
+    Script(Box<Script>),
 }
 
 /// Which server of a shard may serve.
@@ -133,6 +135,8 @@ impl Gather {
 pub struct Fetch {
     /// As the client named it.
     pub table: String,
+    /// A query of the columns that are of use: they must be the same on every shard.
+    pub columns: Arc<str>,
     /// Each gives a row of the table as text, and behind it the values of `keys` columns.
     pub parts: Vec<Part>,
     /// By whose values other fetches are narrowed.
@@ -227,6 +231,39 @@ impl Staged {
             Self::Local(local) => &local.fetches,
         }
     }
+}
+
+/// Statements that come to the same as the client's, to be planned one after another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Script {
+    pub acts: Vec<Act>,
+    /// The command tag, where no act answers the client, and whether it counts rows.
+    pub tag: Option<(&'static str, bool)>,
+    /// Of [`Outcome::Place`].
+    pub places: Option<super::script::Places>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Act {
+    /// Where rows that were kept are to be read, it has their number between two [`MARK`]s.
+    pub text: Arc<str>,
+    pub outcome: Outcome,
+}
+
+/// What becomes of an act's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its rows are kept for later acts, under the next number.
+    Keep,
+    Count,
+    /// It is the client's.
+    Answer,
+    /// It is done on every shard, as it is.
+    Everywhere,
+    /// It is done on the home shard, as it is.
+    Home,
+    /// There is none: what was kept last is inserted into a new table, each row where its key is.
+    Place,
 }
 
 /// An UPDATE that may give rows another shard.

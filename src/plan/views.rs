@@ -4,6 +4,7 @@
 use super::Template;
 use super::relations::{Class, Resolved};
 use super::rewrite::Splice;
+use super::through::Through;
 use crate::statement::{Kind, Respelling, Statement, Tokens, quoted_name};
 
 /// A piece of a text that is to be written otherwise.
@@ -18,6 +19,8 @@ pub(super) enum Place {
     },
     /// A table whose columns get other names: `t AS u(a, b)`.
     Renamed(Tokens),
+    /// A view that is written.
+    Through(Through),
     /// See [`Respelling`]; the statement begins at `start`.
     Respelled { respelling: Respelling, start: u32 },
 }
@@ -29,7 +32,8 @@ pub(super) fn places(statement: &Statement, resolved: &[Resolved]) -> Vec<Place>
     let place = |known: &Resolved| {
         let relation = relation(known);
         if relation.written {
-            return None;
+            let is_view = matches!(known.class, Class::View) && !is_placed;
+            return if is_view { Through::new(statement, known).map(Place::Through) } else { None };
         }
         if !matches!(known.class, Class::View) || is_placed {
             return relation.place.filter(|_| relation.renames).map(Place::Renamed);
@@ -45,7 +49,8 @@ pub(super) fn places(statement: &Statement, resolved: &[Resolved]) -> Vec<Place>
     };
     let reads_shards = !is_placed && resolved.iter().any(|known| known.sharded().is_some());
     let is_whole = matches!(statement.kind, Kind::ModifyingQuery { .. });
-    let respelling = statement.respelling.clone().filter(|_| reads_shards && is_whole);
+    let is_apt = |respelling: &Respelling| is_whole || matches!(respelling, Respelling::Tables(_));
+    let respelling = statement.respelling.clone().filter(|respelling| reads_shards && is_apt(respelling));
     let start = statement.tokens.start;
     let respelled = respelling.map(|respelling| Place::Respelled { respelling, start });
     resolved.iter().filter_map(place).chain(respelled).collect()
@@ -69,6 +74,7 @@ impl Place {
                     splice.drop_schema(schema, name);
                 }
             }
+            Self::Through(through) => through.write(splice),
             Self::Renamed(tokens) => {
                 let table = splice.words(*tokens);
                 splice.replace(*tokens, format!("(SELECT * FROM {table})"));
@@ -77,6 +83,11 @@ impl Place {
                 let words = format!("{} ", splice.words(*with));
                 splice.replace(*with, "");
                 splice.insert_before(*source, words);
+            }
+            Self::Respelled { respelling: Respelling::Tables(tables), .. } => {
+                for &start in tables {
+                    splice.replace(Tokens { start, end: start + 1 }, "SELECT * FROM");
+                }
             }
             Self::Respelled { respelling: Respelling::Into { into, create }, start } => {
                 splice.insert_before(*start, create.clone());

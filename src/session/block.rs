@@ -22,7 +22,7 @@ use crate::executor::{
 };
 use crate::figures::Route;
 use crate::plan::{Access, Gather, Scatter};
-use crate::statement::{Kind, SettingControl, Statement, TransactionControl};
+use crate::statement::{Isolation, Kind, SettingControl, Statement, TransactionControl};
 use crate::topology::ShardId;
 use crate::wire::frame::Header;
 use crate::wire::{Channel, Status};
@@ -118,7 +118,7 @@ impl Session {
             if let (Some(before), Ok(Ended::Done)) = (before, &ended)
                 && let Err(stopped) = self.look_after(&mut open.connections(&shards), &before).await
             {
-                take_back_end(&mut client.output);
+                drop(take_back_end(&mut client.output));
                 self.transaction = Transaction::Failed(Some(open));
                 return Ok(Err(stopped));
             }
@@ -171,6 +171,12 @@ impl Session {
 
     pub(super) async fn reach_all(&mut self, shards: &[ShardId], access: Access) -> Result<Box<Open>, Stopped> {
         let (&first, others) = shards.split_first().expect("a statement on several shards has parts");
+        if let Transaction::Begun(begun) = &mut self.transaction
+            && self.isolation == Isolation::RepeatableRead
+        {
+            // Its first statement is on several.
+            begun.isolation.get_or_insert(self.isolation);
+        }
         let mut open = self.take_connection(first, access).await?;
         for &shard in others {
             open = self.reach(open, shard, access).await?;
@@ -329,7 +335,7 @@ impl Session {
         chain: bool,
     ) -> Came<Answer> {
         let commit = commit && !open.has_failed();
-        let first = open.begun.clone().filter(|_| chain);
+        let (first, defines) = (open.begun.clone().filter(|_| chain), open.defines);
         let limit = self.snapshot.topology.process.commit_timeout;
         let outcome = match commit {
             true => self.commit_all(client, &mut open).await,
@@ -342,6 +348,10 @@ impl Session {
         match outcome {
             Ok(came) => {
                 self.release(open, committed);
+                if committed && defines {
+                    // Before the client goes on by what it has defined.
+                    self.station.shared.catalog_changed(&self.snapshot.name).await;
+                }
                 if let (Some(mut begun), Ok(())) = (first, &came) {
                     begun.texts.truncate(1);
                     self.transaction = Transaction::Begun(begun);

@@ -273,7 +273,13 @@ impl Session {
             Transaction::Open(open) => self.reach(open, shard, access).await,
             Transaction::Idle => self.fresh(shard, access, None).await,
             Transaction::Begun(begun) => {
-                let opened = self.fresh(shard, access, Some(&begun)).await;
+                let opened = match begun.isolation.is_some() && self.sees_one_state(&begun) {
+                    true => self.open_everywhere(&begun).await.map(|mut open| {
+                        open.switch(shard);
+                        open
+                    }),
+                    false => self.fresh(shard, access, Some(&begun)).await,
+                };
                 if opened.is_err() {
                     // The block has failed before it reached a server.
                     self.transaction = Transaction::Failed(None);
@@ -707,7 +713,13 @@ impl Session {
         request: Request<'_>,
     ) -> Result<Result<(), Stopped>, End> {
         self.meter.route = route_of(reading);
-        if let (Reading::Gather(_), Err(error)) = (reading, self.check_styles()) {
+        // Of floating-point numbers, parts of sums, too, are read as they are shown.
+        let reads_values = match reading {
+            Reading::Gather(_) => true,
+            Reading::Scatter(scatter) => scatter.merge.aggregate.is_some() && self.shows_fewer_digits(),
+            Reading::Copy(_) => false,
+        };
+        if let (true, Err(error)) = (reads_values, self.check_styles()) {
             return Ok(Err(error.into()));
         }
         if !matches!(self.transaction, Transaction::Idle) {
@@ -765,15 +777,18 @@ impl Session {
         ties
     }
 
+    fn shows_fewer_digits(&self) -> bool {
+        let digits = self.settings.value("extra_float_digits").map(|value| value.trim_matches('\''));
+        digits.and_then(|digits| digits.parse::<i32>().ok()).is_some_and(|digits| digits < 1)
+    }
+
     /// Rows go from server to server as text: in every other style, what is read is not what was written.
     pub(super) fn check_styles(&self) -> Result<(), Error> {
-        let set = |name: &str| self.settings.value(name).map(|value| value.trim_matches('\'').to_ascii_lowercase());
         let is = |name: &str, begins: &str| self.reported.get(name).is_none_or(|value| value.starts_with(begins));
-        let digits = set("extra_float_digits").and_then(|digits| digits.parse::<i32>().ok());
         let wrong = match () {
             () if !is("DateStyle", "ISO") => "DateStyle = 'ISO'",
             () if !is("IntervalStyle", "postgres") => "IntervalStyle = 'postgres'",
-            () if digits.is_some_and(|digits| digits < 1) => "extra_float_digits = 1",
+            () if self.shows_fewer_digits() => "extra_float_digits = 1",
             () => return Ok(()),
         };
         let what = "a statement that joins rows of several shards, with values in another style than PostgreSQL's own,";

@@ -11,6 +11,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Session;
 use super::carry::Stopped;
+use super::lent::Lent;
+use super::transaction::{Begun, Open, Transaction};
 use crate::backend::Connection;
 use crate::error::{Error, SqlState};
 use crate::executor::{Reading, Sight};
@@ -23,7 +25,15 @@ use crate::wire::frame::server;
 impl Session {
     /// The read is to see one state of its shards.
     pub(super) fn is_consistent(&self, reading: Reading<'_>, access: Access) -> bool {
-        self.snapshot.topology.process.consistent_reads && access != Access::Write && reading.shards().len() > 1
+        let has_one_state = match &self.transaction {
+            Transaction::Begun(begun) => self.level_of(begun).has_one_snapshot(),
+            Transaction::Open(open) => open.begun.as_ref().is_some_and(|begun| self.level_of(begun).has_one_snapshot()),
+            Transaction::Idle | Transaction::Failed(_) => false,
+        };
+        self.snapshot.topology.process.consistent_reads
+            && access != Access::Write
+            && reading.shards().len() > 1
+            && !has_one_state
     }
 
     /// Opens transactions on all of them whose snapshots agree.
@@ -53,6 +63,71 @@ impl Session {
     pub(super) async fn look_after(&self, inputs: &mut [&mut Connection], before: &Sight) -> Result<(), Stopped> {
         let later = before.again(inputs, self.lately()).await?.map_err(Stopped::Server)?;
         if before.is_as(&later) { Ok(()) } else { Err(changed().into()) }
+    }
+
+    /// Opens a block on every shard, all of it at one state: nothing of it ran before.
+    pub(super) async fn open_everywhere(&mut self, begun: &Begun) -> Result<Box<Open>, Stopped> {
+        let shards: Vec<ShardId> = self.snapshot.database.all_shards().iter().collect();
+        let mut lents = self.lend_all(shards.clone(), Access::PrimaryRead).await?;
+        let mut inputs: Vec<_> = lents.iter_mut().map(|lent| &mut *lent.connection).collect();
+        if let Err(stopped) = self.begin_on_all(&mut inputs, &shards, begun).await {
+            lents.into_iter().for_each(Lent::abandon);
+            return Err(stopped);
+        }
+        let mut lents = lents.into_iter();
+        let first = lents.next().expect("a database has shards");
+        let mut open = Box::new(Open::new(first, Some(begun.clone())));
+        lents.for_each(|lent| open.join(lent));
+        Ok(open)
+    }
+
+    async fn begin_on_all(
+        &mut self,
+        inputs: &mut [&mut Connection],
+        shards: &[ShardId],
+        begun: &Begun,
+    ) -> Result<(), Stopped> {
+        // What a transaction is must be said before its first query.
+        let is_first = |text: &&String| {
+            let mut words = text.split_whitespace().map(str::to_ascii_uppercase);
+            let (one, other) = (words.next(), words.next());
+            matches!(one.as_deref(), Some("BEGIN" | "START")) || other.as_deref() == Some("TRANSACTION")
+        };
+        let (first, others): (Vec<&String>, Vec<&String>) = begun.texts.iter().partition(is_first);
+        let begin: String = first.iter().map(|text| format!("{text};")).collect();
+        if self.snapshot.topology.process.consistent_reads {
+            self.agree(inputs, shards, &begin).await?;
+        } else {
+            // Through this process, at least, nothing commits meanwhile.
+            let held = timeout(HOLD, self.station.shared.control.hold_writes()).await.ok();
+            let begin = format!("{begin}SELECT");
+            let opened = join_all(inputs.iter_mut().map(async |input| input.ask_all(&begin).await)).await;
+            drop(held);
+            for came in opened {
+                came?.map_err(Stopped::Server)?;
+            }
+        }
+        let others: Vec<&str> = others.into_iter().map(String::as_str).collect();
+        let mut news = Vec::new();
+        for input in inputs.iter_mut() {
+            let mut report = |name: &str, value: &str| news.push((name.to_owned(), value.to_owned()));
+            input.run_all(&others, &mut report).await?.map_err(Stopped::Server)?;
+        }
+        news.iter().for_each(|(name, value)| self.hear_and_tell(name, value));
+        Ok(())
+    }
+
+    /// The block that begins is to see one state of the database, and may be on several connections.
+    pub(super) fn sees_one_state(&self, begun: &Begun) -> bool {
+        self.level_of(begun) == Isolation::RepeatableRead
+            && self.snapshot.database.is_sharded()
+            && self.pin.is_none()
+            && self.pinned.is_none()
+            && !self.is_session_pooled()
+    }
+
+    pub(super) fn level_of(&self, begun: &Begun) -> Isolation {
+        begun.isolation.unwrap_or(self.isolation)
     }
 
     /// Looks until no commit is seen in part; a cancel request ends that.
@@ -102,14 +177,14 @@ pub(super) async fn close_snapshots(inputs: &mut [&mut Connection]) -> Result<()
 }
 
 /// Takes the CommandComplete back that an answer ends with.
-pub(super) fn take_back_end(out: &mut BytesMut) {
+pub(super) fn take_back_end(out: &mut BytesMut) -> Option<BytesMut> {
     let ends = |start: &usize| {
         let frame = &out[*start..];
         let length = frame.get(1..5).and_then(|length| <[u8; 4]>::try_from(length).ok()).map(u32::from_be_bytes);
         frame[0] == server::COMMAND_COMPLETE && length.is_some_and(|length| length as usize == frame.len() - 1)
     };
     let found = (out.len().saturating_sub(LONGEST_END)..out.len()).rev().find(ends);
-    found.into_iter().for_each(|start| out.truncate(start));
+    found.map(|start| out.split_off(start))
 }
 
 fn changed() -> Error {

@@ -16,9 +16,9 @@ use super::unit::Frame;
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
 use crate::plan::{
-    Access, CopyIn, CopyOut, Draw, Gather, Keeping, Plan, Route, Scatter, Spread, Staged, Template, Transfer,
+    Access, CopyIn, CopyOut, Draw, Gather, Keeping, Plan, Route, Scatter, Script, Spread, Staged, Template, Transfer,
 };
-use crate::statement::{Analysis, Kind, LiteralSpan, Parameters, SettingControl, Statement, Values};
+use crate::statement::{Analysis, Isolation, Kind, LiteralSpan, Parameters, SettingControl, Statement, Values};
 use crate::topology::{CrossShardWrites, ShardId};
 use crate::wire::{Bind, Status};
 
@@ -47,6 +47,7 @@ pub(super) enum Way {
     CopyOut(Box<CopyOut>, Access),
     Draw(Box<Draw>),
     Staged(Box<Staged>),
+    Script(Box<Script>),
     /// A cursor over several shards.
     Cursor(CursorStep),
 }
@@ -64,6 +65,7 @@ impl Way {
             | Self::CopyIn(_)
             | Self::CopyOut(..)
             | Self::Draw(_)
+            | Self::Script(_)
             | Self::Cursor(_) => None,
         }
     }
@@ -183,6 +185,7 @@ impl Session {
         if let (Some((shard, access)), [statement], [template]) =
             (planned.plain, prepared.analysis.statements.as_slice(), planned.templates.as_slice())
         {
+            self.check_made(statement)?;
             wanted.touched.merge(&template.touches().what);
             wanted.statements += 1;
             return wanted.add_plan(self, statement, template, Plan { route: Route::One(shard), access });
@@ -225,6 +228,7 @@ impl Session {
     ) -> Result<(), Error> {
         for (statement, template) in analysis.statements.iter().zip(&planned.templates) {
             effects::check(statement, values)?;
+            self.check_made(statement)?;
             effects::of(statement, Some(values), effects);
             effects.extend(template.is_opaque().then_some(Effect::Unseen));
             wanted.touched.merge(&template.touches().what);
@@ -246,7 +250,8 @@ impl Session {
             return Ok(Decided { way: Way::One { shard: open.lent.shard, access }, effects, touched, keeping });
         }
         if let Some(way) = wanted.several {
-            if !matches!(way, Way::Draw(_)) {
+            // What these come to is decided when it is known.
+            if !matches!(way, Way::Draw(_) | Way::Script(_)) {
                 self.check_several(&way, &effects)?;
             }
             return Ok(Decided { way, effects, touched, keeping });
@@ -297,8 +302,17 @@ impl Session {
 
     /// Where the cursor is that a FETCH, MOVE or CLOSE names.
     fn shard_of_cursor(&self, kind: &Kind) -> Option<ShardId> {
-        let (Kind::Fetch { name, .. } | Kind::CloseCursor { name: Some(name) }) = kind else { return None };
-        self.shard_of_portal(name)
+        match kind {
+            Kind::Fetch { name, .. } | Kind::CloseCursor { name: Some(name) } | Kind::Positioned { cursor: name } => {
+                self.shard_of_portal(name)
+            }
+            _ => None,
+        }
+    }
+
+    fn has_merged_cursor(&self, name: &str) -> bool {
+        let Transaction::Open(open) = &self.transaction else { return false };
+        open.cursors.iter().any(|cursor| cursor.name() == name)
     }
 
     /// A cursor is a portal, too.
@@ -330,12 +344,15 @@ impl Session {
         if is_write {
             self.check_two_phase()?;
         }
+        // What makes a temporary table of rows of all shards does so on the first of its connections.
+        let ties_its_own = matches!(way, Way::Staged(plan) if matches!(**plan, Staged::Local(_)));
+        let binds = |effect: &Effect| binds(effect) && !(ties_its_own && *effect == Effect::Pin(ties::TEMPORARY));
         match &self.transaction {
             Transaction::Idle => Ok(()),
             Transaction::Begun(_) | Transaction::Open(_) if effects.iter().any(binds) => Err(tied()),
-            Transaction::Begun(begun) => self.check_isolation(begun),
+            Transaction::Begun(begun) => self.check_isolation(begun, true),
             Transaction::Open(open) => match &open.begun {
-                Some(begun) => self.check_isolation(begun),
+                Some(begun) => self.check_isolation(begun, self.is_everywhere(open)),
                 None => Err(second_shard(open.lent.shard)),
             },
             Transaction::Failed(_) => Err(second_shard(self.snapshot.database.home)),
@@ -348,18 +365,26 @@ impl Session {
         if access == Access::Write && open.wrote_elsewhere(shard) {
             self.check_two_phase()?;
         }
-        self.check_isolation(begun)
+        self.check_isolation(begun, self.is_everywhere(open))
     }
 
-    /// A snapshot is of one server.
-    fn check_isolation(&self, begun: &Begun) -> Result<(), Error> {
-        if begun.isolation.unwrap_or(self.isolation).has_one_snapshot() {
-            return Err(Error::unsupported(
-                "a transaction of isolation REPEATABLE READ or SERIALIZABLE that reaches several shards",
-                "Give every statement of the transaction the same shard key, or use READ COMMITTED.",
-            ));
+    fn is_everywhere(&self, open: &Open) -> bool {
+        open.others.len() + 1 == self.snapshot.database.shards.len()
+    }
+
+    /// `everywhere`: where it sees one state, it is one of all shards.
+    fn check_isolation(&self, begun: &Begun, everywhere: bool) -> Result<(), Error> {
+        match self.level_of(begun) {
+            Isolation::Serializable => Err(Error::unsupported(
+                "a transaction of isolation SERIALIZABLE that reaches several shards",
+                "Give every statement of the transaction the same shard key, or use REPEATABLE READ.",
+            )),
+            Isolation::RepeatableRead if !everywhere => Err(Error::unsupported(
+                "a transaction of isolation REPEATABLE READ that has begun on one shard and reaches another",
+                "Say BEGIN ISOLATION LEVEL REPEATABLE READ: it then sees one state of all shards.",
+            )),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn check_two_phase(&self) -> Result<(), Error> {
@@ -396,7 +421,16 @@ impl Wanted {
     fn add(&mut self, session: &Session, statement: &Statement, template: &Template, plan: Plan) -> Result<(), Error> {
         self.statements += 1;
         if let Some(shard) = session.shard_of_cursor(&statement.kind) {
+            if let Kind::Positioned { .. } = statement.kind {
+                self.widen(Access::Write);
+            }
             return self.fix(shard);
+        }
+        if let Kind::Positioned { cursor } = &statement.kind
+            && session.has_merged_cursor(cursor)
+        {
+            let what = "WHERE CURRENT OF a cursor over several shards";
+            return Err(Error::unsupported(what, "Name the row by its key."));
         }
         if let Some(step) = session.cursor_step(&statement.kind) {
             self.widen(Access::PrimaryRead);
@@ -450,6 +484,7 @@ impl Wanted {
             Route::CopyOut(copy) => Way::CopyOut(copy, access),
             Route::Draw(draw) => Way::Draw(draw),
             Route::Staged(staged) => Way::Staged(staged),
+            Route::Script(script) => Way::Script(script),
         };
         self.add_several(several)
     }

@@ -83,10 +83,30 @@ impl Session {
             Kind::Prepare { .. } => self.prepare_by_sql(client, text).await,
             Kind::Execute { .. } => self.execute_by_name(client, pipeline, text, wanted).await,
             Kind::Explain { .. } => self.explain_by_name(client, text, wanted).await,
-            _ => {
-                let hint = "Create the table first, then insert into it.";
-                Ok(Err(Error::unsupported("CREATE TABLE AS EXECUTE", hint).into()))
+            _ => self.create_by_name(client, text).await,
+        }
+    }
+
+    /// CREATE TABLE … AS EXECUTE is that of the query which is executed.
+    async fn create_by_name(&mut self, client: &mut Channel, text: &str) -> Came<()> {
+        let hint = "Create the table first, then insert into it.";
+        let refused = || Ok(Err(Error::unsupported("this CREATE TABLE AS EXECUTE", hint).into()));
+        let Some(named) = prepared_names(text).into_iter().next() else { return self.reject(text).await };
+        let Some(prepared) = self.names.find(&named.name).cloned() else { return Ok(Err(unknown(&named.name).into())) };
+        let (before, behind) = (&text[..named.place.start], text[named.place.end..].trim_start());
+        let head = before.trim_end().len().checked_sub("EXECUTE".len());
+        let (Some(head), Some(query), 0) = (head, prepared.readable(), prepared.analysis.parameters) else {
+            return refused();
+        };
+        if behind.starts_with('(') {
+            return refused();
+        }
+        let made = format!("{}{query} {behind}", &before[..head]);
+        match self.decide_text(&made, None) {
+            Ok(decided) => {
+                Box::pin(self.carry_decided(client, decided, Request::Simple { text: made.as_bytes() })).await
             }
+            Err(error) => Ok(Err(error.into())),
         }
     }
 

@@ -40,7 +40,7 @@ impl Session {
     }
 
     /// By the session's own connection to the home shard, if it has one: what is drawn is not given back when a block ends.
-    async fn ask_home(&mut self, sql: &str) -> Result<Vec<String>, Stopped> {
+    pub(super) async fn ask_home(&mut self, sql: &str) -> Result<Vec<String>, Stopped> {
         let home = self.snapshot.database.home;
         if let Transaction::Open(open) = &mut self.transaction
             && let Some(connection) = open.connections(&[home]).into_iter().next()

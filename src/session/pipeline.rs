@@ -3,6 +3,7 @@
 //! PostgreSQL makes one transaction of it. So does this: one statement commits by itself; several are a block that
 //! ends at the Sync, on as many shards as they need.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
@@ -455,6 +456,7 @@ impl Session {
     ) -> Came<()> {
         let ddl = decided.effects.contains(&Effect::Ddl);
         let Decided { way, effects, touched, keeping } = decided;
+        let doubts = if ddl { self.doubts(&way, request.text()) } else { HashSet::new() };
         let came = match way {
             Way::One { shard, access } => {
                 self.carry_single(client, (shard, access), (&effects, &touched), request).await?
@@ -468,6 +470,7 @@ impl Session {
                 }
                 self.carry_write(client, Writing { plan: Written::Spread(&plan), keeping }, request, &touched).await?
             }
+            Way::Script(plan) => self.carry_script(client, &plan, request).await?,
             Way::Draw(plan) => self.carry_draw(client, &plan, request).await?,
             Way::CopyIn(plan) => self.carry_copy_in(client, (&plan, keeping), request, &touched).await?,
             Way::CopyOut(plan, access) => self.carry_read(client, Reading::Copy(&plan), access, request).await?,
@@ -478,6 +481,7 @@ impl Session {
         };
         if ddl {
             if let Ok(()) = came {
+                self.note_doubts(doubts);
                 self.warn_of_constraints(client, request.text());
             }
             self.station.shared.catalog_changed(&self.snapshot.name).await;

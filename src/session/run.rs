@@ -23,7 +23,7 @@ use crate::cache::Touched;
 use crate::error::{Error, SqlState};
 use crate::executor::Request;
 use crate::plan::{Access, Template};
-use crate::statement::{Values, standardized};
+use crate::statement::{Kind, Values, standardized};
 use crate::wire::frame::{Header, malformed, take_str};
 use crate::wire::message::{error_field, put_bare, put_ready};
 use crate::wire::{Channel, frame};
@@ -309,9 +309,14 @@ impl Session {
         text: &str,
         analysis: &crate::statement::Analysis,
     ) -> Stopped {
-        if analysis.statements.len() != 1 || error.sqlstate != SqlState::UNSUPPORTED || text.len() > CHECKED_BYTES {
+        // What is no statement at all is not one that comes too late.
+        let is_late = error.sqlstate == SqlState::FAILED_TRANSACTION
+            && analysis.statements.iter().all(|statement| matches!(statement.kind, Kind::Unknown { .. }));
+        let is_ours = error.sqlstate == SqlState::UNSUPPORTED || is_late;
+        if analysis.statements.len() != 1 || !is_ours || text.len() > CHECKED_BYTES {
             return error.into();
         }
+        let class = if is_late { SqlState::SYNTAX.0 } else { OF_THE_TEXT };
         let said = if let Transaction::Open(open) = &mut self.transaction {
             open.lent.connection.check(text).await
         } else {
@@ -323,7 +328,7 @@ impl Session {
             said
         };
         match said {
-            Ok(Err(body)) if error_field(&body, b'C').is_some_and(|code| code.starts_with(OF_THE_TEXT)) => {
+            Ok(Err(body)) if error_field(&body, b'C').is_some_and(|code| code.starts_with(class)) => {
                 Stopped::Server(body)
             }
             _ => error.into(),

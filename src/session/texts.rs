@@ -14,7 +14,7 @@ use super::run::{CHECKED_BYTES, End};
 use super::transaction::{Begun, Transaction};
 use crate::error::Error;
 use crate::executor::{BUFFER_BYTES, Request};
-use crate::statement::{Analysis, Kind};
+use crate::statement::{Analysis, Isolation, Kind, TransactionControl};
 use crate::wire::Channel;
 use crate::wire::frame::Header;
 use crate::wire::message::{error_field, put_ready};
@@ -26,7 +26,11 @@ impl Session {
         }
         let concerns_all = || analysis.statements.iter().any(|statement| concerns_all(&statement.kind));
         let goes_one_way = matches!(decided, Ok(Decided { way: Way::One { .. }, .. }));
-        !goes_one_way || (self.spans() && concerns_all()) || self.names_statement(text, analysis)
+        let sees_one_state = || {
+            let kinds = || analysis.statements.iter().map(|statement| &statement.kind);
+            matches!(self.transaction, Transaction::Idle) && kinds().any(begins_at_one_state)
+        };
+        !goes_one_way || sees_one_state() || (self.spans() && concerns_all()) || self.names_statement(text, analysis)
     }
 
     /// Carries out the Query at the front of the input.
@@ -67,10 +71,12 @@ impl Session {
         Ok(())
     }
 
-    /// A server reads a text as a whole before it does anything of it.
+    /// A server reads a text as a whole before it does anything of it. Within a block one is asked only where there is
+    /// doubt: the question fails the block.
     async fn check_syntax(&mut self, text: &str, analysis: &Analysis) -> Came<()> {
         let unknown = |kind: &Kind| matches!(kind, Kind::Unknown { .. });
-        if !analysis.statements.iter().any(|statement| unknown(&statement.kind)) || text.len() > CHECKED_BYTES {
+        let is_clear = !analysis.statements.iter().any(|statement| unknown(&statement.kind));
+        if (is_clear && !matches!(self.transaction, Transaction::Idle)) || text.len() > CHECKED_BYTES {
             return Ok(Ok(()));
         }
         let sent = text.to_owned();
@@ -122,4 +128,16 @@ impl Session {
             Err(error) => Ok(Err(Box::pin(self.reason_of(error, text, &entry.analysis)).await)),
         }
     }
+}
+
+/// It begins on all shards, though what comes with it is for one.
+fn begins_at_one_state(kind: &Kind) -> bool {
+    use TransactionControl as Control;
+    matches!(
+        kind,
+        Kind::Transaction(
+            Control::Begin { isolation: Some(Isolation::RepeatableRead), .. }
+                | Control::SetTransaction { isolation: Some(Isolation::RepeatableRead), .. }
+        )
+    )
 }

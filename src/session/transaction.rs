@@ -1,6 +1,6 @@
 //! Where a client stands between two units of work.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::lent::Lent;
 use super::settings::Change;
@@ -55,6 +55,11 @@ pub(super) struct Open {
     /// ParameterStatus messages since the block began.
     pub heard: Vec<(String, String)>,
     pub cursors: Vec<Cursor>,
+    /// Names in definitions that the block has made, by which there may be rows on several shards: the catalog does not
+    /// know before it commits.
+    pub doubtful: HashSet<String>,
+    /// It has made definitions at all.
+    pub defines: bool,
 }
 
 /// A cursor of a block.
@@ -84,7 +89,20 @@ impl Open {
     pub(super) fn new(lent: Lent, begun: Option<Begun>) -> Self {
         let reads_plainly = begun.as_ref().is_some_and(Begun::is_plain);
         let (others, changes, heard) = (Vec::new(), Vec::new(), Vec::new());
-        Self { lent, wrote: false, reads_plainly, others, begun, changes, forgot: false, heard, cursors: Vec::new() }
+        let (cursors, doubtful, defines) = (Vec::new(), HashSet::new(), false);
+        Self {
+            lent,
+            wrote: false,
+            reads_plainly,
+            others,
+            begun,
+            changes,
+            forgot: false,
+            heard,
+            cursors,
+            doubtful,
+            defines,
+        }
     }
 
     /// Makes a part of the block the current one; `false`: that shard has none.
@@ -165,6 +183,8 @@ impl Open {
     /// The block has ended; one that is chained to it begins as it did.
     pub(super) fn begin_anew(&mut self) {
         self.begun.iter_mut().for_each(|begun| begun.texts.truncate(1));
+        self.doubtful.clear();
+        self.defines = false;
     }
 
     pub(super) fn spans(&self) -> bool {

@@ -15,7 +15,7 @@ use super::commands::{Cursor, command, explained};
 use super::copying::{self, calls_of_filter};
 use super::hints;
 use super::naming::names_prepared;
-use super::plainer::plainer;
+use super::plainer::{BEFORE_QUERIES, plainer};
 use super::quoting::quoted_name;
 use super::scan::{Lexer, Token, TokenKind};
 use super::types::{
@@ -73,7 +73,7 @@ impl<'t> Source<'t> {
         Cursor { text: self.text, tokens: &self.tokens[part.start as usize..part.end as usize], first: part.start }
     }
 
-    fn statement(self, part: Tokens, sensitive: &mut bool) -> Statement {
+    pub(super) fn statement(self, part: Tokens, sensitive: &mut bool) -> Statement {
         let cursor = self.cursor(part);
         let unknown = || Statement::of(unknown(cursor), part);
         if cursor.tokens.iter().any(|token| token.kind == TokenKind::Problem) {
@@ -102,9 +102,20 @@ impl<'t> Source<'t> {
             return self.copy_query(part, sensitive);
         }
         if cursor.peek().eq_ignore_ascii_case("TABLE") {
-            return self.table(part).unwrap_or_else(unknown);
+            return self.table(part).or_else(|| self.parsed(part, sensitive)).unwrap_or_else(unknown);
         }
-        self.parsed(part, sensitive).unwrap_or_else(unknown)
+        let mut statement = self.parsed(part, sensitive).unwrap_or_else(unknown);
+        if let (Kind::Update(_) | Kind::Delete { .. }, Some(cursor)) = (&statement.kind, self.positioned(part)) {
+            statement.kind = Kind::Positioned { cursor };
+        }
+        statement
+    }
+
+    /// The cursor of WHERE CURRENT OF.
+    fn positioned(self, part: Tokens) -> Option<String> {
+        let start = self.outer_word(part, "where")? + 1;
+        let mut cursor = self.cursor(Tokens { start, end: part.end });
+        cursor.take(&["CURRENT", "OF"]).then(|| cursor.name())
     }
 
     /// A query within a command, which is nothing but a query.
@@ -186,7 +197,7 @@ impl<'t> Source<'t> {
     /// CREATE TABLE … AS query: where the rows come from matters as for a query.
     fn add_source_of_create(self, part: Tokens, statement: &mut Statement, sensitive: &mut bool) {
         let mut cursor = self.cursor(part);
-        let (Kind::Ddl(ddl), Some((table, columns)), Some(start)) =
+        let (Kind::Ddl(ddl), Some((table, columns, conditional)), Some(start)) =
             (&mut statement.kind, filled_table(&mut cursor), outer_as(cursor))
         else {
             return;
@@ -203,7 +214,8 @@ impl<'t> Source<'t> {
         let source = self.statement(Tokens { start, end: part.end - words }, sensitive);
         statement.blocks.clone_from(&source.blocks);
         statement.calls.clone_from(&source.calls);
-        ddl.filled = Some(Filled { table, columns, query: Arc::new(source), empty });
+        let values = self.cursor(source.tokens).peek().eq_ignore_ascii_case("values");
+        ddl.filled = Some(Filled { table, columns, query: Arc::new(source), empty, values, conditional });
     }
 
     /// Reads queries and data changes by the grammar; `None` where it does not understand them.
@@ -251,6 +263,8 @@ impl<'t> Source<'t> {
             (_, Kind::ModifyingQuery { into: true }) => self.creation(part),
             _ => None,
         };
+        let respelling = respelling.or_else(|| self.bare_tables(part));
+        let composed = self.composed(&kind, &walker, part, sensitive);
         let Walker { blocks, calls, locks_rows, reads_clock, assigned, inserted, .. } = walker;
         let hints = Hints::default();
         Some(Statement {
@@ -266,6 +280,7 @@ impl<'t> Source<'t> {
             hints,
             uses,
             respelling,
+            composed,
         })
     }
 
@@ -279,6 +294,22 @@ impl<'t> Source<'t> {
         let has_own = self.cursor(source).peek().eq_ignore_ascii_case("with");
         let with = Tokens { start: part.start, end: start };
         (!names_one && !has_own).then_some(Respelling::With { with, source: source.start })
+    }
+
+    /// TABLE where a query begins.
+    fn bare_tables(self, part: Tokens) -> Option<Respelling> {
+        let cursor = self.cursor(part);
+        let word = |index: usize| cursor.nth(index).to_ascii_lowercase();
+        let begins_query = |index: usize| match index.checked_sub(1).map(word) {
+            None => true,
+            Some(before) => before == "(" || BEFORE_QUERIES.contains(&before.as_str()),
+        };
+        let tables = cursor.tokens.iter().zip(part.start..).enumerate();
+        let tables = tables.filter(|(index, (token, _))| {
+            token.kind == TokenKind::Word && word(*index) == "table" && begins_query(*index)
+        });
+        let tables: Vec<u32> = tables.map(|(_, (_, number))| number).collect();
+        (!tables.is_empty()).then_some(Respelling::Tables(tables))
     }
 
     /// SELECT … INTO, with what is made of it.
@@ -298,7 +329,7 @@ impl<'t> Source<'t> {
     }
 
     /// The first such keyword outside of all parentheses.
-    fn outer_word(self, part: Tokens, wanted: &str) -> Option<u32> {
+    pub(super) fn outer_word(self, part: Tokens, wanted: &str) -> Option<u32> {
         let cursor = self.cursor(part);
         let mut depth = 0usize;
         let found = cursor.tokens.iter().position(|token| {
@@ -469,7 +500,7 @@ impl<'t> Source<'t> {
 }
 
 /// The table or materialized view that is made, and its columns, where they are listed.
-fn filled_table(cursor: &mut Cursor<'_>) -> Option<(ObjectName, Vec<String>)> {
+fn filled_table(cursor: &mut Cursor<'_>) -> Option<(ObjectName, Vec<String>, Option<Tokens>)> {
     cursor.skip(1);
     cursor.take(&["OR", "REPLACE"]);
     cursor.take_any(&["GLOBAL", "LOCAL"]);
@@ -478,7 +509,8 @@ fn filled_table(cursor: &mut Cursor<'_>) -> Option<(ObjectName, Vec<String>)> {
     cursor.take_any(&["UNLOGGED", "RECURSIVE"]);
     let is_filled = cursor.take(&["TABLE"]) || cursor.take(&["MATERIALIZED", "VIEW"]);
     (is_filled || is_own && cursor.take(&["VIEW"])).then_some(())?;
-    cursor.take(&["IF", "NOT", "EXISTS"]);
+    let start = cursor.first;
+    let conditional = cursor.take(&["IF", "NOT", "EXISTS"]).then_some(Tokens { start, end: start + 3 });
     let (table, mut columns) = (cursor.object(), Vec::new());
     let mut listed = *cursor;
     if listed.take(&["("]) {
@@ -487,7 +519,7 @@ fn filled_table(cursor: &mut Cursor<'_>) -> Option<(ObjectName, Vec<String>)> {
             listed.take(&[","]);
         }
     }
-    Some((table, columns))
+    Some((table, columns, conditional))
 }
 
 /// The token behind the first AS outside of parentheses.

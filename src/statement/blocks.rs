@@ -73,6 +73,11 @@ impl<'t> Walker<'t> {
         self.modifications == 1
     }
 
+    /// Some part of it does.
+    pub(super) fn writes_or_locks(&self) -> bool {
+        self.modifications > 0 || self.locks_rows
+    }
+
     /// A statement that is a query.
     pub(super) fn outermost(&mut self, query: &ast::Query) -> Kind {
         self.collect_calls_knowing(query, &made_once(query));

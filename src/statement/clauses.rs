@@ -404,7 +404,8 @@ impl Clauses {
         let items = Tokens { start, end: after(select) };
         let clause = |word: &str, skip: u32| place(word).map(|start| Tokens { start: start + skip, end: after(start) });
         let limit = ["limit", "offset", "fetch"].into_iter().filter_map(place).min();
-        let limit_end = marks.iter().filter(|(_, word)| word == "for").map(|(place, _)| *place).next();
+        let limit_end = marks.iter().find(|(place, word)| word == "for" && limit.is_some_and(|limit| limit < *place));
+        let limit_end = limit_end.map(|(place, _)| *place);
         Some(Self {
             items,
             from: place("from"),

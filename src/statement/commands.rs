@@ -137,11 +137,16 @@ pub(super) fn command(mut cursor: Cursor<'_>) -> Option<Kind> {
         }
         "LOCK" => Kind::LockTable,
         "CALL" => Kind::Call,
-        "DO" => Kind::Do,
+        "DO" => Kind::Do { words: words_of_body(cursor) },
         "TRUNCATE" => truncate(cursor),
         "COPY" => Kind::Copy(copy(cursor)?),
         "VACUUM" => Kind::Utility { transactional: false },
-        "CLUSTER" | "CHECKPOINT" | "LOAD" | "ANALYZE" | "ANALYSE" | "REFRESH" => {
+        "REFRESH" if cursor.take(&["MATERIALIZED", "VIEW"]) => {
+            cursor.take(&["CONCURRENTLY"]);
+            let view = cursor.object();
+            Kind::Refresh { view, empty: cursor.take(&["WITH", "NO", "DATA"]) }
+        }
+        "CLUSTER" | "CHECKPOINT" | "LOAD" | "ANALYZE" | "ANALYSE" => {
             Kind::Utility { transactional: !whole.has("CONCURRENTLY") && keyword != "CLUSTER" }
         }
         "REINDEX" => Kind::Utility { transactional: false },
@@ -150,6 +155,14 @@ pub(super) fn command(mut cursor: Cursor<'_>) -> Option<Kind> {
         }
         _ => return None,
     })
+}
+
+/// Of a DO, folded.
+fn words_of_body(cursor: Cursor<'_>) -> Vec<String> {
+    let is_letter = |letter: char| letter.is_alphanumeric() || letter == '_';
+    let literals = cursor.tokens.iter().filter(|token| matches!(token.kind, TokenKind::Literal(_)));
+    let words = literals.flat_map(|token| cursor.written(token).split(move |letter| !is_letter(letter)));
+    words.filter(|word| !word.is_empty()).map(str::to_lowercase).collect()
 }
 
 /// FETCH [direction] [FROM | IN] name
@@ -391,13 +404,14 @@ fn ddl(mut cursor: Cursor<'_>) -> Ddl {
     cursor.take(&["OR", "REPLACE"]);
     cursor.take_any(&["GLOBAL", "LOCAL"]);
     let temporary = cursor.take_any(&["TEMP", "TEMPORARY"]) || (verb == "CREATE" && cursor.has("pg_temp"));
-    cursor.take_any(&["UNLOGGED", "UNIQUE", "FOREIGN", "MATERIALIZED", "RECURSIVE", "EVENT", "TRUSTED", "PROCEDURAL"]);
+    let materialized = if cursor.take(&["MATERIALIZED"]) { "MATERIALIZED " } else { "" };
+    cursor.take_any(&["UNLOGGED", "UNIQUE", "FOREIGN", "RECURSIVE", "EVENT", "TRUSTED", "PROCEDURAL"]);
     let object = cursor.peek().to_ascii_uppercase();
     let outside = matches!(object.as_str(), "DATABASE" | "TABLESPACE" | "SYSTEM" | "SUBSCRIPTION")
         && matches!(verb.as_str(), "CREATE" | "DROP" | "ALTER");
     let index = index_if_not_exists(&verb, &object, cursor);
     let tables = changed_tables(&verb, &object, cursor);
-    let (what, transactional) = (format!("{verb} {object}"), !concurrently && !outside);
+    let (what, transactional) = (format!("{verb} {materialized}{object}"), !concurrently && !outside);
     Ddl { what, transactional, temporary, tables, index, filled: None }
 }
 

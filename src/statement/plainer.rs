@@ -68,6 +68,17 @@ impl<'t> Plainer<'t> {
     fn rewritten(&mut self) -> usize {
         let (first, second, third) = (self.word(0), self.word(1), self.word(2));
         match (first.as_str(), second.as_str(), third.as_str()) {
+            // Which row that is, the cursor's server knows.
+            ("where", "current", "of") => {
+                self.put_words(&["WHERE", "TRUE"]);
+                4
+            }
+            ("table", ..) if !self.is(2, &Token::LParen) && self.begins_query() => {
+                self.put_words(&["SELECT"]);
+                self.put(Token::Mul);
+                self.put_words(&["FROM"]);
+                1
+            }
             ("overriding", "system" | "user", "value")
             | ("exclude", "current", "row")
             | ("exclude", "no", "others") => 3,
@@ -113,6 +124,11 @@ impl<'t> Plainer<'t> {
             (name, ..) if LITERAL_TYPES.contains(&name) && self.is_literal(1) && !self.is_behind(&Token::Period) => 1,
             _ => self.rewritten_sign(),
         }
+    }
+
+    fn begins_query(&self) -> bool {
+        let before = self.before();
+        self.index == 0 || self.is_behind(&Token::LParen) || BEFORE_QUERIES.contains(&before.as_str())
     }
 
     fn rewritten_sign(&mut self) -> usize {
@@ -259,3 +275,5 @@ const LITERAL_TYPES: [&str; 20] = [
     "tsquery",
     "tsvector",
 ];
+/// Words that a query may follow, where it is a part of another.
+pub(super) const BEFORE_QUERIES: [&str; 4] = ["union", "intersect", "except", "all"];

@@ -2,6 +2,7 @@
 //!
 //! Every simple query goes through here: one pass, a table of byte classes, no allocation but the reused buffers.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use super::types::Tokens;
@@ -45,6 +46,20 @@ pub enum LiteralKind {
     Bits,
     /// `$tag$…$tag$`
     Dollar,
+}
+
+/// All names and keywords of a text, as PostgreSQL folds them.
+pub fn names_in(text: &str) -> HashSet<String> {
+    let written = |token: &Token| &text[token.start as usize..token.end as usize];
+    let name = |token: Token| match token.kind {
+        TokenKind::Word => Some(written(&token).to_ascii_lowercase()),
+        TokenKind::QuotedName => {
+            let within = written(&token).trim_start_matches(['u', 'U', '&']).trim_matches('"');
+            Some(within.replace("\"\"", "\""))
+        }
+        _ => None,
+    };
+    Lexer::new(text.as_bytes()).filter_map(name).collect()
 }
 
 /// Where a literal stands in its text, with its quotes and prefix.

@@ -56,6 +56,7 @@ impl Statement {
             hints: Hints::default(),
             uses: Uses::default(),
             respelling: None,
+            composed: None,
         }
     }
 }
@@ -86,6 +87,62 @@ pub struct Statement {
     pub uses: Uses,
     /// Another way to say the same, which is planned better.
     pub respelling: Option<Respelling>,
+    /// Its parts, where it could be carried out in several.
+    pub composed: Option<Composed>,
+}
+
+/// A statement as statements that can be carried out one after another.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Composed {
+    /// Some query of its WITH writes or locks.
+    With(With),
+    Merge {
+        table: Tokens,
+        /// The table and its alias.
+        target: Tokens,
+        /// What stands between USING and ON.
+        source: Tokens,
+        condition: Tokens,
+        whens: Vec<When>,
+    },
+    /// One subquery of it locks rows.
+    Locking { query: Arc<Statement> },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct With {
+    pub recursive: bool,
+    pub ctes: Vec<Cte>,
+    /// What stands behind them.
+    pub main: Arc<Statement>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cte {
+    pub name: String,
+    /// What stands in front of its parentheses.
+    pub head: Tokens,
+    /// What stands within.
+    pub statement: Arc<Statement>,
+}
+
+/// `WHEN …` of MERGE.
+#[derive(Clone, Debug, PartialEq)]
+pub struct When {
+    pub tokens: Tokens,
+    pub matched: bool,
+    pub condition: Option<Tokens>,
+    /// Else it does nothing, where nothing is matched.
+    pub insert: Option<MergeInsert>,
+}
+
+/// `INSERT (…) VALUES (…)` of MERGE.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MergeInsert {
+    /// The columns, and OVERRIDING.
+    pub head: Tokens,
+    /// Between the parentheses.
+    pub values: Tokens,
 }
 
 /// How a statement can be written otherwise.
@@ -95,6 +152,8 @@ pub enum Respelling {
     With { with: Tokens, source: u32 },
     /// SELECT … INTO is CREATE TABLE … AS: the tokens of INTO and the name, and what begins the other form.
     Into { into: Tokens, create: String },
+    /// TABLE, at these tokens, is SELECT * FROM.
+    Tables(Vec<u32>),
 }
 
 /// A half-open range of token numbers of the text. Token numbers, unlike byte offsets, are the same for all texts
@@ -116,6 +175,10 @@ pub enum Kind {
         returning: bool,
     },
     Merge,
+    /// UPDATE or DELETE … WHERE CURRENT OF a cursor.
+    Positioned {
+        cursor: String,
+    },
     /// A SELECT with a data-modifying CTE, or SELECT INTO: `into` for the latter.
     ModifyingQuery {
         into: bool,
@@ -173,8 +236,16 @@ pub enum Kind {
     },
     LockTable,
     Call,
-    Do,
-    /// VACUUM, ANALYZE, REINDEX, CLUSTER, CHECKPOINT, REFRESH MATERIALIZED VIEW, LOAD …
+    Do {
+        /// Of its body, in lower case.
+        words: Vec<String>,
+    },
+    /// REFRESH MATERIALIZED VIEW; `empty` for WITH NO DATA.
+    Refresh {
+        view: ObjectName,
+        empty: bool,
+    },
+    /// VACUUM, ANALYZE, REINDEX, CLUSTER, CHECKPOINT, LOAD …
     Utility {
         transactional: bool,
     },
@@ -391,6 +462,10 @@ pub struct Filled {
     pub query: Arc<Statement>,
     /// WITH NO DATA.
     pub empty: bool,
+    /// The query is nothing but VALUES.
+    pub values: bool,
+    /// IF NOT EXISTS.
+    pub conditional: Option<Tokens>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

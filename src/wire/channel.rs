@@ -146,9 +146,9 @@ impl Channel {
         }
     }
 
-    /// Up to so many bytes of output are not written but kept, 0: none.
-    pub fn hold(&mut self, most: usize) {
-        self.held = most;
+    /// Up to so many bytes of output are not written but kept, 0: none. Gives how many they were before.
+    pub fn hold(&mut self, most: usize) -> usize {
+        std::mem::replace(&mut self.held, most)
     }
 
     /// Writes all of `output`, unless it is [held](Channel::hold).

@@ -1280,3 +1280,549 @@ insert into users(id, handle, email, country) values (99999999999999999999, 'a',
 insert into users(id, handle, email, country) values ('abc', 'x', 'b', 'DE')
 insert into users(id, handle, email) values (44, 'x', 'b', 'DE')
 select nosuch(id) from users
+-- what was refused before there were scripts
+select id from users order by id limit 3 for update
+select id from users order by balance, id offset 2 for share skip locked
+create table from_users as select * from orders
+select count(*), sum(user_id), sum(total) from from_users
+drop table from_users
+create table from_users as select id as user_id, handle from users
+drop table from_users
+create table from_users(user_id) as select id from users
+drop table from_users
+create table from_users as select o.* from (select user_id from orders) o
+select count(*) from from_users where user_id > 1000
+drop table from_users
+create table from_users as (select * from orders) with data
+drop table from_users
+create table from_users as select id from users union select id from orders
+drop table from_users
+with u as (update users set id = 1099 where id = 5 returning id) select * from u
+with u as (update products set created_at = '2024-01-01' where id < 3 returning id) select * from u
+with i as (insert into posts(user_id, id, public_id, body, published_at) values (5, 97, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 'x', '2024-01-01'), (1005, 97, 'b5d3cd54-0f37-4b54-8a47-4a0b0a0b0a0b', 'y', '2024-01-01') returning *) select * from i
+merge into carts c using follows f on c.user_id = f.user_id and c.product_id = f.followed_id when not matched then insert (user_id, product_id, quantity) values (f.followed_id, 1, 1)
+-- writes in WITH
+with moved as (delete from carts where quantity = 1 returning *) insert into follows(user_id, followed_id, since) select user_id, 500 + product_id, '2024-01-01' from moved
+with x as (update users set balance = balance + 1 where country = 'DE' returning id, balance) select count(*), sum(balance) from x
+with x as (update users set balance = balance + 1 where country = 'FR' returning id, balance) select * from x order by id
+with n as (insert into users(id, handle, email, country, created_at) values (2001, 'n1', 'n', 'DE', '2024-01-01') returning id) insert into orders(user_id, id, tracking, total, placed_at) select id, 1, md5('n')::uuid, 5, '2024-01-01' from n
+with n as (insert into users(id, handle, email, country, created_at) values (2002, 'n1', 'n', 'DE', '2024-01-01'), (102, 'n2', 'n', 'DE', '2024-01-01') returning id) insert into orders(user_id, id, tracking, total, placed_at) select id, 1, md5('n')::uuid, 5, '2024-01-01' from n returning user_id, id
+with d as (delete from order_items where quantity = 2 returning user_id, order_id, unit_price) update orders o set total = total - d.unit_price from d where d.user_id = o.user_id and d.order_id = o.id
+with d as (delete from follows where muted returning *) select user_id, count(*) from d group by user_id order by user_id
+with d as (delete from posts where likes > 6 returning *), c as (select user_id, count(*) n from d group by 1) select * from c order by 1
+with i as (insert into follows(user_id, followed_id, since) select id, 900, '2024-01-01' from users where country = 'PL' returning user_id) select count(*) from i
+with d as (delete from follows where followed_id = 900 returning user_id) insert into carts(user_id, product_id, quantity, added_at) select user_id, 9, 1, '2024-01-01' from d on conflict do nothing
+with u as (update orders set status = 'cancelled' where total < 20 returning user_id, total) update users set balance = balance + s.t from (select user_id, sum(total) t from u group by 1) s where s.user_id = users.id
+with archived as (delete from posts where id = 2 and user_id in (7, 1007) returning *) select body from archived order by user_id
+with a as (update products set price = price + 1 returning id), b as (delete from carts where quantity = 3 returning user_id) select (select count(*) from a), (select count(*) from b)
+with top as (select user_id from orders group by 1 order by sum(total) desc, 1 limit 3) update users u set verified = true from top where top.user_id = u.id returning u.id
+with top as (select id from users order by balance desc, id limit 2) delete from follows using top where top.id = follows.user_id returning follows.user_id, followed_id
+with v(id, b) as (values (1, 5), (1001, 7)) update users u set balance = v.b from v where v.id = u.id returning u.id, u.balance
+with upsert as (update users set full_name = 'up' where id = 3001 returning *) insert into users(id, handle, email, country, created_at) select 3001, 'up', 'up', 'DE', '2024-01-01' where not exists (select 1 from upsert)
+select * from users order by id
+select * from orders order by 1, 2
+select * from follows order by 1, 2
+select * from carts order by 1, 2
+-- locks
+begin; select id from users where not verified order by id limit 3 for update; update users set verified = true where id in (1, 3); commit
+rollback
+begin; select user_id, id from orders where status = 'placed' order by placed_at, user_id, id limit 2 for update skip locked; commit
+rollback
+select id from users order by balance desc, id limit 3 for update nowait
+select id from users order by id limit 2 offset 1 for share
+update orders set status = 'paid' where (user_id, id) in (select user_id, id from orders where status = 'placed' order by placed_at, user_id, id limit 2 for update skip locked) returning user_id, id, status
+delete from posts where (user_id, id) = (select user_id, id from posts order by published_at, user_id, id limit 1 for update skip locked) returning *
+with job as (select user_id, id from orders where status = 'placed' order by placed_at, user_id, id for update skip locked limit 1) update orders o set status = 'paid' from job where job.user_id = o.user_id and job.id = o.id returning o.user_id, o.id
+select id from users where id in (5, 1005) order by id for update
+select u.id from users u, orders o where o.user_id = u.id and o.id = 1 order by 1 limit 2 for update
+select id from users order by id for update skip locked limit 3
+-- merge
+merge into carts c using (values (1::bigint, 2, 1), (1001, 2, 1)) v(u, p, q) on c.user_id = v.u and c.product_id = v.p when matched then update set quantity = c.quantity + v.q when not matched then insert (user_id, product_id, quantity, added_at) values (v.u, v.p, v.q, '2024-01-01')
+merge into users t using (values (1::bigint, 'x'), (4001, 'y')) as s(id, h) on t.id = s.id when matched then update set handle = s.h when not matched then insert (id, handle, email, country, created_at) values (s.id, s.h, 'm', 'DE', '2024-01-01')
+merge into carts c using (select user_id, 3 as product_id from orders where gift group by 1) s on s.user_id = c.user_id and s.product_id = c.product_id when matched then delete when not matched then insert (user_id, product_id, quantity, added_at) values (s.user_id, s.product_id, 1, '2024-01-01')
+merge into carts c using follows f on c.user_id = f.followed_id and c.product_id = 4 when matched then do nothing when not matched and f.user_id = 3 then insert (user_id, product_id, quantity, added_at) values (f.followed_id, 4, 1, '2024-01-01')
+merge into products p using (values (1, 9.99), (2, 19.99)) v(id, price) on p.id = v.id when matched then update set price = v.price
+merge into users u using orders o on o.user_id = u.id and o.id = 1 when matched and o.total > 100 then update set balance = u.balance + o.total
+merge into users u using (select 5 as id) s on u.id = s.id when matched then update set full_name = 'five' when not matched then insert (id, handle, email, country) values (s.id, 'a', 'b', 'DE')
+select * from carts order by 1, 2
+-- views
+create materialized view by_country as select country, count(*) n, sum(balance) s from users group by country
+select * from by_country order by country
+select u.id, m.n from users u join by_country m on m.country = u.country order by u.id limit 5
+create unique index on by_country (country)
+update users set country = 'DE' where id = 1006
+refresh materialized view by_country
+select * from by_country order by country
+refresh materialized view concurrently by_country
+select count(*) from by_country
+drop materialized view by_country
+create materialized view later as select id, handle from users where id < 1003 with no data
+select * from later
+refresh materialized view later
+select count(*) from later
+drop materialized view if exists later
+create view germans as select id, handle, email, country, balance from users where country = 'DE'
+update germans set balance = balance + 1 where id < 10
+update germans set balance = balance + 1 where id = 1005 returning id, balance
+insert into germans(id, handle, email, country) values (2101, 'g1', 'g', 'DE'), (105, 'g2', 'g', 'DE')
+select id, handle from germans order by id
+delete from germans where id in (2101, 105) returning id
+delete from germans where id = 4242
+drop view germans
+create view spent as select user_id, sum(total) t from orders group by user_id
+select * from spent where user_id = 5
+select * from spent order by t desc, user_id limit 3
+drop view spent
+create view nested as select * from (select id, country from users) x
+select country, count(*) from nested group by 1 order by 1
+create view nested2 as select country c, count(*) n from nested group by 1
+select * from nested2 order by 1
+drop view nested cascade
+create recursive view nums(n) as values (1) union all select n + 1 from nums where n < 4
+select * from nums
+drop view nums
+create view vp as select id, price from products where price > 20
+select count(*) from vp
+update vp set price = price + 1 where id = 9
+drop view vp
+-- TABLE, EXECUTE, cursors, DO, CALL
+table users order by id
+table users order by balance desc, id limit 3
+(table categories) order by id
+table categories order by id
+table only carts
+with t as (table users) select count(*) from t
+table categories union all table categories order by 1
+prepare px as select id, handle from users where id < 4
+create table made_by as execute px
+select * from made_by order by id
+drop table made_by
+create temp table made_by2 as execute px
+select * from made_by2 order by id
+drop table made_by2
+deallocate px
+rollback
+begin; declare c cursor for select * from users where id = 5 for update; fetch c; update users set full_name = 'cur' where current of c returning id; delete from carts where user_id = 5; commit
+rollback
+rollback
+do $$ begin raise notice 'hi'; end $$ language plpgsql
+do $$ begin raise exception 'no' using errcode = '22012'; end $$
+create function plus_one(a int) returns int language sql immutable as 'select a + 1'
+select plus_one(1)
+select id, plus_one(id::int) from users order by id limit 3
+select plus_one(5) from categories
+select id from users where id = plus_one(4)
+create function fmt(u users) returns text language sql stable as $$ select u.handle || '!' $$
+select u.fmt from users u where u.id = 5
+drop function fmt(users)
+create function series(n int) returns setof int language sql immutable as 'select generate_series(1, n)'
+select * from series(3)
+select u.id, s from users u, series(2) s where u.id < 3 order by 1, 2
+drop function series(int)
+drop function plus_one(int)
+create function touch() returns trigger language plpgsql as $$ begin new.note := coalesce(new.note, 'touched'); return new; end $$
+create trigger touching before insert on orders for each row execute function touch()
+insert into orders(user_id, id, tracking, total, placed_at) values (5, 501, md5('t')::uuid, 1, '2024-01-01'), (1005, 501, md5('t')::uuid, 1, '2024-01-01')
+select user_id, note from orders where id = 501 order by 1
+insert into orders(user_id, id, tracking, total, placed_at) select id, 502, md5('t')::uuid, 1, '2024-01-01' from users where id in (6, 1006) returning note
+update orders set total = 2 where id = 501 returning note, total
+drop trigger touching on orders
+drop function touch()
+create aggregate total_of(numeric) (sfunc = numeric_add, stype = numeric, initcond = '0')
+select total_of(balance) from users
+select country, total_of(balance) from users group by country order by country
+drop aggregate total_of(numeric)
+-- isolation
+begin isolation level repeatable read; select count(*) from users; select id from users where id = 1005; select max(total) from orders; commit
+rollback
+begin isolation level repeatable read read only; select count(*) from users; select count(*) from orders; select u.handle from users u join orders o on o.note = u.full_name order by 1 limit 3; commit
+rollback
+begin isolation level repeatable read; update users set balance = balance + 1 where id = 5; select balance from users where id = 5; commit
+rollback
+begin isolation level repeatable read; update users set balance = balance + 1 where id in (5, 1005); select id, balance from users where id in (5, 1005) order by 1; rollback
+rollback
+begin; set transaction isolation level repeatable read; select count(*) from users; commit
+rollback
+set default_transaction_isolation = 'repeatable read'
+select count(*) from users
+update users set balance = balance + 1 where country = 'DE'
+begin; select count(*) from users; select count(*) from orders; commit
+rollback
+reset default_transaction_isolation
+set session characteristics as transaction isolation level read committed
+begin read only; select count(*) from users; update users set balance = 0; commit
+rollback
+begin; select count(*) from users; set transaction read only; select 1; commit
+rollback
+show transaction_isolation
+select current_setting('transaction_isolation')
+-- texts and errors
+select 1; selec 2
+select count(*) from users; select from where
+selec 1
+begin; select nosuch; 
+selec 1
+select 1
+rollback
+begin; insert into categories(id, name, slug) values (90, 'n', 'n90'); selec 1
+rollback
+select count(*) from categories where id = 90
+insert into categories(id, name, slug) values (91, 'n', 'n91'); select 1 / 0
+select count(*) from categories where id = 91
+insert into users(id, handle, email, country) values (6001, 'a', 'a', 'DE'); insert into users(id, handle, email, country) values (6001, 'a', 'a', 'DE')
+select count(*) from users where id = 6001
+update users set balance = 1 where id = 5; update users set balance = 2 where id = 1005; select id, balance from users where id in (5, 1005) order by 1
+select id from users where id = 5; select id from users where id = 1005
+select 1;;select 2
+select count(*) from users; select count(*) from orders; select count(*) from categories
+-- CTAS
+create table c1 as select * from orders
+select count(*), sum(total) from c1
+select user_id, id from c1 where user_id = 1005 order by id
+insert into c1 select * from orders where user_id = 3
+select count(*) from c1
+drop table c1
+create table c1 as select user_id, count(*) n, sum(total) s from orders group by user_id
+select * from c1 order by user_id desc limit 3
+select u.handle, c1.n from users u join c1 on c1.user_id = u.id order by u.id limit 4
+update c1 set n = n + 1 where user_id = 1001 returning *
+drop table c1
+create table c1(user_id, what) as select id, handle from users where country = 'DE' with data
+select * from c1 order by 1
+drop table c1
+create table c1(user_id) as select id, handle from users
+select * from c1 order by 1 limit 2
+drop table c1
+create table c1 as table orders
+select count(*) from c1
+drop table c1
+create table c1 as select id as user_id from users union select user_id from follows
+select count(*) from c1
+drop table c1
+drop table c1
+create table if not exists c1 as select user_id, id from orders
+drop table if exists c1
+create table c1 as with t as (select user_id, max(total) m from orders group by 1) select * from t where m > 50
+select count(*) from c1
+create index on c1 (m)
+alter table c1 add primary key (user_id)
+insert into c1 values (1001, 1), (5, 2) on conflict (user_id) do update set m = excluded.m returning *
+drop table c1
+select user_id, id, total into c2 from orders where gift
+select count(*), max(total) from c2
+drop table c2
+select * from c3
+-- WITH
+with a as (delete from follows where user_id = 3 returning followed_id), b as (select count(*) n from a) select * from b
+with a as (insert into carts(user_id, product_id, quantity, added_at) select id, 10, 2, '2024-02-02' from users where country = 'DE' on conflict do nothing returning *) select a.user_id, u.handle, a.quantity from a join users u on u.id = a.user_id order by 1
+with a as (update posts set likes = likes + 1 where id = 1 returning user_id, likes) select country, sum(likes) from a join users u on u.id = a.user_id group by country order by country
+with gone as (delete from carts where product_id = 10 returning user_id, quantity) update users u set balance = balance + gone.quantity from gone where gone.user_id = u.id returning u.id, u.balance
+with rich as (select id from users where balance > 20), paid as (update orders set status = 'paid' where user_id in (select id from rich) and status = 'placed' returning user_id, id, total) select r.id, count(p.id), sum(p.total) from rich r left join paid p on p.user_id = r.id group by r.id order by r.id
+with i as (insert into users(id, handle, email, country, created_at) values (601, 'cte', 'c', 'DE', '2024-01-01'), (1601, 'cte', 'c', 'FR', '2024-01-01') returning id, handle), o as (insert into orders(user_id, id, tracking, total, placed_at) select id, 1, md5(handle)::uuid, 10, '2024-01-01' from i returning user_id, total) select i.handle, o.total from i join o on o.user_id = i.id order by i.id
+select id from users where id in (601, 1601) order by 1
+with d as (delete from users where id in (601, 1601) returning *) select id, handle, country from d order by id
+with d as (delete from posts where id = 2 and user_id < 4 returning *) insert into posts select user_id, id + 100, public_id, body, tags, attachments, likes, score, visible, published_at, edited_at from d returning user_id, id
+with d as (delete from posts where user_id = 4 returning *) insert into posts select 1004, id + 200, public_id, body, tags, attachments, likes, score, visible, published_at, edited_at from d
+select user_id, id from posts where user_id in (4, 1004) order by 1, 2
+with t as (select id from users order by id limit 2) delete from carts using t where carts.user_id = t.id
+with u as (update users set verified = true where not verified returning id) select count(*) > 0 from u
+with x as (select 1 as a), y as (update users set balance = balance where id = 5 returning id) select x.a, y.id from x, y
+with u as (update users set balance = balance + 1 returning id, balance) select id from u where id not in (select user_id from orders) order by id
+with u as (update users set balance = balance + 1 returning id) select count(*) from users
+with recursive r(n) as (select 1 union all select n + 1 from r where n < 3), d as (delete from follows where user_id = 6 returning *) select (select count(*) from r), (select count(*) from d)
+with x(a, b) as (update orders set note = 'n' where id = 2 returning user_id, total) select a, b from x order by a limit 3
+with x as (update orders set note = 'n' where id = 3) select 1
+with x as (delete from carts where user_id = -1 returning *) select count(*), max(user_id) from x
+with x as (delete from carts where user_id = -1 returning *) insert into carts select * from x
+with x as (update users set full_name = null where id in (2, 1002) returning id, full_name, born, interests, settings, avatar, last_seen_at) select * from x order by id
+with x as (select * from users where id < 3 for update) select id, handle from x order by id
+with x as (insert into users(id, handle, email, country) values (5, 'dup', 'd', 'DE') returning id) select * from x
+with x as (insert into users(id, handle, email, country) values (5, 'dup', 'd', 'DE'), (1700, 'dup', 'd', 'DE') returning id) select * from x
+select count(*) from users where id = 1700
+begin; with x as (delete from follows where user_id in (7, 1007) returning *) select count(*) from x; select count(*) from follows; rollback
+rollback
+select count(*) from follows
+-- merge
+merge into posts p using users u on p.user_id = u.id and p.id = 777 when not matched and u.country = 'DE' then insert (user_id, id, public_id, body, published_at) values (u.id, 777, md5(u.handle)::uuid, 'hi ' || u.handle, '2024-01-01')
+merge into posts p using users u on p.user_id = u.id and p.id = 777 when matched and u.verified then delete when matched then update set likes = 100 when not matched then do nothing
+merge into carts c using (select 1004::bigint u, 7 p union all select 4, 7) s on c.user_id = s.u and c.product_id = s.p when matched then update set quantity = quantity + 1 when not matched and s.u > 1000 then insert values (s.u, s.p, 1, '2024-01-01') when not matched then insert (user_id, product_id, quantity, added_at) values (s.u, s.p, 5, '2024-01-01')
+select * from carts where product_id = 7 order by 1
+merge into users u using (values (5, 'DE'), (1005, 'XX')) v(i, c) on u.id = v.i when matched then update set country = v.c
+merge into follows f using (select user_id, followed_id from follows where user_id < 3) s on f.user_id = s.followed_id and f.followed_id = s.user_id when not matched then insert (user_id, followed_id, since) values (s.followed_id, s.user_id, '2024-05-05')
+select * from follows order by 1, 2
+-- views
+create view v1 as select id, handle, country, balance from users where balance > 0
+update v1 set handle = upper(handle) where country = 'DE' returning *
+update v1 as v set balance = v.balance + o.total from orders o where o.user_id = v.id and o.id = 1 and v.country = 'FR' returning v.id, v.balance
+delete from v1 where id = 18 and country = 'ZZ'
+insert into v1(id, handle, country, balance) values (801, 'no email', 'DE', 1)
+create view v2 as select id, handle, email, country from users
+insert into v2 values (801, 'v', 'v@x', 'DE'), (1801, 'v', 'v@x', 'FR') returning *
+insert into v2(id, handle, email, country) select id + 1, handle, email, country from v2 where id in (801, 1801) returning id
+update v2 set handle = 'w' where id = 801
+delete from v2 where id in (801, 802, 1801, 1802) returning id
+create view v3 as select * from v2 where country = 'DE'
+update v3 set handle = handle where id = 5 returning id, country
+delete from v3 where id = 4242
+create view v4 as select u.id, o.total from users u join orders o on o.user_id = u.id
+delete from v4 where id = 1
+drop view v4, v3, v2, v1
+create materialized view m1 as select u.id as user_id, count(o.id) n from users u left join orders o on o.user_id = u.id group by u.id
+select * from m1 where user_id = 1005
+select m1.user_id, u.handle from m1 join users u on u.id = m1.user_id where n = 3 order by 1 limit 3
+create index m1_n on m1 (n)
+refresh materialized view m1
+select sum(n) from m1
+alter materialized view m1 rename to m2
+refresh materialized view m2
+select count(*) from m2
+insert into m2 values (1, 1)
+drop materialized view m2
+create materialized view m3(a, b) as select country, max(balance) from users group by country with data
+select a from m3 order by b desc, a
+drop materialized view m3
+create materialized view m4 as select id, name from products where price > 10
+select count(*) from m4
+refresh materialized view m4
+drop materialized view m4
+create materialized view if not exists m5 as select count(*) c from users
+drop materialized view if exists m5
+-- functions
+create function add_tax(n numeric, rate numeric default 0.19) returns numeric language sql immutable as $$ select round(n * (1 + rate), 2) $$
+select user_id, id, add_tax(total) from orders order by 1, 2 limit 4
+select sum(add_tax(total)) from orders
+select id from orders where user_id = 5 and add_tax(total, 0) > 10 order by 1
+update orders set total = add_tax(total) where id = 3 returning user_id, total
+create or replace function add_tax(n numeric, rate numeric default 0.19) returns numeric language plpgsql immutable as $$ begin return round(n * (1 + rate), 2); end $$
+select add_tax(100), add_tax(100, 0.07)
+create index orders_taxed on orders (add_tax(total))
+drop index orders_taxed
+drop function add_tax
+create function initials(t text) returns text language sql stable as $$ select upper(left(t, 1)) || '.' $$
+select initials(handle) i, count(*) from users group by 1 order by 1
+drop function initials(text)
+create function log_it() returns trigger language plpgsql as $$ begin raise notice '% on %', tg_op, tg_table_name; return coalesce(new, old); end $$
+create trigger logging after insert or update or delete on carts for each row execute function log_it()
+insert into carts(user_id, product_id, quantity, added_at) values (15, 2, 1, '2024-01-01'), (1015, 2, 1, '2024-01-01')
+delete from carts where product_id = 2 and user_id in (15, 1015)
+alter table carts disable trigger logging
+alter table carts enable trigger logging
+drop trigger logging on carts
+drop function log_it()
+-- temp tables in blocks
+begin; create temp table w1 on commit drop as select id, balance from users where country = 'DE'; select count(*) from w1; update users u set balance = 0 from w1 where w1.id = u.id; select sum(balance) from users; rollback
+rollback
+begin; create temp table w2 (id bigint, n int) on commit drop; insert into w2 select user_id, count(*) from orders group by 1; select u.handle, w2.n from users u join w2 on w2.id = u.id order by 2 desc, u.id limit 3; delete from w2 where n < 3; select count(*) from w2; commit
+rollback
+select * from w2
+create temp table w3 as select user_id, sum(total) t from orders group by 1
+begin; select count(*) from w3; select count(*) from users; insert into follows(user_id, followed_id, since) select user_id, 700, '2024-01-01' from w3; select count(*) from follows where followed_id = 700; rollback
+rollback
+select count(*) from follows where followed_id = 700
+begin; update w3 set t = 0; update users set balance = balance + 1 where id in (5, 1005); commit
+rollback
+select sum(t) from w3
+drop table w3
+begin; create temp table w4 (a int); commit
+rollback
+insert into w4 values (1)
+begin; drop table w4; select count(*) from users; rollback
+rollback
+select count(*) from w4
+discard temp
+select count(*) from w4
+-- RR
+begin isolation level repeatable read; update users set balance = balance + 1 where id = 5; update users set balance = balance + 1 where id = 1005; select sum(balance) from users; commit
+rollback
+begin; set transaction isolation level repeatable read, read only; select count(*) from orders; select id from users where id = 1005; update users set balance = 0; rollback
+rollback
+begin isolation level repeatable read; savepoint a; insert into users(id, handle, email, country, created_at) values (901, 'rr', 'r', 'DE', '2024-01-01'), (1901, 'rr', 'r', 'DE', '2024-01-01'); rollback to a; select count(*) from users where handle = 'rr'; commit
+rollback
+begin isolation level repeatable read; set local timezone = 'UTC'; select max(placed_at) from orders; declare c cursor for select id from users order by id; fetch 2 from c; close c; show transaction_isolation; commit
+rollback
+set session characteristics as transaction isolation level repeatable read
+begin; select count(*) from users; select count(*) from orders where user_id = 5; commit
+rollback
+select count(*) from users
+update users set balance = balance where country = 'DE'
+set session characteristics as transaction isolation level read committed
+begin; set transaction isolation level read committed; select count(*) from users; commit
+rollback
+-- locks
+begin; select id, handle from users where country = 'DE' order by last_seen_at desc nulls last, id limit 3 for update skip locked; commit
+rollback
+begin; select user_id, id from orders where status = 'placed' order by placed_at, user_id, id for update skip locked limit 2; commit
+rollback
+select id from users order by id offset 2 for share skip locked
+select id from users order by balance, id limit 3 offset 2 for no key update
+update posts set likes = likes + 1 where (user_id, id) in (select user_id, id from posts where likes < 5 order by published_at, user_id, id limit 2 for update skip locked) returning user_id, id, likes
+delete from follows f using (select user_id, followed_id from follows order by since, user_id, followed_id limit 3 for update skip locked) x where x.user_id = f.user_id and x.followed_id = f.followed_id returning f.user_id, f.followed_id
+with j as (select user_id, id from orders where status = 'paid' order by placed_at, user_id, id limit 1 for update skip locked) update orders o set status = 'shipped', shipped_at = '2024-03-03' from j where o.user_id = j.user_id and o.id = j.id returning o.user_id, o.id, o.status
+-- misc
+select pg_try_advisory_lock(5)
+select pg_advisory_unlock(5)
+begin; select pg_advisory_xact_lock(7); select count(*) from users; commit
+rollback
+prepare q1 as with d as (delete from follows where user_id = $1 returning *) select count(*) from d
+execute q1(8)
+execute q1(1008)
+prepare q2(text) as with d as (update orders set note = $1 where id = 1 returning user_id, note) select count(*), min(note) from d
+execute q2('noted')
+prepare q3(int) as merge into carts c using (values (3::bigint, $1), (1003, $1)) v(u, p) on c.user_id = v.u and c.product_id = v.p when not matched then insert values (v.u, v.p, 1, '2024-01-01') when matched then update set quantity = 9
+execute q3(8)
+execute q3(8)
+select * from carts where product_id = 8 order by 1
+deallocate all
+table users order by id limit 2
+(table users order by id limit 1) union all (table users order by id desc limit 1) order by id
+select count(*) from (table orders) o
+insert into follows(user_id, followed_id, since) (table follows) on conflict do nothing
+select id from users where id in (table users)
+with t as (table orders) select user_id, count(*) from t group by 1 order by 1 limit 2
+select 1; selec 2
+select count(*) from users; select count(*) form orders
+begin; select 1 / 0
+selec 1
+select 1
+rollback
+do $$ declare x int := 1; begin x := x + 1; raise notice 'x = %', x; end $$
+do $$ begin raise exception 'no' using errcode = '22012'; end $$
+-- written by rows of temporary tables, by the row of a cursor, through views
+create temp table w5 (who bigint, n int)
+insert into w5 values (5, 1), (1005, 2), (7, 3)
+update users set balance = n from w5 where who = id returning id, balance
+update users u set balance = w.n from w5 w where w.who = u.id and u.id > 1000 returning u.id
+delete from follows using w5 where w5.who = follows.user_id and followed_id = -1
+delete from follows where user_id in (select who from w5 where n = 3)
+drop table w5
+begin; create temp table w1 on commit drop as select id, balance from users where country = 'DE'; select count(*) from w1; update users u set balance = 0 from w1 where w1.id = u.id; select sum(balance) from users; rollback
+rollback
+create view v4 as select u.id, o.total from users u join orders o on o.user_id = u.id
+delete from v4 where id = 1
+insert into v4 values (1, 1)
+drop view v4
+begin; declare c cursor for select * from users where id = 5 for update; fetch c; update users set full_name = 'cur' where current of c returning id; delete from carts where user_id = 5; commit
+rollback
+begin; declare c cursor for select * from users where id = 1005 for update; fetch c; delete from users where current of c; rollback
+rollback
+update users set full_name = 'x' where current of nosuch
+begin isolation level repeatable read; select 1; select count(*) from users; commit
+rollback
+with u as (update users set balance = balance + 1 returning id, balance) select count(*), sum(balance) from users
+with u as (update products set price = price + 1 returning id, price) select id, price from products order by id
+-- definitions of all kinds
+create table events (user_id bigint, at date not null, n int, primary key (user_id, at)) partition by range (at)
+create table events_2023 partition of events for values from ('2023-01-01') to ('2024-01-01')
+create table events_2024 partition of events for values from ('2024-01-01') to ('2025-01-01')
+insert into events values (5, '2023-05-05', 1), (5, '2024-05-05', 2), (1005, '2023-05-05', 3), (1005, '2024-05-05', 4)
+select * from events order by 1, 2
+select at, sum(n) from events group by at order by at
+insert into events values (5, '2030-01-01', 1)
+create table events_default partition of events default
+insert into events values (5, '2030-01-01', 1), (1005, '2030-01-01', 2)
+select count(*) from events_default
+select count(*) from events_2024
+update events set at = '2024-06-06' where n = 1 and at = '2023-05-05' returning *
+delete from events where at < '2024-01-01' returning *
+alter table events detach partition events_2023
+alter table events attach partition events_2023 for values from ('2023-01-01') to ('2024-01-01')
+drop table events
+create table base_t (user_id bigint primary key, a int)
+create table child_t (b int) inherits (base_t)
+insert into child_t values (5, 1, 2), (1005, 2, 3)
+insert into base_t values (6, 1), (1006, 1)
+select * from base_t order by user_id
+select * from only base_t order by user_id
+select tableoid::regclass, user_id from base_t order by user_id
+update base_t set a = a + 1 where user_id in (5, 1006) returning user_id, a
+delete from base_t where a = 2 returning user_id
+drop table base_t cascade
+create type color as enum ('red', 'green')
+alter type color add value 'blue'
+alter type color rename value 'red' to 'crimson'
+create table shirts (user_id bigint, c color, primary key (user_id))
+insert into shirts values (1, 'blue'), (1001, 'crimson'), (2, 'green')
+select * from shirts order by c desc
+select c, count(*) from shirts group by c order by c
+select enum_range(null::color)
+select user_id from shirts where c >= 'green' order by user_id
+insert into shirts values (3, 'nosuch')
+drop type color
+drop type color cascade
+select * from shirts order by 1
+drop table shirts
+create domain positive as int constraint pos check (value > 0)
+create table counts (user_id bigint primary key, n positive)
+insert into counts values (1, 5), (1001, 6)
+insert into counts values (2, -1)
+select sum(n) from counts
+alter domain positive drop constraint pos
+insert into counts values (2, -1), (1002, -2)
+select * from counts order by n
+alter table counts alter column n type bigint using n * 10
+select * from counts order by n
+drop table counts; drop domain positive
+create sequence ticket start 100 increment 5
+alter sequence ticket restart with 7
+select last_value, is_called from ticket
+drop sequence ticket
+create table tickets (user_id bigint not null, no serial, title text, unique (user_id, no))
+insert into tickets(user_id, title) values (1, 'a'), (1001, 'b'), (2, 'c') returning no
+insert into tickets(user_id, title) select id, handle from users where id in (3, 1003) order by id returning user_id, no
+select user_id, no from tickets order by no
+select pg_get_serial_sequence('tickets', 'no')
+insert into tickets values (1, default, 'z') returning no
+alter table tickets alter column no drop default
+drop table tickets
+create table composite_pk (user_id bigint, k text, v int, constraint cpk primary key (user_id, k), constraint vv check (v > 0))
+insert into composite_pk values (1, 'a', 1), (1001, 'b', 2) on conflict on constraint cpk do update set v = excluded.v
+insert into composite_pk values (1, 'a', 5), (1001, 'b', 6), (2, 'c', 7) on conflict on constraint cpk do update set v = excluded.v returning *
+insert into composite_pk values (1, 'z', 0)
+drop table composite_pk
+alter table users add column nick text default 'n'
+select nick, count(*) from users group by nick
+update users set nick = handle where id in (1, 1001)
+alter table users alter column nick set not null
+alter table users drop column nick
+begin; alter table users add column tmp int; update users set tmp = 1 where id in (1, 1001); select sum(tmp) from users; rollback
+rollback
+select tmp from users
+begin; drop table carts; rollback
+rollback
+select count(*) > 0 from carts
+begin; truncate carts; select count(*) from carts; rollback
+rollback
+select count(*) > 0 from carts
+begin; savepoint a; create table sp (user_id bigint); rollback to a; select * from sp; rollback
+rollback
+alter table orders add column discount_code text, add column pct numeric(4, 2) default 1.5, alter column note set default 'none'
+insert into orders(user_id, id, tracking, total, placed_at) values (5, 601, md5('t')::uuid, 1, '2024-01-01'), (1005, 601, md5('t')::uuid, 1, '2024-01-01') returning note, pct
+alter table orders drop column discount_code, drop column pct, alter column note drop default
+delete from orders where id = 601
+create table copied as table categories
+select * from copied order by id
+drop table copied
+create table vals (a, b) as values (1, 'x'), (2, 'y')
+select * from vals order by 1
+drop table vals
+create temp table tt on commit drop as select 1 as x
+begin; create temp table tt2 (a int) on commit drop; insert into tt2 select id from users where id < 5; select count(*) from tt2; commit
+rollback
+select * from tt2
+create temp table tt3 (a int) on commit delete rows
+insert into tt3 values (1)
+select count(*) from tt3
+drop table tt3
+create table nums_t (n int check (n between 1 and 10), m int not null)
+insert into nums_t values (1, 1), (2, 2)
+insert into nums_t values (11, 1)
+select n.n, u.id from nums_t n join users u on u.id = n.n order by 1
+update nums_t set m = (select count(*) from users where id <= n)
+select * from nums_t order by 1
+insert into nums_t select id, 1 from users where id between 3 and 6 returning *
+delete from nums_t where n in (select id from users where country = 'DE')
+update users set balance = nums_t.m from nums_t where nums_t.n = users.id returning id
+insert into follows(user_id, followed_id, since) select n, 800, '2024-01-01' from nums_t
+delete from follows using nums_t where nums_t.n = follows.user_id and followed_id = 800
+select (select max(n) from nums_t) m, count(*) from users
+drop table nums_t
