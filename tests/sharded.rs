@@ -354,11 +354,11 @@ async fn a_tied_session_has_transactions_over_shards() {
     let lock = "select pg_advisory_lock(960)";
     let is_free = "select pg_try_advisory_xact_lock(960)";
     let over_both = [
-        "insert into notes values (960, 1, 'x'), (1960, 1, 'y')",
+        "insert into scraps values (960, 1, 'x'), (1960, 1, 'y')",
         "create table made_in_block(user_id int)",
         "select name from people where user_id = 1950",
-        "update notes set body = 'z' where user_id = 1960",
-        "update notes set body = 'z' where user_id = 960",
+        "update scraps set body = 'z' where user_id = 1960",
+        "update scraps set body = 'z' where user_id = 960",
         "savepoint s",
         "select count(*) from people",
     ];
@@ -375,14 +375,14 @@ async fn a_tied_session_has_transactions_over_shards() {
             }
             client.batch_execute(end).await.unwrap();
             assert_eq!(rows(&other, is_free).await, ["f"], "{block:?}");
-            let kept = rows(&client, "select user_id from notes where user_id in (960, 1960) order by 1").await;
+            let kept = rows(&client, "select user_id from scraps where user_id in (960, 1960) order by 1").await;
             assert_eq!(kept.len(), if end == "commit" { 2 } else { 0 });
             assert_eq!(rows(&client, "select pg_advisory_unlock(960)").await, ["t"], "{block:?}");
             assert_eq!(rows(&other, is_free).await, ["t"]);
             if end == "commit" {
                 client.batch_execute("drop table made_in_block").await.unwrap();
             }
-            client.batch_execute("delete from notes where user_id in (960, 1960)").await.unwrap();
+            client.batch_execute("delete from scraps where user_id in (960, 1960)").await.unwrap();
         }
     }
     client.batch_execute("begin").await.unwrap();
@@ -392,7 +392,7 @@ async fn a_tied_session_has_transactions_over_shards() {
     client.batch_execute("commit").await.unwrap();
     assert_eq!(rows(&client, "table own").await, ["7"]);
     client.batch_execute("drop table own").await.unwrap();
-    client.batch_execute("delete from notes where user_id in (960, 1960)").await.unwrap();
+    client.batch_execute("delete from scraps where user_id in (960, 1960)").await.unwrap();
 }
 
 /// The server process of another shard is ended in a block; the lock is not held there.

@@ -1799,9 +1799,9 @@ alter table orders add column discount_code text, add column pct numeric(4, 2) d
 insert into orders(user_id, id, tracking, total, placed_at) values (5, 601, md5('t')::uuid, 1, '2024-01-01'), (1005, 601, md5('t')::uuid, 1, '2024-01-01') returning note, pct
 alter table orders drop column discount_code, drop column pct, alter column note drop default
 delete from orders where id = 601
-create table copied as table categories
-select * from copied order by id
-drop table copied
+create table categories_again as table categories
+select * from categories_again order by id
+drop table categories_again
 create table vals (a, b) as values (1, 'x'), (2, 'y')
 select * from vals order by 1
 drop table vals
