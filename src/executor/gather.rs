@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::failure::Failure;
+use super::fetch::{fetch, write_out};
 use super::relay::Broken;
 use super::request::Request;
 use super::scatter::{Ended, next, send};
@@ -10,8 +11,7 @@ use super::single::{parameter_types, single};
 use crate::backend::Connection;
 use crate::error::{Error, SqlState};
 use crate::merge::Columns;
-use crate::plan::{Fetch, Gather, MARK};
-use crate::topology::ShardId;
+use crate::plan::Gather;
 use crate::wire::frame::{Header, malformed, server, take_u16, take_u32};
 use crate::wire::{Channel, TextArray};
 
@@ -157,84 +157,3 @@ pub(super) fn values_of(body: &[u8]) -> Result<Vec<Option<&str>>, Error> {
 
 /// A length of -1.
 const NULL: u32 = u32::MAX;
-
-/// The rows of each table, from the connections to its shards.
-pub(super) async fn fetch(
-    client: &mut Channel,
-    (inputs, shards): (&mut [&mut Connection], &[ShardId]),
-    fetches: &[Fetch],
-    request: Request<'_>,
-    limit_bytes: usize,
-) -> Result<Result<Vec<TextArray>, Failure>, Broken> {
-    let place = |shard| shards.iter().position(|known| *known == shard).expect("it is among the plan's");
-    for part in fetches.iter().flat_map(|fetch| &fetch.parts) {
-        request.put_fetch(inputs[place(part.shard)], part);
-    }
-    for input in inputs.iter_mut() {
-        send(client, input).await?;
-    }
-    let mut left = limit_bytes;
-    let mut tables = Vec::with_capacity(fetches.len());
-    for fetch in fetches {
-        let mut rows = TextArray::default();
-        // Each connection answers in the order it was asked in.
-        for part in &fetch.parts {
-            if let Some(failure) = fetch_rows(client, inputs[place(part.shard)], &mut rows, left).await? {
-                return Ok(Err(Failure::Server(failure)));
-            }
-            if rows.bytes() > left {
-                return Ok(Err(Failure::Proxy(too_much(fetch, &rows, limit_bytes))));
-            }
-        }
-        left -= rows.bytes();
-        tables.push(rows);
-    }
-    Ok(Ok(tables))
-}
-
-/// The text with each table's rows as a literal.
-pub(super) fn write_out(text: &str, tables: &[TextArray]) -> Result<String, Error> {
-    let mut out = String::new();
-    for (index, piece) in text.split(MARK).enumerate() {
-        if index % 2 == 0 {
-            out.push_str(piece);
-            continue;
-        }
-        let table = piece.parse::<usize>().ok().and_then(|place| tables.get(place));
-        if table.and_then(|table| table.write_literal(&mut out)).is_none() {
-            return Err(Error::unsupported("rows that are not UTF-8 in a command", "Use client_encoding UTF8."));
-        }
-    }
-    Ok(out)
-}
-
-/// Reads the answer to one part; gives the ErrorResponse frame in its place. More than `most` bytes are not read to the end.
-async fn fetch_rows(
-    client: &mut Channel,
-    input: &mut Connection,
-    rows: &mut TextArray,
-    most: usize,
-) -> Result<Option<Bytes>, Broken> {
-    let mut failure = None;
-    while rows.bytes() <= most {
-        let (kind, frame) = next(client, input).await?;
-        match kind {
-            // One column: its count, then length and text.
-            server::DATA_ROW => rows.push(&frame[Header::BYTES + 2..]),
-            server::ERROR => failure = Some(frame),
-            server::READY => return Ok(failure),
-            _ => {}
-        }
-    }
-    Ok(None)
-}
-
-fn too_much(fetch: &Fetch, rows: &TextArray, limit_bytes: usize) -> Error {
-    let message = format!(
-        "the rows of \"{}\" that the statement needs from all shards exceed gather_limit ({limit_bytes} B)",
-        fetch.table
-    );
-    Error::new(SqlState::TOO_LARGE, message)
-        .with_detail(format!("{} rows of it had been read.", rows.elements()))
-        .with_hint(format!("Add a condition on columns of \"{}\" alone, or raise gather_limit.", fetch.table))
-}

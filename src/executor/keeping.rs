@@ -1,7 +1,7 @@
 //! Values that are unique over all shards: what a write has given and taken, by the triggers of each shard, is told to the
 //! shard that keeps them, in the same transaction.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use super::failure::Failure;
 use super::relay::Broken;
@@ -10,6 +10,7 @@ use super::scatter::send;
 use super::spread::Answers;
 use crate::backend::{Cause, Connection, Payee};
 use crate::error::Error;
+use crate::merge::cells;
 use crate::plan::Keeping;
 use crate::wire::frame::{Header, server};
 use crate::wire::message::{error_field, put_query};
@@ -37,7 +38,8 @@ pub(super) async fn keep(
     }
     let mut columns: [TextArray; 4] = Default::default();
     for row in taken.rows.iter().flatten() {
-        values(row).zip(&mut columns).for_each(|(value, column)| column.push(value));
+        // None is NULL.
+        cells(&row[Header::BYTES..]).flatten().zip(&mut columns).for_each(|(value, column)| column.push(value));
     }
     if columns[0].elements() == 0 {
         return Ok(Ok(()));
@@ -50,17 +52,6 @@ pub(super) async fn keep(
         Failure::Server(frame) => told(&frame[Header::BYTES..], keeping),
         failure @ Failure::Proxy(_) => failure,
     }))
-}
-
-/// Each value of a DataRow, its length in front of it; none is NULL.
-fn values(row: &Bytes) -> impl Iterator<Item = &[u8]> {
-    let mut rest = &row[Header::BYTES + 2..];
-    std::iter::from_fn(move || {
-        let length = u32::from_be_bytes(*rest.first_chunk()?);
-        let (value, after) = rest.split_at_checked(4 + usize::try_from(length).ok()?)?;
-        rest = after;
-        Some(value)
-    })
 }
 
 /// As PostgreSQL would have said it of one index.

@@ -7,6 +7,7 @@ mod copy_in;
 mod copy_out;
 mod cursors;
 mod failure;
+mod fetch;
 mod gather;
 mod keeping;
 mod one_by_one;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::commit::{Commit, commit};
 use super::copy_in::copy_in;
 use super::failure::Failure;
-use super::gather::fetch;
+use super::fetch::fetch;
 use super::keeping;
 use super::one_by_one::one_by_one;
 use super::relay::Broken;

@@ -3,7 +3,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::failure::Failure;
-use super::gather::{Collected, fetch, put_with, rows_of, types_of, write_out};
+use super::fetch::{fetch, write_out};
+use super::gather::{Collected, put_with, rows_of, types_of};
 use super::relay::Broken;
 use super::request::Request;
 use super::scatter::send;
@@ -243,7 +244,7 @@ impl Answers {
     }
 }
 
-/// A DataRow without its last value, and that, its length in front of it.
+/// A DataRow without its last value, and that.
 fn without_last(row: &Bytes) -> Result<(Bytes, Bytes), Error> {
     let short = || malformed("a short row");
     let count = row.get(Header::BYTES..Header::BYTES + 2).map(|count| u16::from_be_bytes([count[0], count[1]]));
@@ -259,7 +260,8 @@ fn without_last(row: &Bytes) -> Result<(Bytes, Bytes), Error> {
         body.put_u16(count);
         body.put_slice(values);
     });
-    Ok((seen.freeze(), row.slice(end..)))
+    let last = row.get(end + 4..).ok_or_else(short)?;
+    Ok((seen.freeze(), row.slice_ref(last)))
 }
 
 fn differs(table: &str, connection: &Connection) -> Error {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::numbering::Drawn;
 use super::types::shards_of;
-use super::{Access, Fetch, MARK, Part, Plan, Route, Staged, Template, caching};
+use super::{Access, Fetch, MARK, Narrowed, Part, Plan, Route, Staged, Template, caching};
 use crate::merge::{Final, HIDDEN, Merge};
 use crate::statement::{Kind, Values};
 use crate::topology::ShardId;
@@ -191,7 +191,12 @@ fn fetches(fetches: &[Fetch], row: &mut impl FnMut(&str, String)) {
     for fetch in fetches {
         // The same on every shard.
         let text = fetch.parts.first().and_then(|part| part.text.as_deref()).unwrap_or_default();
-        row("fetch", format!("{} from shards ({}): {text}", fetch.table, shards(&fetch.parts)));
+        let condition =
+            fetch.narrowed.as_ref().map_or_else(String::new, |narrowed| narrowed.condition.replace(MARK, "…"));
+        row("fetch", format!("{} from shards ({}): {text}{condition}", fetch.table, shards(&fetch.parts)));
+        if let Some(Narrowed { by: (by, _), .. }) = &fetch.narrowed {
+            row("narrowed", format!("by the values of {}", fetches[*by].table));
+        }
     }
 }
 

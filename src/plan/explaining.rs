@@ -22,7 +22,7 @@ pub(super) fn explaining(plan: Plan, analyze: bool, access: Access) -> Result<Pl
         Route::Gather(gather) => {
             let fetches = gather.fetches.into_iter().map(|fetch| {
                 let parts = fetch.parts.into_iter().map(|part| Part { text: part.text.map(none_of), ..part });
-                super::Fetch { parts: parts.collect(), ..fetch }
+                super::Fetch { parts: parts.collect(), narrowed: None, ..fetch }
             });
             Route::Gather(Box::new(Gather { fetches: fetches.collect(), ..*gather }))
         }

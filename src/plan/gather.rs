@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use super::keys::{self, Keyed};
 use super::local::writes_at_home;
-use super::relations::{Class, FIRST_OWN_TYPE, Resolved};
+use super::narrowing::{self, Guess, Link};
+use super::relations::{Class, FIRST_OWN_TYPE, Resolved, Sharded};
 use super::rewrite::{self, Splice};
 use super::scatter::bound;
 use super::template::{Surroundings, add_condition};
 use super::types::MARK;
-use super::{Access, Fetch, Gather, Part, Plan, Route, Spread, Tag, access};
+use super::{Access, Fetch, Gather, Narrowed, Part, Plan, Route, Spread, Tag, access};
 use crate::catalog::{Column, Relation};
 use crate::error::Error;
 use crate::statement::{
@@ -33,6 +34,10 @@ pub(super) struct Gathering {
     holds: bool,
     /// One for each of the keyed relations, in their order; none for the one that is written.
     tables: Vec<Option<Table>>,
+    /// What of the tables' rows is of no use.
+    links: Vec<Link>,
+    /// Of each keyed relation: it has rows of a few keys only.
+    pinned: Vec<bool>,
     /// Of a query over one table: how its first rows are chosen, which is all that is needed of each shard.
     first: Option<First>,
     /// Where each shard runs the statement: tables that live on the home shard only.
@@ -58,8 +63,12 @@ struct Table {
     schema: String,
     /// Its name in the schema.
     bare: String,
-    /// What is fetched: `SELECT … FROM …`.
-    select: String,
+    /// What is fetched: its rows as text, and `table AS alias`.
+    row: String,
+    source: String,
+    /// As its columns are named there.
+    named: String,
+    sharded: Option<Arc<Sharded>>,
     conditions: Vec<Tokens>,
     /// Columns that GROUP BY of its primary key covers, which for rows of a parameter must be written down: behind this
     /// token.
@@ -123,6 +132,8 @@ impl Gathering {
             },
             holds: matches!(statement.kind, Kind::DeclareCursor { hold: true, .. }),
             written_out: matches!(statement.kind, Kind::Copy(_) | Kind::DeclareCursor { .. }),
+            links: narrowing::links(keyed, statement, resolved),
+            pinned: (0..keyed.relations.len()).map(|relation| keyed.is_pinned(relation)).collect(),
             tables,
             at_home,
         })
@@ -192,37 +203,114 @@ impl Gathering {
         is_there: &dyn Fn(&ShardSet) -> bool,
         mut splice: Splice<'_>,
     ) -> (String, Vec<Fetch>) {
-        let home = ShardSet::one(self.home);
         let given = values.parameters.map_or(0, |parameters| parameters.len());
-        let mut fetches = Vec::new();
         for table in self.tables.iter().flatten().chain(&self.at_home).filter(|table| !table.alias.is_empty()) {
             splice.drop_schema(&table.schema, &table.bare);
         }
-        let sharded = self.tables.iter().zip(sets).filter_map(|(table, set)| Some((table.as_ref()?, set)));
-        let sharded = sharded.filter(|(_, set)| !is_there(set));
-        for (table, set) in sharded.chain(self.at_home.iter().map(|table| (table, &home))) {
-            let mut select = table.select.clone();
+        let order = Order::new(self, sets, is_there);
+        let mut fetches = Vec::with_capacity(order.steps.len());
+        for step in &order.steps {
+            let table = step.table;
+            let mut select = order.select(step);
             for (index, condition) in table.conditions.iter().enumerate() {
-                let word = if index == 0 { "WHERE" } else { "AND" };
-                select.push_str(&format!(" {word} ({})", splice.short_words(*condition)));
+                select.push_str(&format!(" {} ({})", and(index), splice.short_words(*condition)));
             }
             if let Some(first) = self.first.as_ref().and_then(|first| first.words(&splice, values)) {
                 select.push_str(&first);
             }
-            let parts = set.iter().map(|shard| rewrite::part(shard, select.clone())).collect();
-            fetches.push(Fetch { table: table.name.clone(), parts });
+            let parts = step.set.iter().map(|shard| rewrite::part(shard, select.clone())).collect();
+            let (keys, narrowed) = (step.keys.len(), order.narrowed(step));
+            fetches.push(Fetch { table: table.name.clone(), parts, keys, narrowed });
+        }
+        for (index, step) in order.steps.iter().enumerate() {
             let rows = match self.written_out {
-                true => format!("{MARK}{}{MARK}", fetches.len() - 1),
-                false => format!("${}", given + fetches.len()),
+                true => format!("{MARK}{index}{MARK}"),
+                false => format!("${}", given + index + 1),
             };
-            let Table { place, qualified, alias, .. } = table;
+            let Table { place, qualified, alias, covered, .. } = step.table;
             splice.replace(*place, format!("unnest({rows}::text[]::{qualified}[]){alias}"));
-            if let Some((token, columns)) = &table.covered {
+            if let Some((token, columns)) = covered {
                 splice.insert_after(Tokens { start: *token, end: token + 1 }, columns.clone());
             }
         }
         (splice.finish(), fetches)
     }
+}
+
+/// What is fetched for one execution.
+struct Order<'g> {
+    steps: Vec<Step<'g>>,
+}
+
+struct Step<'g> {
+    table: &'g Table,
+    set: ShardSet,
+    /// Columns by which others are narrowed.
+    keys: Vec<&'g str>,
+    /// By which step's, and by what.
+    narrowed: Option<(usize, &'g Link)>,
+}
+
+impl<'g> Order<'g> {
+    fn new(gathering: &'g Gathering, sets: &[ShardSet], is_there: &dyn Fn(&ShardSet) -> bool) -> Self {
+        let step = |table, set: &ShardSet| Step { table, set: set.clone(), keys: Vec::new(), narrowed: None };
+        let tables = gathering.tables.iter().zip(sets).enumerate();
+        let tables = tables.filter_map(|(relation, (table, set))| Some((relation, table.as_ref()?, set)));
+        let fetched = |set: &ShardSet| !is_there(set);
+        // How many rows it has, as far as can be guessed.
+        let guess = |relation: usize| match &gathering.tables[relation] {
+            Some(_) if sets[relation].is_empty() => Guess::None,
+            Some(_) if gathering.pinned[relation] => Guess::Few,
+            Some(table) if fetched(&sets[relation]) && !table.conditions.is_empty() => Guess::Some,
+            _ => Guess::Many,
+        };
+        let chosen = narrowing::choose(&gathering.links, (0..sets.len()).map(guess).collect());
+        let is_fetched = |relation: usize| gathering.tables[relation].is_some() && fetched(&sets[relation]);
+        let link =
+            |(relation, link): (usize, Option<usize>)| Some(&gathering.links[link?]).filter(|_| is_fetched(relation));
+        let chosen: Vec<Option<&Link>> = chosen.into_iter().enumerate().map(link).collect();
+        let gives = |relation: usize| chosen.iter().flatten().any(|link| link.from.relation == relation);
+        let (mut steps, mut places) = (Vec::new(), vec![0; sets.len()]);
+        for (relation, table, set) in tables {
+            // The rows that narrow others are those that the statement is computed over.
+            if fetched(set) || gives(relation) {
+                places[relation] = steps.len();
+                steps.push(step(table, set));
+            }
+        }
+        let home = ShardSet::one(gathering.home);
+        steps.extend(gathering.at_home.iter().map(|table| step(table, &home)));
+        for (relation, link) in chosen.iter().enumerate().filter_map(|(relation, link)| Some((relation, (*link)?))) {
+            let by = places[link.from.relation];
+            if !steps[by].keys.contains(&link.from.column.as_str()) {
+                steps[by].keys.push(&link.from.column);
+            }
+            steps[places[relation]].narrowed = Some((by, link));
+        }
+        Self { steps }
+    }
+
+    /// `SELECT … FROM …`
+    fn select(&self, step: &Step<'_>) -> String {
+        let key = |column: &&str| format!("{}.{}::text", step.table.named, quoted_name(column));
+        let columns: Vec<String> = std::iter::once(step.table.row.clone()).chain(step.keys.iter().map(key)).collect();
+        format!("SELECT {} FROM {}", columns.join(", "), step.table.source)
+    }
+
+    fn narrowed(&self, step: &Step<'_>) -> Option<Narrowed> {
+        let (by, link) = step.narrowed?;
+        let key = self.steps[by].keys.iter().position(|key| *key == link.from.column)?;
+        let column = quoted_name(&link.to.column);
+        let Table { named, conditions, sharded, .. } = step.table;
+        let condition = format!(" {} ({named}.{column} = ANY ({MARK}::{}))", and(conditions.len()), link.array);
+        let sharded = sharded.clone().filter(|sharded| sharded.column == link.to.column);
+        Some(Narrowed { by: (by, key), condition: condition.into(), sharded })
+    }
+}
+
+/// In front of a condition behind so many others.
+fn and(others: usize) -> &'static str {
+    if others == 0 { "WHERE" } else { "AND" }
 }
 
 impl Table {
@@ -257,7 +345,10 @@ impl Table {
             name: known.name.clone(),
             place: relation.place?,
             alias: if relation.aliased { String::new() } else { format!(" AS {alias}") },
-            select: format!("SELECT ROW({row})::{qualified}::text FROM {qualified} AS {alias}"),
+            row: format!("ROW({row})::{qualified}::text"),
+            source: format!("{qualified} AS {alias}"),
+            named: alias.clone(),
+            sharded: known.sharded().cloned(),
             conditions: conditions.filter(is_own).map(|condition| condition.tokens).collect(),
             covered: covered(statement, resolved, known, table, &|column| needed(&column)),
             qualified,

@@ -29,6 +29,13 @@ pub(super) struct KeyedRelation {
     pub written: bool,
 }
 
+/// A column of a keyed relation, which is the one of this index.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ColumnOf {
+    pub relation: usize,
+    pub column: String,
+}
+
 #[derive(Debug, PartialEq)]
 struct Tie {
     from: usize,
@@ -76,6 +83,16 @@ impl Keyed {
         }
         keyed.add_inserted(statement, resolved);
         keyed
+    }
+
+    /// Pairs of columns: rows with the second one matter only where it equals the first one's of a row that matters.
+    pub(super) fn equalities(&self, statement: &Statement, resolved: &[Resolved]) -> Vec<(ColumnOf, ColumnOf)> {
+        let mut found = Vec::new();
+        for (block, data) in statement.blocks.iter().enumerate() {
+            let resolver = Resolver { statement, resolved, keyed: &self.relations, block };
+            resolver.equalities(&data.filter, &mut found);
+        }
+        found
     }
 
     /// Rows that are inserted as VALUES are the ones that matter.
@@ -209,6 +226,12 @@ impl Keyed {
         self.relations[one].sharded.colocation == self.relations[other].sharded.colocation
     }
 
+    /// Its rows have one of a few keys.
+    pub(super) fn is_pinned(&self, relation: usize) -> bool {
+        let block = self.relations[relation].block;
+        self.rules.iter().any(|(of, rule)| *of == block && rule.pins(relation))
+    }
+
     /// Whether a column of the outermost block is the key of a relation whose every row has one: where all relations are
     /// tied, rows with equal keys are on one shard.
     pub(super) fn is_key(&self, column: &ColumnRef) -> bool {
@@ -276,6 +299,31 @@ impl Resolver<'_> {
         }
     }
 
+    fn equalities(&self, predicate: &Predicate, found: &mut Vec<(ColumnOf, ColumnOf)>) {
+        let mut add = |from: &ColumnRef, to: &ColumnRef| {
+            let (Some(from), Some(to)) = (self.column_of(from), self.column_of(to)) else { return };
+            let is_given = self.is_within(from.relation, to.relation);
+            if from.relation != to.relation && (is_given || self.follows(from.relation, to.relation)) {
+                found.push((from, to));
+            }
+        };
+        match predicate {
+            Predicate::And(terms) => terms.iter().for_each(|term| self.equalities(term, found)),
+            Predicate::Same(one, other) => {
+                add(one, other);
+                add(other, one);
+            }
+            Predicate::Follows { from, to } => add(from, to),
+            _ => {}
+        }
+    }
+
+    /// A subquery of this block gives values of `from`; `to` is the block's own.
+    fn is_within(&self, from: usize, to: usize) -> bool {
+        let parent = self.statement.blocks[self.keyed[from].block].parent;
+        self.keyed[to].block == self.block && parent == Some(self.block)
+    }
+
     /// Whether a condition of this block can restrict `to` by `from`: within the block, or from around it into the block
     /// or a subquery directly in it; never a relation around it.
     fn follows(&self, from: usize, to: usize) -> bool {
@@ -293,11 +341,18 @@ impl Resolver<'_> {
 
     /// The keyed relation whose key a column is.
     fn key(&self, column: &ColumnRef) -> Option<usize> {
+        let found = self.column_of(column)?.relation;
+        (self.keyed[found].sharded.column == column.column).then_some(found)
+    }
+
+    /// The keyed relation that a column belongs to.
+    fn column_of(&self, column: &ColumnRef) -> Option<ColumnOf> {
         let of = match column.relation {
             Some(of) => (of.block, of.relation),
             None => owner(self.statement, self.resolved, column)?,
         };
-        self.keyed.iter().position(|keyed| (keyed.block, keyed.relation) == of && keyed.sharded.column == column.column)
+        let relation = self.keyed.iter().position(|keyed| (keyed.block, keyed.relation) == of)?;
+        Some(ColumnOf { relation, column: column.column.clone() })
     }
 }
 
@@ -323,6 +378,15 @@ pub(super) fn owner(statement: &Statement, resolved: &[Resolved], column: &Colum
 }
 
 impl Rule {
+    /// It leaves a few keys of the relation.
+    fn pins(&self, relation: usize) -> bool {
+        match self {
+            Self::And(terms) => terms.iter().any(|term| term.pins(relation)),
+            Self::Compare(of, Comparison::Equal, _) | Self::In(of, _) | Self::InArray(of, _) => *of == relation,
+            _ => false,
+        }
+    }
+
     /// `None`: says nothing about the relation.
     fn shards(&self, relation: usize, sharded: &Sharded, values: &Values<'_>) -> Option<ShardSet> {
         match self {

@@ -17,6 +17,7 @@ mod keys;
 mod local;
 mod mirror;
 mod moving;
+mod narrowing;
 mod numbering;
 mod one_by_one;
 mod owner;
@@ -39,7 +40,7 @@ pub use template::{Surroundings, Template};
 pub use touches::Touches;
 pub use transfer::Inserted;
 pub use types::{
-    Access, CopyOut, Create, Declared, Fetch, Gather, Goal, Keeping, Local, MARK, Mirror, Move, OneByOne, Part, Plan,
-    Route, Scatter, Spread, Staged, Step, Steps, Tag, Transfer, shards_of,
+    Access, CopyOut, Create, Declared, Fetch, Gather, Goal, Keeping, Local, MARK, Mirror, Move, Narrowed, OneByOne,
+    Part, Plan, Route, Scatter, Spread, Staged, Step, Steps, Tag, Transfer, shards_of,
 };
 pub use views::written_out;

@@ -1,9 +1,10 @@
 //! What a plan is.
 use std::sync::Arc;
 
+use super::relations::Sharded;
 use crate::copy::Writing;
 use crate::error::Error;
-use crate::topology::ShardId;
+use crate::topology::{Key, ShardId};
 
 /// Where a statement runs and how the answers become one. Data: comparable, printable.
 #[derive(Clone, Debug, PartialEq)]
@@ -132,8 +133,30 @@ impl Gather {
 pub struct Fetch {
     /// As the client named it.
     pub table: String,
-    /// Each gives rows of one column: a row of the table as text.
+    /// Each gives a row of the table as text, and behind it the values of `keys` columns.
     pub parts: Vec<Part>,
+    /// By whose values other fetches are narrowed.
+    pub keys: usize,
+    pub narrowed: Option<Narrowed>,
+}
+
+/// Only those rows are fetched that have a value of another fetch's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Narrowed {
+    /// The other fetch (index), and which of its keys.
+    pub by: (usize, usize),
+    /// What to put behind the text of each part: a [`MARK`] is where an array of the values is to be, as a literal.
+    pub condition: Arc<str>,
+    /// Where the rows of each value are, if that is known.
+    pub sharded: Option<Arc<Sharded>>,
+}
+
+impl Narrowed {
+    /// The shard that has the rows of this value; `None`: any may.
+    pub fn shard_of(&self, value: &str) -> Option<ShardId> {
+        let sharded = self.sharded.as_ref()?;
+        sharded.mapping.shard_of(&Key::from_text(sharded.key_type, value)?)
+    }
 }
 
 /// The rows of a query, inserted where they belong.

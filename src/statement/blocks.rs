@@ -729,7 +729,7 @@ pub(super) fn is_bare(query: &ast::Query) -> bool {
 }
 
 /// Equalities between columns, which hold for every row that is joined.
-fn only_joins(predicate: Predicate) -> Predicate {
+pub(super) fn only_joins(predicate: Predicate) -> Predicate {
     match predicate {
         Predicate::And(all) => Predicate::And(all.into_iter().map(only_joins).collect()),
         same @ Predicate::Same(..) => same,

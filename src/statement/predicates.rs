@@ -2,7 +2,7 @@
 
 use sqlparser::ast::{self, BinaryOperator, Expr, UnaryOperator};
 
-use super::blocks::{Walker, ident};
+use super::blocks::{Walker, ident, only_joins};
 use super::types::{BlockRole, ColumnRef, Comparison, Predicate, Relation, RelationRef, Tokens, Value};
 
 impl Walker<'_> {
@@ -52,9 +52,14 @@ impl Walker<'_> {
                 ast::Value::Boolean(false) | ast::Value::Null => Predicate::False,
                 _ => Predicate::True,
             },
-            Expr::Exists { subquery, .. } => {
-                self.query(subquery, Some(block), BlockRole::Filter);
-                Predicate::True
+            Expr::Exists { subquery, negated } => {
+                let inner = self.query(subquery, Some(block), BlockRole::Filter);
+                let is_select = matches!(&*subquery.body, ast::SetExpr::Select(_));
+                let data = &self.blocks[inner];
+                // An aggregate gives a row of none.
+                let is_filter = is_select && !data.limited && !data.aggregates;
+                // There is a row that equals one outside.
+                if *negated || !is_filter { Predicate::True } else { only_joins(data.filter.clone()) }
             }
             other => {
                 self.subqueries(block, other);

@@ -103,9 +103,10 @@ pub struct TextArray {
 impl TextArray {
     pub const TYPE: u32 = 1009;
 
-    /// `element`: as in a DataRow, its length in front of it.
+    /// One more element.
     pub fn push(&mut self, element: &[u8]) {
         self.count += 1;
+        self.elements.put_u32(u32::try_from(element.len()).expect("a message is below 1 GiB"));
         self.elements.extend_from_slice(element);
     }
 

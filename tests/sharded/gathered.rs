@@ -283,3 +283,60 @@ async fn too_many_rows_are_refused_by_the_name_of_their_table() {
     assert_eq!(rows(&client, "select count(*) from scraps where user_id = 1330").await, ["1"], "the session goes on");
     client.batch_execute("delete from scraps where user_id between 1330 and 1399").await.unwrap();
 }
+
+/// A feed: of many rows, those of a few keys that another table has.
+#[tokio::test]
+async fn rows_that_equal_nothing_are_not_fetched() {
+    let client = confined().await;
+    let keys = (430..560).chain(1430..1560);
+    let values: Vec<String> = keys.map(|key| format!("({key}, 2, '{}')", "x".repeat(40))).collect();
+    client.batch_execute(&format!("insert into scraps values {}", values.join(", "))).await.unwrap();
+    client
+        .batch_execute("insert into notes values (429, 430, 'f'), (429, 1431, 'f'), (429, 1999, 'f'), (428, 1432, 'f')")
+        .await
+        .unwrap();
+    let all = "select count(*) from notes f join scraps s on s.user_id <> f.id where f.user_id = 429";
+    assert_eq!(sqlstate(&client, all).await, "54000", "all of them are too many");
+    for (feed, expected) in [
+        (
+            "select s.user_id from notes f join scraps s on s.user_id = f.id where f.user_id = 429 order by 1",
+            &["430", "1431"][..],
+        ),
+        (
+            "select s.user_id from scraps s, notes f where f.id = s.user_id and f.user_id in (428, 429) order by 1",
+            &["430", "1431", "1432"],
+        ),
+        (
+            "select user_id from scraps where user_id in (select id from notes where user_id = 429) order by 1",
+            &["430", "1431"],
+        ),
+        (
+            "select user_id from scraps s where exists (select from notes f where f.id = s.user_id and f.user_id = 429) order by 1",
+            &["430", "1431"],
+        ),
+        (
+            "select f.id, s.id from notes f left join scraps s on s.user_id = f.id where f.user_id = 429 order by 1",
+            &["430|2", "1431|2", "1999|NULL"],
+        ),
+        (
+            "select f.id, (select count(*) from scraps s where s.user_id = f.id) from notes f where f.user_id = 429 order by 1",
+            &["430|1", "1431|1", "1999|0"],
+        ),
+        ("select count(*) from notes f join scraps s on s.user_id = f.id where f.user_id = 427", &["0"]),
+        (
+            "select count(*) from notes f join scraps s on s.user_id = f.id join notes g on g.id = s.user_id where f.user_id = 429 and g.user_id = 429",
+            &["2"],
+        ),
+    ] {
+        assert_eq!(rows(&client, feed).await, expected, "{feed}");
+    }
+    let prepared =
+        "select s.user_id from notes f join scraps s on s.user_id = f.id where f.user_id = $1 and s.id = $2 order by 1";
+    let prepared = client.prepare(prepared).await.unwrap();
+    for (reader, expected) in [(429i64, vec![430i64, 1431]), (428, vec![1432]), (427, vec![])] {
+        let found = client.query(&prepared, &[&reader, &2i64]).await.unwrap();
+        assert_eq!(found.iter().map(|row| row.get::<_, i64>(0)).collect::<Vec<_>>(), expected);
+    }
+    client.batch_execute("delete from scraps where id = 2 and user_id % 1000 between 430 and 559").await.unwrap();
+    client.batch_execute("delete from notes where user_id in (428, 429)").await.unwrap();
+}
