@@ -7,6 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::again::{Again, Kept};
+use super::block::Came;
 use super::carried::Carried;
 use super::consistent::close_snapshots;
 use super::cursors::outside_of_block;
@@ -82,21 +83,8 @@ impl Session {
         let Way::One { shard, access } = decided.way else { unreachable!("several shards are not relayed") };
         self.send_answers(client).await?;
         let may_repeat = self.may_repeat(access, length);
-        let signals = decided.effects.iter().any(|effect| matches!(effect, Effect::Signal { .. } | Effect::Number));
-        self.recalls = decided.effects.contains(&Effect::Recalls);
-        let begun = match &self.transaction {
-            Transaction::Begun(begun) if signals => Some(begun.clone()),
-            _ => None,
-        };
-        let mut taken = self.take_live_connection(shard, access, &decided.effects).await;
-        if std::mem::take(&mut self.recalls)
-            && let Ok(open) = taken
-        {
-            taken = Box::pin(self.with_own_numbers(open, &decided.effects)).await;
-        }
-        let mut open = match taken {
-            Ok(open) if !signals => open,
-            Ok(open) => Box::pin(self.signal(open, &decided.effects, begun)).await?,
+        let mut open = match self.take_for_unit(shard, access, &decided.effects).await? {
+            Ok(open) => open,
             Err(why) => {
                 self.names.settle(Done::Some(0));
                 return Ok(Err(Halted { why, taken: false, left: 0 }));
@@ -151,6 +139,22 @@ impl Session {
                 Some(why) => Ok(Err(Halted { why, taken, left })),
                 None => Ok(Ok(Carriage::Done)),
             },
+        }
+    }
+
+    /// A connection for a unit of these effects, which may mind whose it was before, or what it is.
+    async fn take_for_unit(&mut self, shard: ShardId, access: Access, effects: &[Effect]) -> Came<Box<Open>> {
+        let signals = effects.iter().any(|effect| matches!(effect, Effect::Signal { .. } | Effect::Number));
+        self.recalls = effects.contains(&Effect::Recalls);
+        let begun = match &self.transaction {
+            Transaction::Begun(begun) if signals => Some(begun.clone()),
+            _ => None,
+        };
+        let taken = self.take_live_connection(shard, access, effects).await;
+        match (std::mem::take(&mut self.recalls), taken) {
+            (true, Ok(open)) => Ok(Box::pin(self.with_own_numbers(open, effects)).await),
+            (false, Ok(open)) if signals => Box::pin(self.signal(open, effects, begun)).await.map(Ok),
+            (_, taken) => Ok(taken),
         }
     }
 
