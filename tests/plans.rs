@@ -311,7 +311,7 @@ fn functions(catalog: &mut Catalog) {
             let is_aggregate = matches!(name, "count" | "sum" | "avg" | "min" | "max" | "bool_and" | "bool_or");
             let schema = "pg_catalog".to_owned();
             let function = Function { schema, volatility, is_user_defined: false, is_aggregate };
-            catalog.functions.insert(name.to_owned(), vec![function]);
+            Arc::make_mut(&mut catalog.functions).insert(name.to_owned(), vec![function]);
         }
     }
     for (name, volatility) in
@@ -319,6 +319,6 @@ fn functions(catalog: &mut Catalog) {
     {
         let schema = "public".to_owned();
         let function = Function { schema, volatility, is_user_defined: true, is_aggregate: name == "median" };
-        catalog.functions.insert(name.to_owned(), vec![function]);
+        Arc::make_mut(&mut catalog.functions).insert(name.to_owned(), vec![function]);
     }
 }

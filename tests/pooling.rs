@@ -1014,8 +1014,107 @@ fn a_notification_names_its_client_whoever_shares_the_connection() {
     }
     let own = number(&listener);
     listener.send(&raw::query("notify gossip"));
-    let told = std::iter::from_fn(|| listener.frame()).find(|(kind, _)| *kind == b'A').unwrap().1;
-    assert_eq!(told[..4], own.to_be_bytes());
+    let told = |listener: &mut Raw| std::iter::from_fn(|| listener.frame()).find(|(kind, _)| *kind == b'A').unwrap().1;
+    assert_eq!(told(&mut listener)[..4], own.to_be_bytes());
+    // Who has asked the server for its number knows itself by that.
+    let mut asker = bench.client();
+    asker.rows("listen gossip");
+    let asked: i32 = asker.value("select pg_backend_pid()").parse().unwrap();
+    asker.send(&raw::query("notify gossip"));
+    assert_eq!(told(&mut asker)[..4], asked.to_be_bytes());
+}
+
+#[test]
+fn an_answer_does_not_wait_for_what_was_asked_behind_it() {
+    let bench = Bench::start("behind", "default_pool_size = 1");
+    let unit = |sql: &str| [parse("", sql), bind("", &[]), execute(), raw::sync()].concat();
+    let sleep = "select pg_sleep(60)";
+    for both in [
+        [raw::query("select 1"), raw::query(sleep)].concat(),
+        [unit("select 1"), unit(sleep)].concat(),
+        [raw::query("begin"), unit("select 1"), raw::query(sleep)].concat(),
+        [raw::query("show pool_mode_of_nobody; select 1"), unit(sleep)].concat(),
+    ] {
+        let mut client = bench.client();
+        client.send(&both);
+        client.reply();
+        until(|| bench.server_connections("active") == 1);
+        let mut other = bench.client();
+        other.send(&raw::query("select 2"));
+        drop(client);
+        assert_eq!(other.reply().rows, ["2"]);
+    }
+}
+
+#[test]
+fn a_prepared_look_at_statements_shows_those_of_the_moment() {
+    let bench = Bench::start("looking", "default_pool_size = 1");
+    let mut client = bench.client();
+    let look = [bind("look", &[]), execute()];
+    client.extended(&[parse("look", "select count(*) from pg_prepared_statements"), parse("other", "select 1")]);
+    assert_eq!(client.extended(&look).rows, ["2"]);
+    client.extended(&[close("other")]);
+    assert_eq!(client.extended(&look).rows, ["1"]);
+}
+
+#[test]
+fn a_server_counts_the_time_that_a_client_takes_within_a_unit() {
+    let bench = Bench::start("dallying", "default_pool_size = 2");
+    let mut client = bench.client();
+    client.rows("set statement_timeout = '100ms'");
+    client.send(&parse("s", "select 1"));
+    // By a clock of the server's, too.
+    bench.client().rows("select pg_sleep(0.5)");
+    assert_eq!(client.extended(&[describe("s")]).error.unwrap().0, "57014");
+    assert_eq!(client.value("select 1"), "1");
+}
+
+#[test]
+fn a_query_may_follow_the_data_of_a_copy_in_the_extended_protocol() {
+    let bench = Bench::start("copying", "default_pool_size = 1");
+    direct("create table copied(v int); grant all on copied to copying");
+    let mut client = bench.client();
+    let (data, done) = (|rows: &[u8]| raw::message(b'd', &[rows]), raw::message(b'c', &[]));
+    client.extended(&[parse("rows", "copy copied from stdin")]);
+    client.rows("begin");
+    client.send(&[raw::query("savepoint s"), bind("rows", &[]), execute(), data(b"1\n")].concat());
+    assert_eq!(client.reply().error, None);
+    client.send(&[data(b"2\n3\n"), done, raw::query("release savepoint s")].concat());
+    let reply = client.reply();
+    assert_eq!((reply.error, reply.status), (None, 'T'));
+    client.rows("commit");
+    assert_eq!(client.value("select sum(v) from copied"), "6");
+}
+
+#[test]
+fn a_number_that_another_drew_is_not_told() {
+    let bench = Bench::start("drawing", "default_pool_size = 2");
+    direct("create table draws(id serial, v text); grant all on draws, draws_id_seq to drawing");
+    let (mut one, mut two, mut other) = (bench.client(), bench.client(), bench.client());
+    let (insert, last, current) =
+        ("insert into draws(v) values ('')", "select lastval()", "select currval('draws_id_seq')");
+    one.rows(insert);
+    assert_eq!([one.value(last), one.value(current)], ["1", "1"]);
+    assert_eq!([other.refusal(last), other.refusal(current)], ["55000", "55000"]);
+    // Each finds its own connection, whichever was used last.
+    for (client, number) in [(&mut one, "2"), (&mut two, "3")] {
+        client.rows("begin");
+        client.rows(insert);
+        assert_eq!(client.value(last), number);
+    }
+    one.rows("commit");
+    two.rows("commit");
+    for _ in 0..3 {
+        assert_eq!([one.value(current), two.value(last)], ["2", "3"]);
+    }
+    // Where somebody else has written since, it is lost.
+    other.rows("begin");
+    other.rows(insert);
+    two.rows("begin");
+    two.rows(insert);
+    other.rows("commit");
+    assert_eq!([one.refusal(last), one.refusal(current)], ["55000", "55000"]);
+    assert_eq!([two.value(last), other.refusal(current)], ["5", "55000"]);
 }
 
 #[test]
@@ -1048,11 +1147,33 @@ fn a_client_is_ended_by_the_number_that_it_was_told() {
     by_the_servers.send(&raw::query("select pg_terminate_backend(pg_backend_pid())"));
     assert_eq!((ended(&mut by_ours), ended(&mut by_the_servers)), (gone(), gone()));
     assert_eq!(other.value("select 1"), "1");
-    // The server's process that somebody had is another's by now, maybe one's own: nobody else is meant.
-    let mut last = bench.client();
-    let process = last.value("select pg_backend_pid()");
-    assert_eq!(last.query(&format!("select pg_terminate_backend({process})")).status, 'I');
-    assert_eq!((last.value("select 1"), other.value("select 1")), ("1".to_owned(), "1".to_owned()));
+    // By the number that the server has told it, oneself or another.
+    let (mut asker, mut another) = (bench.client(), bench.client());
+    let process = asker.value("select pg_backend_pid()");
+    other.query(&format!("select pg_terminate_backend({process})"));
+    let process = another.value("select pg_backend_pid()");
+    another.send(&raw::query(&format!("select pg_terminate_backend({process})")));
+    assert_eq!((ended(&mut asker), ended(&mut another)), (gone(), gone()));
+    // At the beginning of a block, too, though that would be on the very connection.
+    let mut asker = bench.client();
+    let process = asker.value("select pg_backend_pid()");
+    other.rows("begin");
+    other.rows(&format!("select pg_terminate_backend({process})"));
+    other.rows("commit");
+    assert_eq!(ended(&mut asker), gone());
+    // A process that several had is somebody's by now, maybe one's own: nobody else is meant.
+    let (mut asker, mut last) = (bench.client(), bench.client());
+    let processes = (asker.value("select pg_backend_pid()"), last.value("select pg_backend_pid()"));
+    assert_eq!(processes.0, processes.1);
+    assert_eq!(last.query(&format!("select pg_terminate_backend({})", processes.0)).status, 'I');
+    assert_eq!([&mut asker, &mut last, &mut other].map(|client| client.value("select 1")), ["1", "1", "1"]);
+    // Who has it at the moment is meant.
+    let process = asker.value("select pg_backend_pid()");
+    let in_use = last.rows("begin; select pg_backend_pid()").concat();
+    assert!(in_use.contains(&process), "{in_use}");
+    other.query(&format!("select pg_terminate_backend({process})"));
+    assert_eq!(asker.value("select 1"), "1");
+    assert_eq!(ended(&mut last), gone());
 }
 
 #[test]
@@ -1282,6 +1403,63 @@ fn mortal() -> (Cluster, Proxy) {
     let general = format!("probe_interval = '50ms'\nadmin_users = [\"{SUPERUSER}\"]");
     let proxy = Proxy::start(&format!("{general}\n{user}{servers}"));
     (cluster, proxy)
+}
+
+#[test]
+fn a_table_made_anew_is_at_once_read_where_it_is() {
+    let (_cluster, proxy) = mortal();
+    let client = || Raw::connect(proxy.port, &[("user", SUPERUSER), ("database", "shop")]);
+    let (mut maker, mut reader) = (client(), client());
+    let ask = "select v from remade";
+    for (round, texts) in [
+        &["drop table remade", "create unlogged table remade(v int)", "insert into remade values (0)"][..],
+        &["begin", "drop table remade; create unlogged table remade(v int)", "insert into remade values (1)", "commit"],
+        &["drop table remade; create unlogged table remade(v int); insert into remade values (2)"],
+        &[
+            "begin",
+            "create table other()",
+            "savepoint s",
+            "alter table remade set unlogged",
+            "rollback to s",
+            "drop table other, remade; create unlogged table remade(v int)",
+            "insert into remade values (3)",
+            "commit",
+        ],
+    ]
+    .iter()
+    .enumerate()
+    {
+        maker.rows("create table if not exists remade(v int); insert into remade values (-1)");
+        // Replicas hold it, and that is known.
+        soon(|| reader.rows(&format!("explain route {ask}")).concat().contains("replica"));
+        texts.iter().for_each(|text| drop(maker.rows(text)));
+        assert_eq!([reader.value(ask), maker.value(ask)], [round.to_string(), round.to_string()], "{texts:?}");
+        maker.rows("drop table remade");
+    }
+}
+
+#[test]
+fn who_replicates_has_a_connection_of_its_own() {
+    let (_cluster, proxy) = mortal();
+    let as_usual = [("user", SUPERUSER), ("database", "shop")];
+    let mut other = Raw::connect(proxy.port, &as_usual);
+    other.rows("create table followed(v text); create publication followed for table followed");
+    let mut follower = Raw::connect(proxy.port, &[&as_usual[..], &[("replication", "database")]].concat());
+    assert!(follower.value("IDENTIFY_SYSTEM").ends_with("|shop"));
+    assert_eq!(follower.rows("select 1"), ["1"]);
+    follower.rows("CREATE_REPLICATION_SLOT followed TEMPORARY LOGICAL pgoutput");
+    let start = "START_REPLICATION SLOT followed LOGICAL 0/0 (proto_version '1', publication_names 'followed')";
+    follower.send(&raw::query(start));
+    assert_eq!(follower.frame().unwrap().0, b'W');
+    let row = "what is written goes to who follows";
+    other.rows(&format!("insert into followed values ('{row}')"));
+    let mut told = std::iter::from_fn(|| follower.frame());
+    assert!(told.any(|(kind, body)| kind == b'd' && body.windows(row.len()).any(|part| part == row.as_bytes())));
+    other.rows(&format!("select pg_terminate_backend({})", number(&follower)));
+    let mut told = std::iter::from_fn(|| follower.frame());
+    assert!(told.any(|(kind, body)| kind == b'E' && raw::field(&body, 'C') == "57P01"));
+    // A slot that is temporary is gone with its connection.
+    soon(|| other.value("select count(*) from pg_replication_slots where slot_name = 'followed'") == "0");
 }
 
 #[test]

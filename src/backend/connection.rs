@@ -49,6 +49,8 @@ pub struct Connection {
     tainted: bool,
     /// What ran for its client may have changed more of the server's session than can be told.
     unsure: bool,
+    /// The client that wrote last, by its process number: the server's session knows the numbers that it drew.
+    pub writer: Option<i32>,
     /// As `unsure`, and the client is another one now.
     unclean: bool,
     /// What the server made of its prepared statements may not hold any more.
@@ -98,9 +100,10 @@ struct Known {
 }
 
 impl Connection {
-    pub(super) async fn open(server: &Arc<Server>, login: &Login, terms: OpeningTerms) -> Result<Self, Error> {
+    pub(super) async fn open(server: &Arc<Server>, login: &Login, terms: OpeningTerms<'_>) -> Result<Self, Error> {
+        let opening = login::open(server, login, terms.parameters, terms.keepalive);
         let Opened { channel, address, key, parameters, remarks, .. } =
-            match timeout(terms.connect_timeout, login::open(server, login, terms.keepalive)).await {
+            match timeout(terms.connect_timeout, opening).await {
                 Ok(opened) => opened?,
                 Err(_) => return Err(login::refused(server, "connecting took too long")),
             };
@@ -133,6 +136,7 @@ impl Connection {
             place: None,
             tainted: false,
             unsure: false,
+            writer: None,
             unclean: false,
             outdated: false,
         })
@@ -238,6 +242,10 @@ impl Connection {
         self.outdated = true;
     }
 
+    pub fn has_outdated_statements(&self) -> bool {
+        self.outdated
+    }
+
     /// Makes room for one more prepared statement by closing the one unused for longest.
     pub fn make_room(&mut self, limit: usize) {
         if self.prepared.known.len() < limit {
@@ -269,6 +277,14 @@ impl Connection {
     }
 
     /// The server forgets all that were prepared under names of ours.
+    /// Within a block that goes on after an error: see [`Connection::outdate_statements`].
+    pub async fn renew_statements(&mut self) -> Result<(), Error> {
+        if self.status == Status::InTransaction && std::mem::take(&mut self.outdated) {
+            self.close_statements(&mut |_, _| {}).await?;
+        }
+        Ok(())
+    }
+
     async fn close_statements(&mut self, report: &mut (dyn FnMut(&str, &str) + Send)) -> Result<(), Error> {
         let known: Vec<u64> = self.prepared.known.keys().copied().collect();
         self.make_anew(&[], &known, report).await.map(|_| ())
@@ -621,7 +637,9 @@ impl Prepared {
 
 /// How a connection is opened.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct OpeningTerms {
+pub(super) struct OpeningTerms<'p> {
+    /// Of the startup packet, beside user and database.
+    pub parameters: &'p [(String, String)],
     pub connect_timeout: Duration,
     pub keepalive: Duration,
     pub worker: usize,

@@ -79,10 +79,15 @@ impl From<Error> for Fault {
 }
 
 /// Connects and logs in.
-pub(super) async fn open(server: &Server, login: &Login, keepalive: Duration) -> Result<Opened, Error> {
+pub(super) async fn open(
+    server: &Server,
+    login: &Login,
+    parameters: &[(String, String)],
+    keepalive: Duration,
+) -> Result<Opened, Error> {
     let mut refusal = None;
     for proof in login.proofs() {
-        match attempt(server, (&login.user, proof), keepalive).await {
+        match attempt(server, (&login.user, proof), parameters, keepalive).await {
             Ok(opened) => return Ok(opened),
             // The first password is the one that should be good: its refusal is what is told.
             Err(Fault::Password(error)) => refusal = refusal.or(Some(error)),
@@ -97,7 +102,7 @@ pub(super) async fn open(server: &Server, login: &Login, keepalive: Duration) ->
 
 /// Whether a server takes this password from a user, and nothing less.
 pub(super) async fn takes(server: &Server, user: &str, password: Secret, keepalive: Duration) -> Result<bool, Error> {
-    match attempt(server, (user, Some(Proof::Password(password))), keepalive).await {
+    match attempt(server, (user, Some(Proof::Password(password))), &[], keepalive).await {
         Ok(opened) if opened.is_proved => Ok(true),
         Ok(_) => Err(refused(server, "it asks for no password, and so cannot say whether one is right")),
         Err(Fault::Password(_) | Fault::User(_)) => Ok(false),
@@ -105,15 +110,19 @@ pub(super) async fn takes(server: &Server, user: &str, password: Secret, keepali
     }
 }
 
-async fn attempt(server: &Server, (user, proof): (&str, Option<Proof>), keepalive: Duration) -> Result<Opened, Fault> {
+async fn attempt(
+    server: &Server,
+    (user, proof): (&str, Option<Proof>),
+    parameters: &[(String, String)],
+    keepalive: Duration,
+) -> Result<Opened, Fault> {
     let connected = connect(server, keepalive).await;
     let (stream, address) = connected.map_err(|cause| unavailable(server, &cause))?;
     let mut channel = Channel::new(stream);
     let pair = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
-    let startup = Startup::Session {
-        version: 3 << 16,
-        parameters: vec![pair("user", user), pair("database", &server.database_name)],
-    };
+    let own = [pair("user", user), pair("database", &server.database_name)];
+    let more = parameters.iter().map(|(name, value)| pair(name, value));
+    let startup = Startup::Session { version: 3 << 16, parameters: own.into_iter().chain(more).collect() };
     channel.output.extend_from_slice(&startup.encode());
     let is_proved = authenticate(&mut channel, server, (user, proof)).await?;
     let mut remarks = BytesMut::new();

@@ -68,8 +68,7 @@ impl Pools {
         if let Some(pool) = pools.get(&key).filter(|pool| fits(pool, server, user, process)) {
             return Arc::clone(pool);
         }
-        let learnt = learnt.entry((server.database.clone(), user.name.clone())).or_default();
-        let login = Login { learnt: Arc::clone(learnt), ..login_of(user) };
+        let login = login_by(learnt, server, user);
         let pool = Pool::new(Arc::clone(server), &user.name, login, limits_of(server, user, process));
         if paused.contains(&server.database) {
             pool.pause();
@@ -78,6 +77,20 @@ impl Pools {
             outdated.close();
         }
         pool
+    }
+
+    /// A connection of no pool, with these parameters in its startup packet.
+    pub async fn open_apart(
+        &self,
+        server: &Arc<Server>,
+        user: &User,
+        process: &Process,
+        parameters: &[(String, String)],
+    ) -> Result<Connection, Error> {
+        let login = login_by(&mut self.lock().learnt, server, user);
+        let (connect_timeout, keepalive) = (process.connect_timeout, process.tcp_keepalive);
+        Connection::open(server, &login, connection::OpeningTerms { parameters, connect_timeout, keepalive, worker: 0 })
+            .await
     }
 
     /// What a client has shown at its log-in: connections that are opened for this user from now on log in by it.
@@ -174,6 +187,11 @@ fn fits(pool: &Pool, server: &Server, user: &User, process: &Process) -> bool {
         && pool.server.tls == server.tls
         && pool.server.tls_ca == server.tls_ca
         && pool.server.tls_negotiation == server.tls_negotiation
+}
+
+fn login_by(learnt: &mut HashMap<(String, String), Learnt>, server: &Server, user: &User) -> Login {
+    let learnt = learnt.entry((server.database.clone(), user.name.clone())).or_default();
+    Login { learnt: Arc::clone(learnt), ..login_of(user) }
 }
 
 /// Who a user of the proxy is on the servers.

@@ -122,6 +122,19 @@ impl Pool {
         None
     }
 
+    /// The connection on which this client wrote last, if nobody else did since and it is free.
+    pub fn lend_of(&self, writer: i32, worker: usize, now: Instant) -> Option<Box<Connection>> {
+        let mut state = self.lock();
+        let position = state.idle.iter().position(|connection| connection.writer == Some(writer))?;
+        let mut connection = state.idle.remove(position);
+        if connection.is_quiet() && !connection.is_older_than(self.limits.lifetime, now) {
+            drop(state);
+            return connection.move_to(worker).ok();
+        }
+        state.forget(connection);
+        None
+    }
+
     /// Lends a connection registered with `worker`'s runtime, on which this must be called.
     pub async fn lend(self: &Arc<Self>, worker: usize) -> Result<Box<Connection>, Error> {
         let place = match self.take(worker) {
@@ -137,7 +150,7 @@ impl Pool {
 
     async fn open(&self, place: Place, worker: usize) -> Result<Box<Connection>, Error> {
         let Limits { connect_timeout, keepalive, .. } = self.limits;
-        let terms = OpeningTerms { connect_timeout, keepalive, worker };
+        let terms = OpeningTerms { parameters: &[], connect_timeout, keepalive, worker };
         let mut connection = Box::new(Connection::open(&self.server, &self.login, terms).await?);
         connection.place = Some(place);
         let mut state = self.lock();

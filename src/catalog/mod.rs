@@ -16,7 +16,7 @@ pub struct Catalog {
     pub loaded: bool,
     pub relations: HashMap<String, HashMap<String, Arc<Relation>>>,
     /// By unqualified name: all overloads in all schemas.
-    pub functions: HashMap<String, Vec<Function>>,
+    pub functions: Arc<HashMap<String, Vec<Function>>>,
     /// The database's default collation sorts by bytes (C, POSIX, C.UTF-8).
     pub default_collation_is_bytes: bool,
     /// For each shard: what clients know its own types and tables by, where its numbers are not home's.

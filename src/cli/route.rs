@@ -106,7 +106,7 @@ impl Assumed {
         let volatility = if writes { Volatility::Volatile } else { Volatility::Immutable };
         let schema = "pg_catalog".to_owned();
         let function = Function { schema, volatility, is_user_defined: false, is_aggregate: false };
-        if self.catalog.functions.insert(name.to_owned(), vec![function]).is_none() && !writes {
+        if Arc::make_mut(&mut self.catalog.functions).insert(name.to_owned(), vec![function]).is_none() && !writes {
             self.notes.push(format!("function {name} writes nothing"));
         }
     }

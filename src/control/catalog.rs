@@ -1,8 +1,8 @@
 //! Loads what a database's catalogs say, and again when they change.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -21,11 +21,17 @@ use crate::topology::Database;
 /// One database's catalog, as last loaded.
 #[derive(Default)]
 pub struct CatalogCell {
-    pub(super) current: ArcSwap<Catalog>,
-    /// A change is known to have happened: load at once.
+    current: ArcSwap<Catalog>,
+    /// What holds whatever has changed: PostgreSQL's own functions of names that are nobody else's.
+    lasting: ArcSwap<Catalog>,
+    /// A change is known to have happened: look at once.
     pub(super) changed: Notify,
-    loads: AtomicU64,
-    loaded: Notify,
+    /// Looks at the server, counted as they begin, and the last of them that told what there is.
+    begun: AtomicU64,
+    done: AtomicU64,
+    looked: Notify,
+    /// What an earlier look has told may not hold any more. Held while `current` is replaced.
+    doubted: Mutex<u64>,
 }
 
 impl CatalogCell {
@@ -37,36 +43,48 @@ impl CatalogCell {
         self.changed.notify_one();
     }
 
-    /// Waits for a load that began after this call, for a while.
+    /// Waits for a look that began after this call, for a while.
     pub async fn refreshed(&self) {
-        let target = self.loads.load(Ordering::Acquire) + 2;
-        let reached = async {
-            loop {
-                let loaded = self.loaded.notified();
-                self.changed.notify_one();
-                if self.loads.load(Ordering::Acquire) >= target {
-                    return;
-                }
-                loaded.await;
-            }
-        };
         // Late is better than never: the loader goes on, and unknown names go to the primary.
-        let _ = timeout(REFRESH_LIMIT, reached).await;
+        self.reached(self.next()).await;
     }
 
     /// Waits until something is known.
     pub async fn known(&self) {
-        let known = async {
+        // A database whose catalog cannot be read is served as one of which nothing is known.
+        self.reached(1).await;
+    }
+
+    /// Nothing but PostgreSQL's own functions is known until a look that begins after this call has told. `true`: something was.
+    pub(super) fn doubt(&self) -> bool {
+        let mut doubted = self.doubted.lock().unwrap_or_else(PoisonError::into_inner);
+        *doubted = self.next();
+        self.changed.notify_one();
+        self.current.swap(self.lasting.load_full()).loaded
+    }
+
+    /// What this look has told, unless it is in doubt already. `true`: it was not known.
+    fn tell(&self, look: u64, catalog: &Arc<Catalog>) -> bool {
+        let doubted = self.doubted.lock().unwrap_or_else(PoisonError::into_inner);
+        *doubted <= look && !Arc::ptr_eq(&self.current.swap(Arc::clone(catalog)), catalog)
+    }
+
+    fn next(&self) -> u64 {
+        self.begun.load(Ordering::Acquire) + 1
+    }
+
+    async fn reached(&self, look: u64) {
+        let reached = async {
             loop {
-                let loaded = self.loaded.notified();
-                if self.current.load().loaded {
+                let looked = self.looked.notified();
+                if self.done.load(Ordering::Acquire) >= look {
                     return;
                 }
-                loaded.await;
+                self.changed.notify_one();
+                looked.await;
             }
         };
-        // A database whose catalog cannot be read is served as one of which nothing is known.
-        let _ = timeout(REFRESH_LIMIT, known).await;
+        let _ = timeout(REFRESH_LIMIT, reached).await;
     }
 }
 
@@ -95,14 +113,28 @@ pub(super) async fn watch(
     }
 }
 
+/// What the looks before have found.
 #[derive(Default)]
 struct Seen {
-    fingerprint: String,
+    fingerprint: Fingerprint,
+    catalog: Arc<Catalog>,
+    /// PostgreSQL's own functions, which nobody changes.
+    own: Functions,
     /// When every shard's numbers are to be asked for again, because one did not tell.
     numbers_due: Option<Instant>,
     blocks: Blocks,
     uniques: Uniques,
 }
+
+/// Changes with every CREATE, ALTER and DROP of what is not temporary.
+#[derive(Default, PartialEq, Eq)]
+struct Fingerprint {
+    functions: String,
+    /// Of what is loaded whenever either changes.
+    relations: String,
+}
+
+type Functions = HashMap<String, Vec<Function>>;
 
 async fn look(
     client: &Client,
@@ -111,44 +143,89 @@ async fn look(
     seen: &mut Seen,
     epochs: &AtomicU64,
 ) -> Result<(), SqlError> {
-    let rows = client.rows(FINGERPRINT).await?;
-    let fingerprint = rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()).unwrap_or_default();
-    let current = cell.current();
-    let is_new = fingerprint != seen.fingerprint || !current.loaded;
+    let look = cell.begun.fetch_add(1, Ordering::AcqRel) + 1;
+    let fingerprint = fingerprint(client).await?;
+    let is_new = fingerprint != seen.fingerprint;
     if is_new || seen.numbers_due.is_some_and(|due| due < Instant::now()) {
-        let (oids, are_all) = numbers::load(client, primaries, &current.oids).await?;
-        if is_new || oids != current.oids {
-            let epoch = epochs.fetch_add(1, Ordering::AcqRel) + 1;
-            let catalog =
-                if is_new { load(client, epoch).await? } else { Catalog { epoch, ..Catalog::clone(&current) } };
+        let (oids, are_all) = numbers::load(client, primaries, &seen.catalog.oids).await?;
+        if is_new || oids != seen.catalog.oids {
             let catalog = match is_new {
-                true => {
-                    seen.give_blocks(primaries, database, &catalog).await;
-                    // Before anybody knows of the tables.
-                    match seen.keep_uniques(primaries, database, &catalog).await {
-                        true => load(client, epoch).await?,
-                        false => catalog,
-                    }
-                }
-                false => catalog,
+                true => seen.load(client, (primaries, database), &fingerprint, (cell, epochs)).await?,
+                false => Catalog { epoch: next(epochs), ..Catalog::clone(&seen.catalog) },
             };
-            cell.current.store(Arc::new(Catalog { oids, ..catalog }));
-            // Sessions compare this number before each unit.
-            epochs.fetch_add(1, Ordering::AcqRel);
+            seen.catalog = Arc::new(Catalog { oids, ..catalog });
         }
         seen.fingerprint = fingerprint;
         seen.numbers_due = (!are_all).then(|| Instant::now() + NUMBERS_AGAIN);
-    } else if seen.uniques.are_behind() && seen.keep_uniques(primaries, database, &current).await {
-        seen.fingerprint = String::new();
-    } else if seen.blocks.are_behind() {
-        seen.give_blocks(primaries, database, &current).await;
+    } else {
+        let catalog = Arc::clone(&seen.catalog);
+        if seen.uniques.are_behind() && seen.keep_uniques(primaries, database, &catalog).await {
+            seen.fingerprint = Fingerprint::default();
+        } else if seen.blocks.are_behind() {
+            seen.give_blocks(primaries, database, &catalog).await;
+        }
     }
-    cell.loads.fetch_add(1, Ordering::AcqRel);
-    cell.loaded.notify_waiters();
+    if cell.tell(look, &seen.catalog) {
+        // Sessions compare this number before each unit.
+        epochs.fetch_add(1, Ordering::AcqRel);
+    }
+    cell.done.store(look, Ordering::Release);
+    cell.looked.notify_waiters();
     Ok(())
 }
 
+/// Of one more catalog.
+fn next(epochs: &AtomicU64) -> u64 {
+    epochs.fetch_add(1, Ordering::AcqRel) + 1
+}
+
+async fn fingerprint(client: &Client) -> Result<Fingerprint, SqlError> {
+    let rows = client.rows(FINGERPRINT).await?;
+    let row = rows.first().map_or(&[][..], Vec::as_slice);
+    Ok(Fingerprint { functions: text(row, 0), relations: text(row, 1) })
+}
+
 impl Seen {
+    /// What is another than when it was loaded last.
+    async fn load(
+        &mut self,
+        client: &Client,
+        (primaries, database): (&Primaries, &Database),
+        fingerprint: &Fingerprint,
+        (cell, epochs): (&CatalogCell, &AtomicU64),
+    ) -> Result<Catalog, SqlError> {
+        let functions = match fingerprint.functions == self.fingerprint.functions && self.catalog.loaded {
+            true => Arc::clone(&self.catalog.functions),
+            false => {
+                let (all, lasting) = self.functions(client).await?;
+                let lasting = Catalog { epoch: next(epochs), functions: lasting, ..Catalog::default() };
+                cell.lasting.store(Arc::new(lasting));
+                all
+            }
+        };
+        let epoch = next(epochs);
+        let catalog = relations(client, epoch, Arc::clone(&functions)).await?;
+        // Before anybody knows of the tables.
+        self.give_blocks(primaries, database, &catalog).await;
+        match self.keep_uniques(primaries, database, &catalog).await {
+            true => relations(client, epoch, functions).await,
+            false => Ok(catalog),
+        }
+    }
+
+    /// All, and PostgreSQL's own whose names no others have.
+    async fn functions(&mut self, client: &Client) -> Result<(Arc<Functions>, Arc<Functions>), SqlError> {
+        if self.own.is_empty() {
+            self.own = functions(client, "p.oid < 16384").await?;
+        }
+        let (mut all, mut lasting) = (self.own.clone(), self.own.clone());
+        for (name, overloads) in functions(client, "p.oid >= 16384").await? {
+            lasting.remove(&name);
+            all.entry(name).or_default().extend(overloads);
+        }
+        Ok((Arc::new(all), Arc::new(lasting)))
+    }
+
     /// `true`: there are triggers that the catalog does not know of.
     async fn keep_uniques(&mut self, primaries: &Primaries, database: &Database, catalog: &Catalog) -> bool {
         timeout(UNIQUES_DEADLINE, self.uniques.keep(primaries, database, catalog)).await.unwrap_or(false)
@@ -164,16 +241,33 @@ impl Seen {
 }
 
 pub(super) async fn load(client: &Client, epoch: u64) -> Result<Catalog, SqlError> {
-    let mut catalog = Catalog { epoch, loaded: true, ..Catalog::default() };
-    let default = client.rows(DEFAULT_COLLATION).await?;
-    catalog.default_collation_is_bytes = default.first().is_some_and(|row| flag(row, 0));
-    let mut relations: HashMap<u32, Relation> = HashMap::new();
-    for row in client.rows(RELATIONS).await? {
-        if let Some(relation) = relation(&row) {
-            relations.insert(relation.oid, relation);
-        }
+    let functions = functions(client, "true").await?;
+    relations(client, epoch, Arc::new(functions)).await
+}
+
+/// Those of this condition.
+async fn functions(client: &Client, which: &str) -> Result<Functions, SqlError> {
+    let mut functions = Functions::new();
+    for row in client.rows(&format!("{FUNCTIONS} WHERE {which}")).await? {
+        let function = Function {
+            schema: text(&row, 1),
+            volatility: volatility(&text(&row, 2)),
+            is_user_defined: flag(&row, 3),
+            is_aggregate: flag(&row, 4),
+        };
+        functions.entry(text(&row, 0)).or_default().push(function);
     }
-    for row in client.rows(COLUMNS).await? {
+    Ok(functions)
+}
+
+async fn relations(client: &Client, epoch: u64, functions: Arc<Functions>) -> Result<Catalog, SqlError> {
+    let mut catalog = Catalog { epoch, loaded: true, functions, ..Catalog::default() };
+    let queries = [DEFAULT_COLLATION, RELATIONS, COLUMNS, SEQUENCES, VIEWS, DEFINITIONS, KEPT_UNIQUE];
+    let [default, all, columns, sequences, views, definitions, kept_unique] = client.rows_of_each(queries).await?;
+    catalog.default_collation_is_bytes = default.first().is_some_and(|row| flag(row, 0));
+    let of = |relation: Relation| (relation.oid, relation);
+    let mut relations: HashMap<u32, Relation> = all.iter().filter_map(|row| relation(row)).map(of).collect();
+    for row in columns {
         let owner = number(&row, 0).and_then(|oid| relations.get_mut(&oid));
         if let (Some(relation), Some(type_oid)) = (owner, number(&row, 2)) {
             if number(&row, 6).is_some() {
@@ -182,7 +276,7 @@ pub(super) async fn load(client: &Client, epoch: u64) -> Result<Catalog, SqlErro
             relation.columns.push(column(&row, type_oid, catalog.default_collation_is_bytes));
         }
     }
-    for row in client.rows(SEQUENCES).await? {
+    for row in sequences {
         let sequence = Sequence { schema: text(&row, 2), name: text(&row, 3), always: flag(&row, 4) };
         let owner = number(&row, 0).and_then(|oid| relations.get_mut(&oid));
         let column = owner.and_then(|owner| owner.columns.iter_mut().find(|column| column.name == text(&row, 1)));
@@ -190,18 +284,18 @@ pub(super) async fn load(client: &Client, epoch: u64) -> Result<Catalog, SqlErro
             column.sequence = Some(sequence);
         }
     }
-    for row in client.rows(VIEWS).await? {
+    for row in views {
         if let Some(view) = number(&row, 0).and_then(|oid| relations.get_mut(&oid)) {
             view.reads.push((text(&row, 1), text(&row, 2)));
         }
     }
-    for row in client.rows(DEFINITIONS).await? {
+    for row in definitions {
         if let Some(view) = number(&row, 0).and_then(|oid| relations.get_mut(&oid)) {
             view.definition = row.get(1).cloned().flatten().map(|query| query.trim_end_matches(';').to_owned());
         }
     }
     catalog.has_hidden_calls = effects::load(client, &mut relations).await?;
-    for row in client.rows(KEPT_UNIQUE).await? {
+    for row in kept_unique {
         if let Some(table) = number(&row, 0).and_then(|oid| relations.get_mut(&oid)) {
             table.kept_unique.push(text(&row, 1));
         }
@@ -209,15 +303,6 @@ pub(super) async fn load(client: &Client, epoch: u64) -> Result<Catalog, SqlErro
     for relation in relations.into_values() {
         let schema = catalog.relations.entry(relation.schema.clone()).or_default();
         schema.insert(relation.name.clone(), Arc::new(relation));
-    }
-    for row in client.rows(FUNCTIONS).await? {
-        let function = Function {
-            schema: text(&row, 1),
-            volatility: volatility(&text(&row, 2)),
-            is_user_defined: flag(&row, 3),
-            is_aggregate: flag(&row, 4),
-        };
-        catalog.functions.entry(text(&row, 0)).or_default().push(function);
     }
     Ok(catalog)
 }
@@ -296,22 +381,31 @@ pub(super) fn flag(row: &Row, column: usize) -> bool {
     text(row, column) == "t"
 }
 
-/// Changes with every CREATE, ALTER and DROP: the newest transaction that touched a row, how many rows there are, and
-/// what they are.
-const FINGERPRINT: &str = "SELECT concat_ws('/', \
-     (SELECT concat(count(*), '.', sum(oid::bigint), '.', sum(xmin::text::bigint)) FROM pg_class WHERE oid >= 16384), \
-     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_attribute WHERE attrelid >= 16384), \
-     (SELECT concat(count(*), '.', sum(oid::bigint), '.', sum(xmin::text::bigint)) FROM pg_proc WHERE oid >= 16384), \
-     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_rewrite WHERE oid >= 16384), \
-     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_trigger WHERE oid >= 16384), \
-     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_attrdef), \
-     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_namespace WHERE oid >= 16384), \
-     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_inherits), \
-     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_constraint WHERE oid >= 16384), \
+/// The newest transaction that touched a row, how many rows there are, and what they are.
+const FINGERPRINT: &str = "WITH \
+     passing AS MATERIALIZED (SELECT oid FROM pg_class WHERE relpersistence = 't'), \
+     spaces AS MATERIALIZED (SELECT oid, xmin, nspname ~ '^pg_(toast_)?temp_' AS passes FROM pg_namespace), \
+     named AS (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM spaces WHERE NOT passes), \
+     called AS (SELECT concat(count(*), '.', sum(oid::bigint), '.', sum(xmin::text::bigint)) \
+       FROM pg_proc WHERE oid >= 16384) \
+     SELECT concat_ws('/', (TABLE named), (TABLE called)), concat_ws('/', \
+     (SELECT concat(count(*), '.', sum(oid::bigint), '.', sum(xmin::text::bigint)) FROM pg_class \
+       WHERE oid >= 16384 AND relpersistence <> 't'), \
+     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_attribute \
+       WHERE attrelid >= 16384 AND attrelid NOT IN (TABLE passing)), \
+     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_rewrite \
+       WHERE oid >= 16384 AND ev_class NOT IN (TABLE passing)), \
+     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_trigger \
+       WHERE oid >= 16384 AND tgrelid NOT IN (TABLE passing)), \
+     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_attrdef WHERE adrelid NOT IN (TABLE passing)), \
+     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_inherits WHERE inhrelid NOT IN (TABLE passing)), \
+     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_constraint \
+       WHERE oid >= 16384 AND conrelid NOT IN (TABLE passing)), \
      (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_policy), \
      (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_operator WHERE oid >= 16384), \
      (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_cast WHERE oid >= 16384), \
-     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_type WHERE oid >= 16384), \
+     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_type \
+       WHERE oid >= 16384 AND typnamespace NOT IN (SELECT oid FROM spaces WHERE passes)), \
      (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_enum), \
      (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_auth_members), \
      (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_db_role_setting))";

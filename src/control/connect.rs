@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
 use futures_util::SinkExt;
+use futures_util::future::try_join_all;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_postgres::config::{SslMode, SslNegotiation};
 use tokio_postgres::error::ErrorPosition;
@@ -231,6 +232,15 @@ impl Client {
             _ => None,
         });
         Ok(rows.collect())
+    }
+
+    /// The rows of each of these, which are sent without waiting for each other's.
+    pub(super) async fn rows_of_each<const N: usize>(
+        &self,
+        queries: [&str; N],
+    ) -> Result<[Vec<Vec<Option<String>>>; N], SqlError> {
+        let answers = try_join_all(queries.map(|sql| self.rows(sql))).await?;
+        Ok(answers.try_into().unwrap_or_else(|_| unreachable!("as many as were asked")))
     }
 
     /// The rows of one statement with text parameters; its columns are names or texts.

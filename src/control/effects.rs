@@ -8,12 +8,14 @@ use crate::catalog::{Cascade, Consequence, Relation, ViewCall};
 
 /// Adds to the relations, by oid; says whether operators or casts call what no text shows.
 pub(super) async fn load(client: &Client, relations: &mut HashMap<u32, Relation>) -> Result<bool, SqlError> {
-    for row in client.rows(TRIGGERS).await? {
+    let queries = [TRIGGERS, TREES, CASCADES, VIEW_CALLS, MOMENTARY_VIEWS, HIDDEN_CALLS];
+    let [triggers, trees, cascades, calls, momentary, hidden] = client.rows_of_each(queries).await?;
+    for row in triggers {
         if let Some(relation) = owner(&row, relations) {
             relation.has_triggers = true;
         }
     }
-    for row in client.rows(TREES).await? {
+    for row in trees {
         let (Some(descendant), Some(ancestor)) = (named(&row, 0, relations), named(&row, 1, relations)) else {
             continue;
         };
@@ -24,7 +26,7 @@ pub(super) async fn load(client: &Client, relations: &mut HashMap<u32, Relation>
             relation.ancestors.push(ancestor);
         }
     }
-    for row in client.rows(CASCADES).await? {
+    for row in cascades {
         let Some(table) = named(&row, 1, relations) else { continue };
         if let Some(relation) = owner(&row, relations) {
             let (on_delete, on_update) = (consequence(&text(&row, 2), true), consequence(&text(&row, 3), false));
@@ -32,7 +34,7 @@ pub(super) async fn load(client: &Client, relations: &mut HashMap<u32, Relation>
             relation.cascades.push(Cascade { table, referring, referred, on_delete, on_update });
         }
     }
-    for row in client.rows(VIEW_CALLS).await? {
+    for row in calls {
         if let Some(view) = owner(&row, relations) {
             view.calls.push(ViewCall {
                 schema: text(&row, 1),
@@ -41,12 +43,11 @@ pub(super) async fn load(client: &Client, relations: &mut HashMap<u32, Relation>
             });
         }
     }
-    for row in client.rows(MOMENTARY_VIEWS).await? {
+    for row in momentary {
         if let Some(view) = owner(&row, relations) {
             view.is_momentary = true;
         }
     }
-    let hidden = client.rows(HIDDEN_CALLS).await?;
     Ok(hidden.first().is_none_or(|row| flag(row, 0)))
 }
 

@@ -124,6 +124,17 @@ impl Control {
         self.databases.load().get(database).map(|known| Arc::clone(&known.catalog))
     }
 
+    /// DDL has run, or something that may be. Who shards needs to know what there is now; elsewhere nothing is known until
+    /// the next look, and what is not known goes to the primary. Others need not suffer from what may be nothing.
+    pub async fn catalog_changed(&self, database: &Database, is_sure: bool) {
+        let Some(cell) = self.catalog(&database.name) else { return };
+        if database.is_sharded() || !is_sure {
+            cell.refreshed().await;
+        } else if cell.doubt() {
+            self.epoch.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
     pub fn listener(&self, database: &str) -> Option<Arc<Listener>> {
         self.databases.load().get(database).map(|known| Arc::clone(&known.listener))
     }

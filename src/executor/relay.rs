@@ -38,6 +38,9 @@ pub trait Unit: Send {
     /// Within the extended protocol the client was asked for copy data: one more Sync must come from it.
     fn reopen(&mut self);
 
+    /// A NoticeResponse comes for the client. `false`: it is not to have it.
+    fn noticed(&mut self, body: &[u8]) -> bool;
+
     /// A NotificationResponse is for this client; `body` is that of the message.
     fn wants_notification(&self, body: &[u8]) -> bool;
 }
@@ -223,6 +226,7 @@ impl Relay {
                 let error = fatal_of(connection, body);
                 return Err(Broken::Server { error, midway: false });
             }
+            (Verdict::ToClient, Event::Nothing) if header.kind == server::NOTICE => to_client = unit.noticed(body),
             (_, Event::CopyIn(true)) => {
                 self.complete = false;
                 unit.reopen();

@@ -147,12 +147,9 @@ impl Frontend {
         user: Arc<User>,
         (database, station): (&str, &Arc<Station>),
     ) -> Result<Served, Error> {
-        if opening
-            .parameters
-            .iter()
-            .any(|(name, value)| name == "replication" && !matches!(value.as_str(), "false" | "off" | "0" | "no"))
-        {
-            return Err(Error::new(SqlState::UNSUPPORTED, "replication connections are not supported"));
+        let is_on = |value: &str| !matches!(value, "false" | "off" | "0" | "no");
+        if opening.parameters.iter().any(|(name, value)| name == "replication" && is_on(value)) {
+            return self.begin_replication(channel, opening, &user, database).await;
         }
         let settings = from_startup(&opening.parameters)?;
         for (name, value) in settings.iter() {
@@ -172,6 +169,32 @@ impl Frontend {
         let welcome = Welcome { user, settings, search_path, reported, isolation };
         let session = Session::new(Arc::clone(station), Arc::clone(&registered.client), snapshot, welcome);
         Ok(Served::Session(Box::new(session), registered))
+    }
+
+    /// Its connection to the primary is no pool's, and nothing on it is looked at.
+    async fn begin_replication(
+        &self,
+        channel: &mut Channel,
+        opening: &Opening,
+        user: &User,
+        database: &str,
+    ) -> Result<Served, Error> {
+        let topology = self.shared.control.topology();
+        if topology.database(database).is_some_and(|known| known.is_sharded()) {
+            let what = "replication of a sharded database";
+            return Err(Error::unsupported(what, "Connect to the server of each shard."));
+        }
+        let unavailable = || Error::new(SqlState::UNAVAILABLE, format!("database \"{database}\" has no primary"));
+        let server = self.shared.control.home(database).ok_or_else(unavailable)?;
+        let is_ours = |name: &str| matches!(name, "user" | "database") || name.starts_with("_pq_.");
+        let parameters: Vec<_> = opening.parameters.iter().filter(|(name, _)| !is_ours(name)).cloned().collect();
+        let connection = self.shared.pools.open_apart(&server, user, &topology.process, &parameters).await?;
+        let registered = self.register(channel, opening, &user.name, database);
+        AuthenticationOk::put(&mut channel.output, &connection.reported);
+        channel.output.extend_from_slice(&connection.remarks);
+        put_key_data(&mut channel.output, registered.client.key);
+        put_ready(&mut channel.output, Status::Idle);
+        Ok(Served::Replication(Box::new(connection), registered))
     }
 
     fn register(&self, channel: &Channel, opening: &Opening, user: &str, database: &str) -> Registered {

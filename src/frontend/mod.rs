@@ -21,7 +21,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tracing::Instrument;
 
 use crate::admin::Console;
-use crate::session::{Client, End, Registered, Session, Shared, Station};
+use crate::backend::Connection;
+use crate::session::{Client, End, Registered, Session, Shared, Station, replicate};
 use crate::wire::message::put_error;
 use crate::wire::{Channel, Severity, Stream};
 use greet::Greeted;
@@ -133,6 +134,12 @@ impl Frontend {
         match served {
             Served::Session(session, registered) => {
                 self.serve_session(Box::new(Moved { channel, session, registered })).await
+            }
+            Served::Replication(connection, registered) => {
+                let end = replicate(&mut channel, connection, &registered.client, &self.shared.registry).await;
+                self.log_disconnection(&registered.client, &end);
+                drop(registered);
+                part(channel, end).await.map(|()| None)
             }
             Served::Console(user, registered) => {
                 let end = self.console.run(&mut channel, &user, &registered.client).await;
@@ -253,6 +260,8 @@ async fn part(mut channel: Channel, end: End) -> std::io::Result<()> {
 /// What an authenticated client gets.
 enum Served {
     Session(Box<Session>, Registered),
+    /// On a connection of its own.
+    Replication(Box<Connection>, Registered),
     /// The admin console, for this user.
     Console(Arc<crate::topology::User>, Registered),
 }
@@ -260,7 +269,9 @@ enum Served {
 impl Served {
     fn client(&self) -> Arc<Client> {
         match self {
-            Self::Session(_, registered) | Self::Console(_, registered) => Arc::clone(&registered.client),
+            Self::Session(_, registered) | Self::Replication(_, registered) | Self::Console(_, registered) => {
+                Arc::clone(&registered.client)
+            }
         }
     }
 }

@@ -128,8 +128,8 @@ pub(super) fn is_foreign_aggregate(call: &Call, catalog: &Catalog) -> bool {
 /// Volatile functions that change or tell what belongs to the transaction or session they are called in.
 const OF_THE_SESSION: [&str; 4] = ["set_config", "setseed", "txid_current", "pg_current_xact_id"];
 /// What they give is another thing on each server; clients that ask nothing else mean the one that takes writes, by
-/// which drivers choose where to connect to.
-const OF_THE_SERVER: [&str; 9] = [
+/// which drivers choose where to connect to. Who waits and nothing else is looked for there, too: in `pg_stat_activity`.
+const OF_THE_SERVER: [&str; 10] = [
     "current_setting",
     "inet_server_addr",
     "inet_server_port",
@@ -139,6 +139,7 @@ const OF_THE_SERVER: [&str; 9] = [
     "pg_is_in_recovery",
     "pg_last_wal_replay_lsn",
     "pg_postmaster_start_time",
+    "pg_sleep",
 ];
 /// Volatile functions that write nothing.
 pub(super) const HARMLESS: [&str; 9] = [

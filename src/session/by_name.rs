@@ -38,18 +38,22 @@ pub(super) struct ByName {
     portal: Box<str>,
     /// PREPARE or DEALLOCATE is one message among others.
     among: bool,
-    /// The statements are only to be shown.
-    listed: bool,
+    /// The statements are only to be shown, for this text of the client's.
+    listed: Option<Box<str>>,
 }
 
 impl ByName {
     /// Of a text that shows these statements.
-    pub(super) fn listing(needs: Vec<(u64, Arc<Prepared>)>, shifts: Vec<(usize, isize)>) -> Self {
-        Self { needs, shifts, listed: true, ..Self::default() }
+    pub(super) fn listing(text: &str, needs: Vec<(u64, Arc<Prepared>)>, shifts: Vec<(usize, isize)>) -> Self {
+        Self { needs, shifts, listed: Some(Box::from(text)), ..Self::default() }
     }
 
     pub(super) fn is_listing(&self) -> bool {
-        self.listed
+        self.listed.is_some()
+    }
+
+    pub(super) fn listed(&self) -> Option<&str> {
+        self.listed.as_deref()
     }
 
     pub(super) fn gives_some(&self) -> bool {
@@ -256,7 +260,7 @@ impl Session {
 
     /// Adds what the statements that a text executes do.
     pub(super) fn add_effects_of_named(&self, by_name: &ByName, effects: &mut Vec<Effect>) {
-        for (_, prepared) in by_name.needs.iter().filter(|_| !by_name.listed) {
+        for (_, prepared) in by_name.needs.iter().filter(|_| !by_name.is_listing()) {
             let planned = prepared.plans.get(&prepared.analysis, &self.snapshot, &self.search_path);
             for (statement, template) in prepared.analysis.statements.iter().zip(&planned.templates) {
                 effects::of(statement, None::<&Values<'_>>, effects);
@@ -373,7 +377,7 @@ async fn make_known(connection: &mut Connection, by_name: &ByName, limit: usize)
     for (number, prepared) in &by_name.needs {
         if let Err(body) = make_one_known(connection, (*number, prepared), limit).await?
             // What a table is gone of cannot be shown.
-            && !(by_name.listed && connection.status == Status::Idle)
+            && !(by_name.is_listing() && connection.status == Status::Idle)
         {
             return Ok(Some(body));
         }

@@ -10,9 +10,11 @@ use super::again::{Trouble, trouble_of};
 use super::by_name::ByName;
 use super::digest::{Step, Steps, only_prepares};
 use super::effects::Effect;
+use super::names::Told;
 use super::prepared::Prepared;
 use super::replan::columns_changed;
 use super::run::terminated;
+use super::ties;
 use super::unit::STATEMENT_BYTES;
 use crate::backend::{Cause, Connection, Fault, Payee, StatementName, statement_name};
 use crate::error::{Error, SqlState};
@@ -20,7 +22,7 @@ use crate::executor::{BUFFER_BYTES, Unit, move_front};
 use crate::statement::standardized;
 use crate::topology::ShardId;
 use crate::wire::frame::{Header, client, malformed, put, put_in_front, put_text, server, take_str};
-use crate::wire::message::{mix_description, put_bare, put_error, put_execute, put_named};
+use crate::wire::message::{error_field, mix_description, put_bare, put_error, put_execute, put_named};
 use crate::wire::{Bind, Severity, Status};
 
 /// Descriptions of statements that are on their way.
@@ -75,16 +77,22 @@ pub(super) struct Carried<'s> {
     pub heard: Vec<(String, String)>,
     /// Notifications are for this client.
     listens: bool,
+    /// Processes are signalled whose numbers are known at execution only.
+    signals: bool,
+    /// Those that the server does not have.
+    pub strangers: Vec<i32>,
     /// Of messages that were not known while deciding.
     effects: Vec<Effect>,
 }
 
 impl<'s> Carried<'s> {
-    pub(super) fn new(session: &'s mut Session, steps: Steps, shard: ShardId, listens: bool) -> Self {
+    pub(super) fn new(session: &'s mut Session, steps: Steps, shard: ShardId, effects: &[Effect]) -> Self {
         Self {
             session,
             heard: Vec::new(),
-            listens,
+            listens: effects.contains(&Effect::Pin(ties::LISTEN)),
+            signals: effects.iter().any(|effect| matches!(effect, Effect::Signal { process: None, .. })),
+            strangers: Vec::new(),
             prepares: only_prepares(&steps),
             steps: steps.into_iter(),
             shard,
@@ -179,6 +187,8 @@ impl<'s> Carried<'s> {
             client::COPY_DONE | client::COPY_FAIL => {
                 self.relay(input, connection, header, true);
                 connection.copying_in = false;
+                // A Flush before the data says nothing of what comes of it.
+                self.asked = false;
             }
             client::SYNC | client::FLUSH => self.relay(input, connection, header, false),
             client::TERMINATE => self.leave(input, connection, header),
@@ -427,7 +437,7 @@ impl<'s> Carried<'s> {
     fn send_bind(
         &mut self,
         prepared: Arc<Prepared>,
-        (named, told): (bool, u32),
+        (named, told): (bool, Told),
         frame: &[u8],
         connection: &mut Connection,
     ) {
@@ -435,8 +445,8 @@ impl<'s> Carried<'s> {
             self.note_naming(&prepared, &frame[Header::BYTES..], connection);
         }
         let looks = self.ensure(&prepared, named, connection);
-        if told != 0 && looks != Some(told) {
-            match self.may_bind(&prepared, (looks, &frame[Header::BYTES..]), connection) {
+        if told.description != 0 && looks != Some(told.description) {
+            match self.may_bind(&prepared, (looks, told, &frame[Header::BYTES..]), connection) {
                 Some(true) => {}
                 Some(false) => return self.refuse_changed(connection),
                 None => {
@@ -482,7 +492,7 @@ impl<'s> Carried<'s> {
     fn may_bind(
         &mut self,
         prepared: &Prepared,
-        (looks, bind): (Option<u32>, &[u8]),
+        (looks, told, bind): (Option<u32>, Told, &[u8]),
         connection: &mut Connection,
     ) -> Option<bool> {
         // Who wants each column in a format of its own counts on those that it was told.
@@ -490,7 +500,7 @@ impl<'s> Carried<'s> {
         // It may ask again.
         let asks = |step: &Step| matches!(step, Step::DescribePortal | Step::DescribeStatement { .. });
         match looks.filter(|looks| *looks != 0) {
-            _ if !counts && self.steps.as_slice().iter().any(asks) => Some(true),
+            _ if !counts && !told.firm && self.steps.as_slice().iter().any(asks) => Some(true),
             Some(_) => Some(false),
             None if self.has_looked => Some(true),
             None => {
@@ -720,9 +730,22 @@ impl Unit for Carried<'_> {
         self.complete = false;
     }
 
+    fn noticed(&mut self, body: &[u8]) -> bool {
+        let stranger = process_in(body).filter(|_| self.signals);
+        self.strangers.extend(stranger);
+        stranger.is_none_or(|process| self.session.station.shared.registry.find(process).is_none())
+    }
+
     fn wants_notification(&self, body: &[u8]) -> bool {
         (self.listens || self.session.pinned.is_some()) && !self.session.is_told_elsewhere(body)
     }
+}
+
+/// The number in the server's warning that it has no such process, whatever its language.
+fn process_in(body: &[u8]) -> Option<i32> {
+    let message = error_field(body, b'M').filter(|_| error_field(body, b'C') == Some("01000"))?;
+    let digits = message.split(|letter: char| !letter.is_ascii_digit());
+    digits.filter(|digits| !digits.is_empty()).find_map(|digits| digits.parse().ok())
 }
 
 /// Messages that mean something else after an error, or while the server waits for copy data.

@@ -7,6 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::again::{Again, Kept};
+use super::block::Came;
 use super::carried::Carried;
 use super::consistent::close_snapshots;
 use super::cursors::outside_of_block;
@@ -17,9 +18,9 @@ use super::late::Late;
 use super::lent::Lent;
 use super::names::Done;
 use super::position::Position;
-use super::registry::Client;
 use super::run::{End, terminated};
 use super::settings::Tracked;
+use super::signals::ends_processes;
 use super::station::{Borrowed, Borrower};
 use super::transaction::{Begun, Cursor, Open, Transaction};
 use super::wishes::Wishes;
@@ -80,30 +81,35 @@ impl Session {
         length: usize,
     ) -> Result<Result<Carriage, Halted>, End> {
         let Way::One { shard, access } = decided.way else { unreachable!("several shards are not relayed") };
+        self.send_answers(client).await?;
         let may_repeat = self.may_repeat(access, length);
-        let signals = decided.effects.iter().any(|effect| matches!(effect, Effect::Signal { process: Some(_), .. }));
-        let mut open = match self.take_live_connection(shard, access, &decided.effects).await {
-            Ok(open) if !signals => open,
-            Ok(open) => Box::pin(self.signal(open, &decided.effects)).await?,
+        let mut open = match self.take_for_unit(shard, access, &decided.effects).await? {
+            Ok(open) => open,
             Err(why) => {
                 self.names.settle(Done::Some(0));
                 return Ok(Err(Halted { why, taken: false, left: 0 }));
             }
         };
+        if open.lent.connection.has_outdated_statements() {
+            // A connection that is lost is found to be so below.
+            let _ = Box::pin(open.lent.connection.renew_statements()).await;
+        }
         self.meter.route = Route::One(open.lent.shard, open.lent.role);
         self.put_news(&mut client.output);
         let before = open.lent.connection.status;
         let was_in_block = before != Status::Idle;
         let may_retry = may_repeat || (!was_in_block && self.may_make_anew(&steps, length));
         let kept = may_retry.then(|| Kept::new(client, length, may_repeat));
-        open.wrote |= access == Access::Write;
+        if access == Access::Write {
+            open.wrote = true;
+            open.lent.connection.writer = Some(self.client.key.process);
+        }
         self.foretell(client, &mut open, &decided);
         open.lent.connection.owed.start_counting();
-        let listens = decided.effects.contains(&Effect::Pin(ties::LISTEN));
-        let mut carried = Carried::new(self, steps, open.lent.shard, listens);
+        let mut carried = Carried::new(self, steps, open.lent.shard, &decided.effects);
         let outcome = relay(client, &mut open.lent.connection, &mut carried).await;
         let (failed, (taken, left), leaves) = (carried.failed, carried.taken(), carried.leaves);
-        let trouble = carried.trouble;
+        let (trouble, strangers) = (carried.trouble, std::mem::take(&mut carried.strangers));
         let mut effects = decided.effects;
         effects.extend(carried.end(&mut open.lent.connection));
         if before == Status::Failed {
@@ -120,6 +126,9 @@ impl Session {
                     };
                 }
                 self.settle_answered(open, &effects, failed, was_in_block).await;
+                if !strangers.is_empty() {
+                    Box::pin(self.signal_strangers(&strangers, &effects)).await;
+                }
                 if leaves {
                     return Err(End::Left);
                 }
@@ -133,6 +142,30 @@ impl Session {
         }
     }
 
+    /// A connection for a unit of these effects, which may mind whose it was before, or what it is.
+    async fn take_for_unit(&mut self, shard: ShardId, access: Access, effects: &[Effect]) -> Came<Box<Open>> {
+        let signals = effects.iter().any(|effect| matches!(effect, Effect::Signal { .. } | Effect::Number));
+        self.recalls = effects.contains(&Effect::Recalls);
+        let begun = match &self.transaction {
+            Transaction::Begun(begun) if signals => Some(begun.clone()),
+            _ => None,
+        };
+        let taken = self.take_live_connection(shard, access, effects).await;
+        match (std::mem::take(&mut self.recalls), taken) {
+            (true, Ok(open)) => Ok(Box::pin(self.with_own_numbers(open, effects)).await),
+            (false, Ok(open)) if signals => Box::pin(self.signal(open, effects, begun)).await.map(Ok),
+            (_, taken) => Ok(taken),
+        }
+    }
+
+    /// What the client asked before may be what it waits for, whatever becomes of this.
+    pub(super) async fn send_answers(&self, client: &mut Channel) -> Result<(), End> {
+        match client.output.is_empty() {
+            true => Ok(()),
+            false => client.flush_some().await.map_err(End::Gone),
+        }
+    }
+
     /// After a relay that broke. `None`: the unit, off the input (`taken`) or not, is served anew.
     #[cold]
     fn halt(
@@ -142,6 +175,10 @@ impl Session {
         open: Open,
         (broken, was_in_block, effects): (Broken, bool, &[Effect]),
     ) -> Result<Option<Stopped>, End> {
+        if self.client.is_terminated() {
+            open.abandon();
+            return Err(End::Refused(terminated()));
+        }
         let (error, midway) = match broken {
             Broken::Client(cause) => {
                 open.abandon();
@@ -176,39 +213,15 @@ impl Session {
         }
     }
 
-    /// Clients know one another by process numbers of ours. Their own, or a superuser's, calls of the functions that signal
-    /// processes reach them; the server, which has no such process, then says so. Gives the connection to go on with: who
-    /// ends the process behind it by its number means somebody who had it before.
-    async fn signal(&mut self, open: Box<Open>, effects: &[Effect]) -> Result<Box<Open>, End> {
-        for effect in effects {
-            let Effect::Signal { process: Some(process), end } = effect else { continue };
-            let may = |client: &Client| {
-                client.user == self.client.user || self.reported.get("is_superuser").is_some_and(|is| is == "on")
-            };
-            match self.station.shared.registry.find(*process).filter(|client| may(client)) {
-                Some(client) if *end && Arc::ptr_eq(&client, &self.client) => return Err(End::Refused(terminated())),
-                Some(client) if *end => client.terminate().await,
-                Some(client) => client.cancel().await,
-                None => {}
-            }
-        }
-        let own = Effect::Signal { process: Some(open.lent.connection.target().process()), end: true };
-        if effects.contains(&own) && open.lent.connection.status == Status::Idle && self.pinned.is_none() {
-            let shard = open.lent.shard;
-            open.abandon();
-            let another = self.take_live_connection(shard, Access::Write, effects).await;
-            return another.map_err(|_| End::Refused(terminated()));
-        }
-        Ok(open)
-    }
-
     async fn settle_answered(&mut self, open: Box<Open>, effects: &[Effect], failed: bool, was_in_block: bool) {
         let done = match (failed, &open.lent.connection.owed) {
             (false, _) => Done::All,
             (true, owed) if owed.lost_unnamed() => Done::SomeAndLost(owed.names()),
             (true, owed) => Done::Some(owed.names()),
         };
-        let ddl = open.wrote && effects.contains(&Effect::Ddl);
+        if open.wrote && effects.contains(&Effect::Ddl) {
+            self.note_ddl(effects);
+        }
         self.settle(open, effects, failed, was_in_block);
         let ended_all = self.names.settle(done);
         if failed && ended_all && effects.contains(&Effect::Discard) {
@@ -216,15 +229,11 @@ impl Session {
             self.reset();
             self.settings.commit();
         }
-        if ddl {
-            Box::pin(self.station.shared.catalog_changed(&self.snapshot.name)).await;
-            self.meter.answered();
-        }
     }
 
     /// As [`Session::take_connection`]. An open block whose server has gone is found before anything is sent there:
     /// nothing of it was committed.
-    async fn take_live_connection(
+    pub(super) async fn take_live_connection(
         &mut self,
         shard: ShardId,
         access: Access,
@@ -456,6 +465,7 @@ impl Session {
             figures: &self.meter.figures,
             begun: self.meter.lately(),
             without,
+            writer: self.recalls.then_some(self.client.key.process),
         }
     }
 
@@ -661,7 +671,7 @@ impl Session {
             Effect::Counts => self.recalled = None,
             Effect::Local => self.local_variant = rand::random(),
             // The former is waited for when the unit has been settled.
-            Effect::Ddl | Effect::Untie | Effect::Signal { .. } => {}
+            Effect::Ddl | Effect::Untie | Effect::Signal { .. } | Effect::Number | Effect::Recalls => {}
         }
     }
 
@@ -1003,11 +1013,6 @@ fn describe_loss(error: Error, wrote: bool, effects: &[Effect]) -> Error {
         true => error.with_hint("Outside of a transaction block, the statement may have taken effect."),
         false => error,
     }
-}
-
-/// Whatever processes it was to end, a statement that loses its own has ended itself.
-fn ends_processes(effects: &[Effect]) -> bool {
-    effects.contains(&Effect::Signal { process: None, end: true })
 }
 
 fn need_of(access: Access) -> crate::balance::Access {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::Session;
+use super::names::Told;
 use super::prepared::Prepared;
 use super::run::not_utf8;
 use crate::error::{Error, SqlState};
@@ -22,8 +23,7 @@ pub(super) enum Step {
     Bind {
         prepared: Arc<Prepared>,
         named: bool,
-        /// What the client was told that the statement looks like; 0: nothing.
-        told: u32,
+        told: Told,
     },
     DescribeStatement {
         prepared: Arc<Prepared>,
@@ -60,7 +60,12 @@ impl Session {
                     self.note_rebound(portal);
                 }
                 let (prepared, told) = self.names.find_told(name).ok_or_else(|| unknown(name))?;
-                let step = Step::Bind { prepared: Arc::clone(prepared), named: !name.is_empty(), told };
+                let (mut prepared, mut told) = (Arc::clone(prepared), told);
+                if let Some(listing) = self.listing_now(&prepared).filter(|_| !name.is_empty()) {
+                    self.names.renew(name, Arc::clone(&listing));
+                    (prepared, told) = (listing, Told::default());
+                }
+                let step = Step::Bind { prepared, named: !name.is_empty(), told };
                 if let Step::Bind { prepared, .. } = &step
                     && (prepared.kin.is_some() || prepared.forgets_all())
                 {

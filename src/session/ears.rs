@@ -61,7 +61,7 @@ impl Session {
         if home && lent.voice.is_none() {
             let process = lent.connection.target().process();
             let listener = self.station.shared.control.listener(&self.snapshot.name);
-            lent.voice = listener.and_then(|listener| listener.lend_voice(process, self.client.key.process));
+            lent.voice = listener.and_then(|listener| listener.lend_voice(process, self.client.number()));
         }
     }
 

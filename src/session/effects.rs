@@ -52,6 +52,10 @@ pub(super) enum Effect {
         process: Option<i32>,
         end: bool,
     },
+    /// `currval` and `lastval`: numbers that the session drew.
+    Recalls,
+    /// `pg_backend_pid`: whose process that is, others may refer to.
+    Number,
 }
 
 /// Appends what `statement` does, executed with `values`, if they are known.
@@ -59,12 +63,9 @@ pub(super) fn of(statement: &Statement, values: Option<&Values<'_>>, effects: &m
     match &statement.kind {
         Kind::Setting(control) => of_setting(control, effects),
         Kind::Transaction(control) => of_transaction(control, effects),
-        Kind::Ddl(ddl) => {
-            effects.push(Effect::Ddl);
-            if ddl.temporary {
-                effects.push(Effect::Pin(ties::TEMPORARY));
-            }
-        }
+        // Catalogs know nothing of them.
+        Kind::Ddl(ddl) if ddl.temporary => effects.push(Effect::Pin(ties::TEMPORARY)),
+        Kind::Ddl(_) => effects.push(Effect::Ddl),
         Kind::ModifyingQuery { into: true } => effects.extend([Effect::Ddl, Effect::Pin(ties::TEMPORARY)]),
         Kind::Prepare { name } | Kind::Deallocate { name: Some(name) } if name.starts_with(PREFIX) => {
             effects.push(Effect::Named);
@@ -156,6 +157,8 @@ fn of_call(call: &Call, values: Option<&Values<'_>>, effects: &mut Vec<Effect>) 
         }
         "pg_advisory_unlock" | "pg_advisory_unlock_shared" | "pg_advisory_unlock_all" => effects.push(Effect::Untie),
         "pg_notify" => effects.push(Effect::Notify),
+        "pg_backend_pid" => effects.push(Effect::Number),
+        "currval" | "lastval" => effects.push(Effect::Recalls),
         "nextval" | "setval" => effects.push(Effect::Counts),
         name @ ("pg_cancel_backend" | "pg_terminate_backend") => {
             let process = call.arguments.first().zip(values).and_then(|(value, values)| number(value, values));

@@ -24,9 +24,18 @@ impl Session {
     pub(super) fn listing(&self, name: &str, prepared: &Prepared) -> Option<Arc<Prepared>> {
         let own = Some((name, prepared)).filter(|_| !name.is_empty());
         let (written, by_name) = self.with_own_statements(prepared.readable()?, own);
+        Some(self.made_of(&written, by_name, &prepared.types))
+    }
+
+    /// The same as it is to be when it is bound, if this statement, which has a name, reads the view.
+    pub(super) fn listing_now(&self, prepared: &Prepared) -> Option<Arc<Prepared>> {
+        let (written, by_name) = self.with_own_statements(prepared.names()?.listed()?, None);
+        (*written.as_bytes() != *prepared.text).then(|| self.made_of(&written, by_name, &prepared.types))
+    }
+
+    fn made_of(&self, written: &str, by_name: ByName, types: &Arc<[u32]>) -> Arc<Prepared> {
         let analysed = self.analysed(written.as_bytes());
-        let types = Arc::clone(&prepared.types);
-        Some(self.station.shared.interner.make_kin(written.as_bytes(), types, analysed, Kin::Names(by_name)))
+        self.station.shared.interner.make_kin(written.as_bytes(), Arc::clone(types), analysed, Kin::Names(by_name))
     }
 
     /// The text with a query in the place of the view; `own`: one that is there from now on.
@@ -55,7 +64,7 @@ impl Session {
         let number = |prepared: &Prepared| prepared.number ^ self.variant();
         let needs = self.names.all().map(|(_, named)| (number(&named.prepared), Arc::clone(&named.prepared)));
         let most = self.snapshot.topology.process.prepared_statements_limit;
-        (written, ByName::listing(needs.take(most).collect(), shifts))
+        (written, ByName::listing(text, needs.take(most).collect(), shifts))
     }
 
     /// In parentheses. What the server does not have, because it holds so many only, is shown as it is known here.
@@ -68,7 +77,9 @@ impl Session {
             let by_sql = prepared.sql_of(name);
             let (name, sql) = (plain_literal(name), literal(sql.or(by_sql.as_deref())));
             let types: Vec<String> = prepared.types.iter().map(u32::to_string).collect();
-            let (text, types) = (literal(prepared.with_views.as_deref().or(prepared.readable())), types.join(","));
+            let listed = prepared.names().and_then(ByName::listed);
+            let text = prepared.with_views.as_deref().or(listed).or(prepared.readable());
+            let (text, types) = (literal(text), types.join(","));
             // It never fails.
             let _ = write!(known, ", ('{number}', {name}, {sql}, {text}, '{{{types}}}')");
         }

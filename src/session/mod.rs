@@ -36,9 +36,11 @@ mod prepared;
 mod recall;
 mod registry;
 mod replan;
+mod replicating;
 mod run;
 mod script;
 pub mod settings;
+mod signals;
 mod snapshot;
 mod station;
 mod texts;
@@ -56,6 +58,7 @@ use bytes::BytesMut;
 
 pub use deadlock::watch as watch_deadlocks;
 pub use registry::{Client, Registered, Registry, State};
+pub use replicating::replicate;
 pub use run::End;
 pub use snapshot::Snapshot;
 pub use station::{Learned, Shared, Spill, Station};
@@ -110,6 +113,10 @@ pub struct Session {
     pinned: Option<&'static str>,
     /// Whether something ties the session to the connection is to be asked between transactions.
     doubtful: bool,
+    /// The unit that is served asks for numbers which the session drew.
+    recalls: bool,
+    /// By what has run since everybody was told.
+    altered: Altered,
     /// Of a session that listens to notifications.
     ears: Option<Box<Ears>>,
     /// The epoch of the topology that `user` is of.
@@ -134,6 +141,15 @@ pub struct Session {
     again: Option<again::Again>,
     /// So is the one being served.
     retrying: Option<again::Again>,
+}
+
+/// Whether catalogs are others than they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Altered {
+    Not,
+    /// By a statement that is not understood.
+    Maybe,
+    Surely,
 }
 
 /// A connection that stays with the session between transactions. It is in `Transaction::Open` while a block is.
@@ -183,6 +199,8 @@ impl Session {
             pin: None,
             pinned: None,
             doubtful: false,
+            altered: Altered::Not,
+            recalls: false,
             ears: None,
             wishes: Wishes::default(),
             position: Position::default(),

@@ -23,9 +23,17 @@ pub(super) struct Named {
     pub prepared: Arc<Prepared>,
     /// The PREPARE that made it, where no server has it as that.
     pub sql: Option<Box<str>>,
-    /// The description of parameters and columns that the client was given (see
-    /// [`crate::wire::message::mix_description`]); 0: none.
-    pub told: u32,
+    pub told: Told,
+}
+
+/// What a client knows of what a statement looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    /// The description of parameters and columns that it was given (see [`crate::wire::message::mix_description`]);
+    /// 0: none.
+    pub description: u32,
+    /// It has changed tables by itself since, and expects what PostgreSQL says to that.
+    pub firm: bool,
 }
 
 /// What one message changed, and what was before it.
@@ -53,9 +61,9 @@ impl Names {
     }
 
     /// As [`Names::find`], with what the client was told of it.
-    pub(super) fn find_told(&self, name: &str) -> Option<(&Arc<Prepared>, u32)> {
+    pub(super) fn find_told(&self, name: &str) -> Option<(&Arc<Prepared>, Told)> {
         if name.is_empty() {
-            return self.unnamed.as_ref().map(|prepared| (prepared, 0));
+            return self.unnamed.as_ref().map(|prepared| (prepared, Told::default()));
         }
         self.named.get(name).map(|named| (&named.prepared, named.told))
     }
@@ -98,9 +106,20 @@ impl Names {
         self.named.get(name)
     }
 
+    /// What a name stands for is carried out as this from now on.
+    pub(super) fn renew(&mut self, name: &str, prepared: Arc<Prepared>) {
+        self.named.get_mut(name).into_iter().for_each(|named| named.prepared = Arc::clone(&prepared));
+        self.tell(name, 0);
+    }
+
     /// The client was given this description of a statement, or is to take it as it comes (0).
     pub(super) fn tell(&mut self, name: &str, description: u32) {
-        self.named.get_mut(name).into_iter().for_each(|named| named.told = description);
+        self.named.get_mut(name).into_iter().for_each(|named| named.told = Told { description, firm: false });
+    }
+
+    /// The client has changed tables.
+    pub(super) fn hold_to_told(&mut self) {
+        self.named.values_mut().for_each(|named| named.told.firm = named.told.description != 0);
     }
 
     /// A name of the statement that these hold for.
@@ -183,7 +202,7 @@ impl Names {
 
 impl Named {
     fn new(prepared: Arc<Prepared>) -> Self {
-        Self { prepared, sql: None, told: 0 }
+        Self { prepared, sql: None, told: Told::default() }
     }
 }
 

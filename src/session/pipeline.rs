@@ -9,7 +9,6 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes};
 use tokio::time::Instant;
 
-use super::Session;
 use super::block::{Came, concerns_all};
 use super::carry::Stopped;
 use super::control::nothing_to_end;
@@ -25,6 +24,7 @@ use super::prepared::Prepared;
 use super::run::{End, drop_frame, fill};
 use super::transaction::{Begun, Transaction};
 use super::unit::{Frame, STATEMENT_BYTES};
+use super::{Altered, Session};
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
 use crate::executor::{BUFFER_BYTES, Broken, Ended, Reading, Request, Told, Writing, Written, describe, single};
@@ -45,6 +45,7 @@ impl Session {
         frames: &[Frame],
         input: &Bytes,
     ) -> Result<(), End> {
+        self.send_answers(client).await?;
         let body = |frame: &Frame| input.slice_ref(frame.body(input));
         let mut pipeline = Pipeline {
             steps: steps.into_iter().zip(frames.iter().map(body)).collect(),
@@ -484,10 +485,26 @@ impl Session {
                 self.note_doubts(doubts);
                 self.warn_of_constraints(client, request.text());
             }
-            self.station.shared.catalog_changed(&self.snapshot.name).await;
-            self.meter.answered();
+            self.note_ddl(&[]);
+            self.settle_catalog().await;
         }
         Ok(came)
+    }
+
+    /// DDL has run, by the statements of these effects.
+    pub(super) fn note_ddl(&mut self, effects: &[Effect]) {
+        let how = if effects.contains(&Effect::Unseen) { Altered::Maybe } else { Altered::Surely };
+        self.altered = self.altered.max(how);
+        self.names.hold_to_told();
+    }
+
+    /// Once the transaction is over in which DDL has run.
+    pub(super) async fn settle_catalog(&mut self) {
+        if self.altered != Altered::Not && matches!(self.transaction, Transaction::Idle) {
+            let is_sure = std::mem::replace(&mut self.altered, Altered::Not) == Altered::Surely;
+            self.station.shared.catalog_changed(&self.snapshot.database, is_sure).await;
+            self.meter.answered();
+        }
     }
 
     /// What a constraint of the DDL does not promise.

@@ -1,9 +1,14 @@
-//! Numbers that were drawn for the session, which its servers do not know of: `currval` and `lastval` of them.
+//! `currval` and `lastval`: of numbers that were drawn for the session, which its servers do not know of, and of those
+//! that they know.
 
 use super::Session;
+use super::carry::Stopped;
+use super::effects::Effect;
+use super::transaction::Open;
 use crate::catalog::{RelationKind, Sequence};
 use crate::plan::{Access, Draw, Drawn, Plan, Route};
 use crate::statement::{Statement, Values};
+use crate::wire::Status;
 
 /// The newest number of each sequence, by the name that it was drawn by; the sequence that was used last comes last.
 #[derive(Default)]
@@ -35,6 +40,33 @@ impl Session {
         };
         let draw = Draw::recalled(values.text, statement, find)?;
         Some(Plan { route: Route::Draw(Box::new(draw)), access: Access::Write })
+    }
+
+    /// A connection that knows no numbers which others drew.
+    pub(super) async fn with_own_numbers(
+        &mut self,
+        mut open: Box<Open>,
+        effects: &[Effect],
+    ) -> Result<Box<Open>, Stopped> {
+        let connection = &mut open.lent.connection;
+        let was_in_block = connection.status != Status::Idle;
+        let are_own = connection.writer == Some(self.client.key.process);
+        if are_own || connection.status == Status::Failed || self.snapshot.database.is_sharded() {
+            return Ok(open);
+        }
+        let forgotten = connection.run("DISCARD SEQUENCES").await;
+        connection.writer = None;
+        match forgotten {
+            Ok(Ok(())) => Ok(open),
+            Ok(Err(body)) => {
+                self.settle(open, effects, true, was_in_block);
+                Err(Stopped::Server(body))
+            }
+            Err(error) => {
+                self.lose(*open, was_in_block, effects);
+                Err(error.into())
+            }
+        }
     }
 
     /// What a sequence is drawn by that is called so.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -54,6 +54,8 @@ struct Bound {
     several_since: Option<Instant>,
     /// Why a connection stays with the client.
     pinned: Option<&'static str>,
+    /// The connection whose server told it the number of its process.
+    asked: Weak<CancelTarget>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +102,20 @@ impl Registry {
     /// Who has this process number.
     pub(super) fn find(&self, process: i32) -> Option<Arc<Client>> {
         self.lock().get(&process).cloned()
+    }
+
+    /// Whose process that of this number is, on the server of `place`: of the one who uses it, `speaker` apart, else of the
+    /// only one that was told it.
+    pub(super) fn find_user(&self, process: i32, place: &CancelTarget, speaker: &Client) -> Option<Arc<Client>> {
+        let at = |target: &CancelTarget| (target.server().host.clone(), target.server().port);
+        let is_it = |target: &Arc<CancelTarget>| target.process() == process && at(target) == at(place);
+        let clients = self.lock();
+        let mut others = clients.values().filter(|client| client.key.process != speaker.key.process);
+        if let Some(user) = others.find(|client| client.lock().targets.iter().any(is_it)) {
+            return Some(Arc::clone(user));
+        }
+        let mut told = clients.values().filter(|client| client.lock().asked.upgrade().as_ref().is_some_and(is_it));
+        told.next().filter(|_| told.next().is_none()).cloned()
     }
 
     pub fn count(&self) -> usize {
@@ -230,6 +246,16 @@ impl Client {
         if bound.targets.len() < 2 {
             bound.several_since = None;
         }
+    }
+
+    /// It is told the number of this connection's process.
+    pub(super) fn asks(&self, target: &Arc<CancelTarget>) {
+        self.lock().asked = Arc::downgrade(target);
+    }
+
+    /// Who it is to those whom it notifies: by the number that it asked for last, else by its own.
+    pub(super) fn number(&self) -> i32 {
+        self.lock().asked.upgrade().map_or(self.key.process, |target| target.process())
     }
 
     /// Since when it uses more than one connection, if it does.

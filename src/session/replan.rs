@@ -2,7 +2,8 @@
 //! deallocated. The unit that finds this is served again with copies made anew, unless the client has to know.
 //!
 //! It has to where it was told what a statement looks like, looks no more, and that is not so any more: it would take the
-//! rows for what they are not. PostgreSQL's own error tells it.
+//! rows for what they are not. PostgreSQL's own error tells it; also who looks, where it has changed tables by itself since
+//! it was told.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::again::{Again, Kept, MOST_KEPT};
 use super::digest::{Step, Steps, only_prepares};
-use super::names::Done;
+use super::names::{Done, Told};
 use super::prepared::Prepared;
 use super::transaction::Open;
 use super::{Pin, Session};
@@ -31,7 +32,7 @@ struct Use {
     name: String,
     prepared: Arc<Prepared>,
     /// What the client was told of it before.
-    told: u32,
+    told: Told,
 }
 
 /// A server's objection to the use of a statement that it knows, if it knows it: made anew, it may do.
@@ -108,7 +109,8 @@ impl Session {
         let told: Vec<&Use> = uses
             .statements
             .iter()
-            .filter(|used| used.told != 0 && !uses.looks && used.prepared.kin.is_none())
+            .filter(|used| used.told.description != 0 && (!uses.looks || used.told.firm))
+            .filter(|used| used.prepared.kin.is_none())
             .collect();
         let variant = self.variant();
         let number = |used: &Use| used.prepared.number ^ variant;
@@ -123,7 +125,7 @@ impl Session {
         let looks = open.lent.connection.make_anew(&made, &closed, &mut report).await;
         heard.iter().for_each(|(name, value)| self.hear_and_tell(name, value));
         open.heard.append(&mut heard);
-        matches!(looks, Ok(Ok(looks)) if looks.iter().eq(told.iter().map(|used| &used.told)))
+        matches!(looks, Ok(Ok(looks)) if looks.iter().eq(told.iter().map(|used| &used.told.description)))
     }
 
     fn uses(&self, unit: &[u8]) -> Uses {
@@ -151,7 +153,7 @@ impl Session {
 
     fn note_use(&self, name: &str, uses: &mut Vec<Use>) {
         let before = self.names.before(name).map(|before| (&before.prepared, before.told));
-        let now = self.names.find(name).map(|prepared| (prepared, 0));
+        let now = self.names.find(name).map(|prepared| (prepared, Told::default()));
         for (prepared, told) in before.into_iter().chain(now) {
             if uses.iter().all(|known| known.prepared.number != prepared.number) {
                 uses.push(Use { name: name.to_owned(), prepared: Arc::clone(prepared), told });

@@ -17,7 +17,7 @@ use super::digest::Steps;
 use super::effects::Effect;
 use super::transaction::Transaction;
 use super::unit::{self, STATEMENT_BYTES, Unit};
-use super::{Client, Session, State};
+use super::{Altered, Client, Session, State};
 use crate::backend::{Connection, Event, Verdict};
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
@@ -84,6 +84,9 @@ impl Session {
                 };
                 if outcome.is_ok() {
                     self.fill_cache(client);
+                    if self.altered != Altered::Not {
+                        Box::pin(self.settle_catalog()).await;
+                    }
                     if self.doubtful && matches!(self.transaction, Transaction::Idle) {
                         // Before the client hears of the end of its unit.
                         Box::pin(self.settle_ties()).await;
@@ -370,6 +373,7 @@ impl Session {
     }
 
     async fn serve_several(&mut self, client: &mut Channel, decided: Decided, request: Request<'_>) -> Result<(), End> {
+        self.send_answers(client).await?;
         match self.carry_decided(client, decided, request).await? {
             Ok(()) => put_ready(&mut client.output, self.transaction.status()),
             Err(stopped) => self.tell(client, &stopped),
@@ -386,13 +390,15 @@ impl Session {
     /// Waits for the rest of a unit. A pipeline whose end does not come is sent on as it stands: an error in it is told at
     /// once by a server, and its client may wait for that.
     async fn read_on(&mut self, client: &mut Channel) -> Result<Option<Unit>, End> {
-        if unit::as_it_stands(&client.input).is_none() {
+        let timed = self.settings.value("statement_timeout").is_some_and(|limit| limit.trim_matches('\'') != "0");
+        if unit::as_it_stands(&client.input, timed).is_none() {
             return self.read(client).await.map(|()| None);
         }
         client.flush().await.map_err(End::Gone)?;
-        match timeout(STALL, self.wait(client)).await {
+        let stall = if timed { TIMED_STALL } else { STALL };
+        match timeout(stall, self.wait(client)).await {
             Ok(outcome) => outcome.map(|()| None),
-            Err(_) => Ok(unit::as_it_stands(&client.input)),
+            Err(_) => Ok(unit::as_it_stands(&client.input, timed)),
         }
     }
 
@@ -598,7 +604,7 @@ fn idle_too_long(limit: Duration) -> Error {
     Error::new(SqlState::IDLE_IN_TRANSACTION, message)
 }
 
-fn shutting_down() -> Error {
+pub(super) fn shutting_down() -> Error {
     Error::new(SqlState::SHUTTING_DOWN, "terminating connection because the proxy is shutting down")
 }
 
@@ -622,5 +628,7 @@ const OF_THE_TEXT: &str = "42";
 pub(super) const CHECKED_BYTES: usize = 64 * 1024;
 /// So long an unfinished pipeline waits for more. Who sends slowly is not to lose the choice of a server by it.
 const STALL: Duration = Duration::from_secs(1);
+/// The same where the client has set `statement_timeout`, which counts from the first message of a unit.
+const TIMED_STALL: Duration = Duration::from_millis(20);
 /// A server that was asked to cancel has this long to answer.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);

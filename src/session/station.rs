@@ -23,7 +23,7 @@ use crate::control::{Cluster, Control};
 use crate::error::{Error, SqlState};
 use crate::figures::{DatabaseFigures, Figures};
 use crate::statement::{Analysis, Entry, Isolation, LiteralSpan, ShapeCache};
-use crate::topology::{Consistency, ServerId, Topology, User};
+use crate::topology::{Consistency, Database, ServerId, Topology, User};
 use crate::wire::message::error_field;
 
 /// One worker's own.
@@ -91,6 +91,8 @@ pub(super) struct Borrower<'a> {
     pub begun: Instant,
     /// The server that has just failed it: any other is better.
     pub without: Option<ServerId>,
+    /// The client that asks for numbers which it drew: where it wrote last is better.
+    pub writer: Option<i32>,
 }
 
 /// A connection that was lent, and where it leads.
@@ -213,13 +215,17 @@ impl Shared {
         need: &Need<'_>,
         known: &mut KnownPools,
     ) -> Option<Borrowed> {
-        let Borrower { snapshot, user, worker, begun, without, .. } = *borrower;
+        let Borrower { snapshot, user, worker, begun, without, writer, .. } = *borrower;
         if without.is_some() {
             return None;
         }
         let choice = snapshot.fleet.choose(need, begun, &[]).ok()?;
         let pool = known.get(choice.server, &snapshot.topology, |server| self.pool(server, user, snapshot));
-        let connection = pool.lend_at_once(worker, begun)?;
+        let written = writer.and_then(|writer| pool.lend_of(writer, worker, begun));
+        let connection = match written {
+            Some(connection) => connection,
+            None => pool.lend_at_once(worker, begun)?,
+        };
         let pool = Arc::clone(pool);
         Some(Borrowed { connection, pool, choice, in_flight: snapshot.fleet.begin(&choice, begun) })
     }
@@ -236,7 +242,7 @@ impl Shared {
         need: &Need<'_>,
         known: &mut KnownPools,
     ) -> Result<Borrowed, Error> {
-        let Borrower { snapshot, user, worker, figures, begun, mut without } = *borrower;
+        let Borrower { snapshot, user, worker, figures, begun, mut without, .. } = *borrower;
         let Snapshot { topology, fleet, .. } = snapshot;
         let mut tried = Vec::from_iter(without);
         let mut failed = None;
@@ -292,7 +298,7 @@ impl Shared {
         };
         let mut known = KnownPools::default();
         let figures = &*self.figures.of(worker, &snapshot.name, snapshot.database.shards.len());
-        let borrower = Borrower { snapshot, user, worker, figures, begun: Instant::now(), without: None };
+        let borrower = Borrower { snapshot, user, worker, figures, begun: Instant::now(), without: None, writer: None };
         let borrowed = match self.lend(&borrower, &need, &mut known).await {
             Err(error) if error.sqlstate == SqlState::UNAVAILABLE => {
                 // A replica knows the same; the primary may be away.
@@ -340,11 +346,9 @@ impl Shared {
         self.control.check_write(database)
     }
 
-    /// DDL ran: the next statement must see what it made.
-    pub(super) async fn catalog_changed(&self, database: &str) {
-        if let Some(cell) = self.control.catalog(database) {
-            cell.refreshed().await;
-        }
+    /// DDL has run: nobody's next statement is to go by what was there before.
+    pub(super) async fn catalog_changed(&self, database: &Database, is_sure: bool) {
+        self.control.catalog_changed(database, is_sure).await;
     }
 }
 

@@ -111,15 +111,15 @@ fn extended(input: &[u8]) -> Result<Unit, Error> {
 }
 
 /// What has come of an incomplete unit, if something of it is to be executed: its client may wait for an error before it
-/// says more.
-pub(super) fn as_it_stands(input: &[u8]) -> Option<Unit> {
+/// says more. `timed`: whatever it is; a server is to count how long the client takes.
+pub(super) fn as_it_stands(input: &[u8], timed: bool) -> Option<Unit> {
     let mut frames = Frames::new();
     let mut start = 0;
     while let Ok(Some(header)) = Header::whole(&input[start..]) {
         frames.push(Frame::new(header.kind, start, start + header.length));
         start += header.length;
     }
-    frames.iter().any(|frame| frame.kind == client::EXECUTE).then(|| unfinished(frames))
+    frames.iter().any(|frame| timed || frame.kind == client::EXECUTE).then(|| unfinished(frames))
 }
 
 fn unfinished(frames: Frames) -> Unit {

@@ -205,6 +205,15 @@ impl Channel {
         std::future::poll_fn(|cx| self.poll_flush(cx)).await
     }
 
+    /// Writes what it can of `output` without waiting.
+    pub async fn flush_some(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| match self.poll_flush(cx) {
+            Poll::Pending => Poll::Ready(Ok(())),
+            done => done,
+        })
+        .await
+    }
+
     /// Keeps a copy of what is put on `output` from now on, up to `limit` bytes.
     pub fn record(&mut self, limit: usize) {
         self.recording = Some(Box::new(Recording { bytes: BytesMut::new(), before: self.output.len(), limit }));

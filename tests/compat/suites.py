@@ -463,31 +463,26 @@ REFUSED = "refused on a sharded database, see README.md"
 KNOWN = {
     "libpq (ours)": {"extended: too few": SEEN},
     "node-postgres (ours)": {"no such database": MADE},
-    "pgjdbc (ours)": {"wrong database": MADE, "autosave=conservative: altered": "cached plan must not change result type"},
+    "pgjdbc (ours)": {"wrong database": MADE},
     "shop by Sequelize": {
         # Its find-or-create makes a function for the session.
         "find or create": REFUSED, "and again": REFUSED, "bound": REFUSED,
     },
     "psycopg2": {
-        "test_backend_pid": OTHERS, "test_external_close_async": OTHERS, "test_external_close_sync": OTHERS,
+        "test_backend_pid": OTHERS,
     },
     "pg8000": {
         "test_scram_sha_256": MADE, "test_password_bytes": MADE, "test_scram_sha_256_ssl_False": MADE,
         "test_scram_sha_256_plus_ssl_False": MADE, "test_bytes_password": MADE, "test_scram_sha_256_plus": MADE,
-        "testBytesPassword": MADE, "test_notify": OTHERS, "test_notify_with_payload": OTHERS,
-        "test_broken_pipe_read": OTHERS, "test_broken_pipe_unpack": OTHERS,
+        "testBytesPassword": MADE,
     },
     "asyncpg": {
-        "test_prepare_cache_invalidation_in_pool": "cached plan must not change result type",
-        "test_prepare_cache_invalidation_in_transaction": "cached plan must not change result type",
-        "test_prepare_cache_invalidation_silent": "cached plan must not change result type",
         "test_type_cache_invalidation_in_pool": MADE, "test_introspection_loads_basetypes_of_domains": MADE,
-        "test_introspection_on_large_db": MADE, "test_execute_script_interrupted_by_server": OTHERS,
+        "test_introspection_on_large_db": MADE,
+        "test_executemany_server_failure_during_writes": "how much is sent before an error comes is a matter of time",
     },
-    "lib/pq": {"TestCopyRespLoopConnectionError": OTHERS, "TestPing": OTHERS},
 }  # fmt: skip
-for other, of in (("psycopg2 green", "psycopg2"), ("lib/pq, binary parameters", "lib/pq")):
-    KNOWN[other] = KNOWN[of]
+KNOWN["psycopg2 green"] = KNOWN["psycopg2"]
 
 
 def all_suites():

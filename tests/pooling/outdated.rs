@@ -100,6 +100,26 @@ fn who_was_told_its_columns_hears_that_they_have_changed() {
 }
 
 #[test]
+fn who_changes_a_table_hears_of_its_own_statements_what_postgresql_says() {
+    let bench = Bench::start("own_change", "default_pool_size = 2");
+    table("changed_by_itself");
+    direct("alter table changed_by_itself owner to own_change");
+    let mut clients: Vec<Raw> = (0..2).map(|_| bench.client()).collect();
+    let (prepare, looks) = (
+        [parse("s", "select * from changed_by_itself where a = $1"), describe("s")],
+        [bind("s", &["1"]), describe_portal(""), execute()],
+    );
+    clients.iter_mut().for_each(|client| assert_eq!(client.extended(&prepare).kinds, "1tTZ"));
+    meet_both(&bench, &mut clients, &looks);
+    for (change, row) in [("add c int default 7", "1|one|7"), ("drop c", "1|one")] {
+        clients[0].rows(&format!("alter table changed_by_itself {change}"));
+        assert_eq!(clients[0].extended(&looks).error, changed());
+        clients[0].extended(&[&[close("s")][..], &prepare[..]].concat());
+        clients.iter_mut().for_each(|client| assert_eq!(client.extended(&looks).rows, [row]));
+    }
+}
+
+#[test]
 fn who_came_after_the_change_hears_nothing_of_it() {
     let bench = Bench::start("late_comer", "default_pool_size = 1");
     table("changed_before");
@@ -143,6 +163,26 @@ fn a_transaction_is_told_once_that_its_table_has_changed() {
     assert_eq!(client.extended(&run).rows, ["1|one|"]);
     client.rows("commit");
     assert_eq!(client.extended(&run).rows, ["1|one|"]);
+}
+
+#[test]
+fn a_block_that_goes_back_to_a_savepoint_has_its_statements_made_anew() {
+    let bench = Bench::start("back_in_block", "default_pool_size = 1");
+    table("changed_behind");
+    let mut client = bench.client();
+    let prepare = [parse("s", "select * from changed_behind where a = $1"), describe("s")];
+    let run = [bind("s", &["1"]), execute()];
+    assert_eq!(client.extended(&prepare).kinds, "1tTZ");
+    assert_eq!(client.extended(&run).rows, ["1|one"]);
+    direct("alter table changed_behind add c int default 7");
+    client.rows("begin");
+    client.rows("savepoint x");
+    let reply = client.extended(&run);
+    assert_eq!((reply.error, reply.status), (changed(), 'E'));
+    client.rows("rollback to x");
+    let reply = client.extended(&[&[close("s")][..], &prepare[..], &run[..]].concat());
+    assert_eq!((reply.error, reply.rows), (None, vec!["1|one|7".to_owned()]));
+    client.rows("commit");
 }
 
 #[test]

@@ -1,0 +1,76 @@
+//! `pg_cancel_backend` and `pg_terminate_backend`: of processes that are clients, by the numbers that they were told.
+
+use std::sync::Arc;
+
+use super::Session;
+use super::effects::Effect;
+use super::registry::Client;
+use super::run::{End, terminated};
+use super::transaction::{Begun, Open, Transaction};
+use crate::backend::CancelTarget;
+use crate::plan::Access;
+use crate::wire::Status;
+
+impl Session {
+    /// Clients know one another by process numbers of ours. Their own, or a superuser's, calls of the functions that signal
+    /// processes reach them; the server, which has no such process, then says so. Gives the connection to go on with: who
+    /// ends the process behind it by its number means somebody who had it before. `begun`: the block that begins with this.
+    pub(super) async fn signal(
+        &mut self,
+        open: Box<Open>,
+        effects: &[Effect],
+        begun: Option<Begun>,
+    ) -> Result<Box<Open>, End> {
+        for effect in effects {
+            let Effect::Signal { process: Some(process), end } = effect else { continue };
+            match self.addressed(*process, *end, Some(open.lent.connection.target())) {
+                Some(client) if *end && Arc::ptr_eq(&client, &self.client) => return Err(End::Refused(terminated())),
+                Some(client) if *end => client.terminate().await,
+                Some(client) => client.cancel().await,
+                None => {}
+            }
+        }
+        if effects.contains(&Effect::Number) {
+            self.client.asks(open.lent.connection.target());
+        }
+        let own = Effect::Signal { process: Some(open.lent.connection.target().process()), end: true };
+        if effects.contains(&own)
+            && self.pinned.is_none()
+            && (begun.is_some() || open.lent.connection.status == Status::Idle)
+        {
+            let shard = open.lent.shard;
+            open.abandon();
+            self.transaction = begun.map_or(Transaction::Idle, Transaction::Begun);
+            let another = self.take_live_connection(shard, Access::Write, effects).await;
+            return another.map_err(|_| End::Refused(terminated()));
+        }
+        Ok(open)
+    }
+
+    /// The same of those whose numbers the server has been given at execution, and did not know.
+    pub(super) async fn signal_strangers(&self, processes: &[i32], effects: &[Effect]) {
+        let end = ends_processes(effects);
+        for client in processes.iter().filter_map(|&process| self.addressed(process, end, None)) {
+            match end {
+                true => client.terminate().await,
+                false => client.cancel().await,
+            }
+        }
+    }
+
+    /// Whom a signal to a process of this number is for, if the client may send it one: a number of ours, or one of the
+    /// server's of this connection.
+    fn addressed(&self, process: i32, end: bool, place: Option<&Arc<CancelTarget>>) -> Option<Arc<Client>> {
+        let registry = &self.station.shared.registry;
+        // What is cancelled, the server knows best.
+        let user = || registry.find_user(process, place.filter(|_| end)?, &self.client);
+        registry.find(process).or_else(user).filter(|client| {
+            client.user == self.client.user || self.reported.get("is_superuser").is_some_and(|is| is == "on")
+        })
+    }
+}
+
+/// Whatever processes it was to end, a statement that loses its own has ended itself.
+pub(super) fn ends_processes(effects: &[Effect]) -> bool {
+    effects.contains(&Effect::Signal { process: None, end: true })
+}
