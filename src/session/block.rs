@@ -350,7 +350,7 @@ impl Session {
                 self.release(open, committed);
                 if committed && defines {
                     // Before the client goes on by what it has defined.
-                    self.station.shared.catalog_changed(&self.snapshot.name).await;
+                    self.settle_catalog().await;
                 }
                 if let (Some(mut begun), Ok(())) = (first, &came) {
                     begun.texts.truncate(1);
