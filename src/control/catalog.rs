@@ -55,12 +55,12 @@ impl CatalogCell {
         self.reached(1).await;
     }
 
-    /// Nothing but PostgreSQL's own functions is known until a look that begins after this call has told. `true`: something was.
-    pub(super) fn doubt(&self) -> bool {
+    /// Nothing but PostgreSQL's own functions is known until a look that begins after this call has told.
+    pub(super) fn doubt(&self) {
         let mut doubted = self.doubted.lock().unwrap_or_else(PoisonError::into_inner);
         *doubted = self.next();
         self.changed.notify_one();
-        self.current.swap(self.lasting.load_full()).loaded
+        self.current.store(self.lasting.load_full());
     }
 
     /// What this look has told, unless it is in doubt already. `true`: it was not known.

@@ -130,7 +130,8 @@ impl Control {
         let Some(cell) = self.catalog(&database.name) else { return };
         if database.is_sharded() || !is_sure {
             cell.refreshed().await;
-        } else if cell.doubt() {
+        } else {
+            cell.doubt();
             self.epoch.fetch_add(1, Ordering::AcqRel);
         }
     }

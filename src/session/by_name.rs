@@ -157,7 +157,7 @@ impl Session {
     pub(super) fn made_by_sql(&self, text: &str, place: &Range<usize>, body: &str) -> Arc<Prepared> {
         let sql = format!("{}\0{}", &text[..place.start], &text[place.end..]);
         let body = body.as_bytes();
-        self.station.shared.interner.intern_by_sql(&sql, || (body, self.analysed(body)))
+        self.station.shared.interner.intern_by_sql(self.snapshot.epoch, &sql, || (body, self.analysed(body)))
     }
 
     /// A text that names one statement, with the server's name of this number in the place of the client's; what is said

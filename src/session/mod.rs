@@ -304,7 +304,7 @@ impl Session {
     }
 
     fn prepare_named(&self, text: &[u8], types: Arc<[u32]>) -> Arc<Prepared> {
-        self.station.shared.interner.intern(text, types, || self.analysed(text))
+        self.station.shared.interner.intern(self.snapshot.epoch, text, types, || self.analysed(text))
     }
 
     fn prepare_unnamed(&self, text: &[u8], types: Arc<[u32]>) -> Arc<Prepared> {

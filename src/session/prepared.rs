@@ -39,29 +39,32 @@ pub(super) struct Interner {
     known: Mutex<Known>,
 }
 
-/// Text and parameter types.
-type Key = (Box<[u8]>, Arc<[u32]>);
+/// Text and parameter types, and the epoch of what was known then: what a client prepares after tables have changed, servers
+/// prepare anew.
+type Key = (u64, Box<[u8]>, Arc<[u32]>);
 type Known = HashMap<Key, Weak<Prepared>, foldhash::fast::RandomState>;
 
 impl Interner {
     /// The statement of this text and these types; `analyse` is asked when it is new.
     pub(super) fn intern(
         &self,
+        epoch: u64,
         text: &[u8],
         types: Arc<[u32]>,
         analyse: impl FnOnce() -> (Arc<Analysis>, Box<[LiteralSpan]>),
     ) -> Arc<Prepared> {
-        self.known_or((Box::from(text), Arc::clone(&types)), || self.put_together(text, types, analyse(), None))
+        self.known_or((epoch, Box::from(text), Arc::clone(&types)), || self.put_together(text, types, analyse(), None))
     }
 
     /// The statement that a PREPARE of this text makes, which has a zero for the name; `analyse` gives the statement's own
     /// text with what is known of it.
     pub(super) fn intern_by_sql<'t>(
         &self,
+        epoch: u64,
         sql: &str,
         analyse: impl FnOnce() -> (&'t [u8], (Arc<Analysis>, Box<[LiteralSpan]>)),
     ) -> Arc<Prepared> {
-        self.known_or((Box::from(sql.as_bytes()), Arc::default()), || {
+        self.known_or((epoch, Box::from(sql.as_bytes()), Arc::default()), || {
             let (text, analysed) = analyse();
             self.put_together(text, Arc::default(), analysed, Some(Box::new(Kin::BySql(Box::from(sql)))))
         })
@@ -70,12 +73,12 @@ impl Interner {
     /// The statement that a text becomes when its views are written out.
     pub(super) fn intern_written_out(
         &self,
-        text: &str,
-        written: &str,
+        epoch: u64,
+        (text, written): (&str, &str),
         types: Arc<[u32]>,
         analyse: impl FnOnce() -> (Arc<Analysis>, Box<[LiteralSpan]>),
     ) -> Arc<Prepared> {
-        self.known_or((Box::from([text, written].join("\0").as_bytes()), Arc::clone(&types)), || Prepared {
+        self.known_or((epoch, Box::from([text, written].join("\0").as_bytes()), Arc::clone(&types)), || Prepared {
             with_views: Some(Box::from(text)),
             ..self.put_together(written.as_bytes(), types, analyse(), None)
         })

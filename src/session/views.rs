@@ -45,9 +45,9 @@ impl Session {
         let text = prepared.readable()?;
         let written = self.without_views(text)?;
         let interner = &self.station.shared.interner;
-        Some(interner.intern_written_out(text, &written, Arc::clone(&prepared.types), || {
-            self.station.analyse_for_long(&written)
-        }))
+        let (epoch, types) = (self.snapshot.epoch, Arc::clone(&prepared.types));
+        let analyse = || self.station.analyse_for_long(&written);
+        Some(interner.intern_written_out(epoch, (text, &written), types, analyse))
     }
 
     /// What the views are that were written out, they must still be.

@@ -252,3 +252,29 @@ fn who_was_told_its_columns_hears_of_a_change_on_connections_that_are_new() {
     direct("select pg_terminate_backend(pid, 10000) from pg_stat_activity where usename = 'told_before'");
     assert_eq!(other.extended(&many).rows, vec!["2|two"; 50]);
 }
+
+/// In a block nothing is mended behind the client's back, nor need it be.
+#[test]
+fn what_is_prepared_after_a_change_is_prepared_anew() {
+    let bench = Bench::start("prepares_anew", "default_pool_size = 1");
+    let (mut client, mut other) = (bench.client(), bench.client());
+    client.rows("create table remade as select 1 as a, 'one' as b");
+    let sql = "select * from remade where a = 1";
+    let unit = |name: &str| [parse(name, sql), bind(name, &[]), describe_portal(""), execute()];
+    // Who holds it keeps it alive.
+    assert_eq!(other.extended(&unit("held")).rows, ["1|one"]);
+    for (number, (change, row)) in [
+        ("alter table remade add c int default 7", "1|one|7"),
+        ("drop table remade; create table remade as select 1 as a, 8 as d", "1|8"),
+        ("drop table remade; create table remade as select 1 as a, 'e' as e", "1|e"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        client.rows(change);
+        client.rows("begin; select 1");
+        let reply = client.extended(&unit(&format!("s{number}")));
+        assert_eq!((reply.error, reply.rows), (None, vec![row.to_owned()]), "{change}");
+        client.rows("commit");
+    }
+}
