@@ -354,7 +354,7 @@ fn route_says_where_a_statement_goes_without_any_server() {
     );
     assert!(route("update products set price = 1").contains("write on shards (0, 1), all or none"));
     assert!(route("select nextval('s')").contains("function nextval may write"));
-    assert!(route("select a from orders order by a limit 1 for update").contains("refused"));
+    assert!(route("call settle_all()").contains("refused"));
 }
 
 fn cluster() -> &'static Cluster {

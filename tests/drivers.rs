@@ -143,33 +143,26 @@ impl Bench {
         [("direct", self.cluster.primary(0).port()), ("whole", self.proxy.port), ("shop", self.proxy.port)]
     }
 
-    /// Runs the program three times and compares. `refused`: what the README says does not go over several shards.
-    fn compare(&self, program: &dyn Fn(&str, u16) -> Transcript, refused: &[(&str, &str)]) {
+    /// Runs the program three times and compares.
+    fn compare(&self, program: &dyn Fn(&str, u16) -> Transcript) {
         let [direct, whole, shop] = self.targets().map(|(database, port)| program(database, port));
         assert!(direct.len() > 10, "the program did nothing: {direct:?}");
-        let mut differences = differences("whole", &direct, &whole, &BTreeMap::new());
-        differences.extend(self::differences("shop", &direct, &shop, &refused.iter().copied().collect()));
+        let mut differences = differences("whole", &direct, &whole);
+        differences.extend(self::differences("shop", &direct, &shop));
         assert!(differences.is_empty(), "through the proxy it is not as it is directly:\n{}", differences.join("\n"));
     }
 }
 
 /// By label, so that one more or less of something does not shift all that follows.
-fn differences(
-    database: &str,
-    direct: &Transcript,
-    proxied: &Transcript,
-    refused: &BTreeMap<&str, &str>,
-) -> Vec<String> {
+fn differences(database: &str, direct: &Transcript, proxied: &Transcript) -> Vec<String> {
     let (direct, proxied) = (by_label(direct), by_label(proxied));
     let labels: BTreeSet<&String> = direct.keys().chain(proxied.keys()).collect();
     let difference = |label: &String| {
-        let wanted = refused.get(label.as_str()).copied().or(direct.get(label).copied()).unwrap_or("nothing");
+        let wanted = direct.get(label).copied().unwrap_or("nothing");
         let got = proxied.get(label).copied().unwrap_or("nothing");
         (got != wanted).then(|| format!("{database}: {label}\n  wanted {wanted}\n  got    {got}"))
     };
-    let unused = refused.keys().filter(|label| !direct.contains_key(**label));
-    let unused = unused.map(|label| format!("{database}: there is no {label}"));
-    labels.into_iter().filter_map(difference).chain(unused).collect()
+    labels.into_iter().filter_map(difference).collect()
 }
 
 /// Labels that come more than once are numbered.
@@ -224,20 +217,14 @@ fn where_to(database: &str, port: u16) -> [String; 6] {
     ["127.0.0.1", &port.to_string(), database, APP, PASSWORD, &strict.to_string()].map(str::to_owned)
 }
 
-/// What a sharded database does not do, as the README has it.
-const NO_DO: &str = "0A000: CALL or DO is not supported across shards";
-
 #[test]
 fn psycopg() {
-    let no_do = format!("FeatureNotSupported {NO_DO}");
-    bench().compare(&|database, port| python("psycopg_trial.py", database, port), &[("statements: notice", &no_do)]);
+    bench().compare(&|database, port| python("psycopg_trial.py", database, port));
 }
 
 #[test]
 fn asyncpg() {
-    let no_do = format!("FeatureNotSupportedError {NO_DO}");
-    let refused = [("errors: notice", no_do.as_str()), ("errors: heard", "[]")];
-    bench().compare(&|database, port| python("asyncpg_trial.py", database, port), &refused);
+    bench().compare(&|database, port| python("asyncpg_trial.py", database, port));
 }
 
 #[test]
@@ -248,7 +235,7 @@ fn node_postgres() {
         command.arg(programs().join("pg_trial.mjs")).args(where_to(database, port));
         transcript(command)
     };
-    bench().compare(&node, &[]);
+    bench().compare(&node);
 }
 
 /// Programs for clients of other languages, some files of clients' own suites, and the shop by object-relational mappers:
@@ -410,7 +397,7 @@ fn psql_runs_a_file_as_one_transaction() {
 #[test]
 fn tokio_postgres() {
     let run = |database: &str, port| wait_for(tokio_postgres_trial::run(login(database, port)));
-    bench().compare(&run, &[]);
+    bench().compare(&run);
 }
 
 #[test]
@@ -419,7 +406,7 @@ fn sqlx() {
         let port = if database == "direct" { port } else { bench().strict.port };
         wait_for(sqlx_trial::run(login(database, port)))
     };
-    bench().compare(&run, &[]);
+    bench().compare(&run);
 }
 
 fn login(database: &str, port: u16) -> Login {

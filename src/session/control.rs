@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::STANDARD_STRINGS;
 use super::Session;
-use super::carry;
+use super::lending;
 use super::prepared::Prepared;
 use super::settings::Change;
 use super::transaction::{Begun, Transaction};
@@ -225,7 +225,7 @@ impl Session {
         let (fleet, now) = (self.station.shared.control.fleet(), Instant::now());
         for shard in plan.shards() {
             let place = (&*self.snapshot.database, shard, plan.access);
-            let need = carry::need(&self.wishes, &self.user, &self.position, place);
+            let need = lending::need(&self.wishes, &self.user, &self.position, place);
             for Candidate { address, role, lag, score, unfit } in fleet.candidates(&need, now) {
                 let role = role.map_or("unknown", |role| if role == Role::Primary { "primary" } else { "replica" });
                 let lag = lag.map(|lag| format!(", lag {} ms", lag.as_millis())).unwrap_or_default();
