@@ -276,7 +276,6 @@ impl Connection {
         }
     }
 
-    /// The server forgets all that were prepared under names of ours.
     /// Within a block that goes on after an error: see [`Connection::outdate_statements`].
     pub async fn renew_statements(&mut self) -> Result<(), Error> {
         if self.status == Status::InTransaction && std::mem::take(&mut self.outdated) {
@@ -285,6 +284,7 @@ impl Connection {
         Ok(())
     }
 
+    /// The server forgets all that were prepared under names of ours.
     async fn close_statements(&mut self, report: &mut (dyn FnMut(&str, &str) + Send)) -> Result<(), Error> {
         let known: Vec<u64> = self.prepared.known.keys().copied().collect();
         self.make_anew(&[], &known, report).await.map(|_| ())

@@ -114,7 +114,12 @@ impl Pool {
             return None;
         }
         let position = state.idle.iter().rposition(|connection| connection.worker == worker)?;
-        let mut connection = state.idle.remove(position);
+        let connection = state.idle.remove(position);
+        self.sound(&mut state, connection, now)
+    }
+
+    /// The idle connection, if it may still be used; else its place is free.
+    fn sound(&self, state: &mut State, mut connection: Box<Connection>, now: Instant) -> Option<Box<Connection>> {
         if connection.is_quiet() && !connection.is_older_than(self.limits.lifetime, now) {
             return Some(connection);
         }
@@ -126,13 +131,10 @@ impl Pool {
     pub fn lend_of(&self, writer: i32, worker: usize, now: Instant) -> Option<Box<Connection>> {
         let mut state = self.lock();
         let position = state.idle.iter().position(|connection| connection.writer == Some(writer))?;
-        let mut connection = state.idle.remove(position);
-        if connection.is_quiet() && !connection.is_older_than(self.limits.lifetime, now) {
-            drop(state);
-            return connection.move_to(worker).ok();
-        }
-        state.forget(connection);
-        None
+        let connection = state.idle.remove(position);
+        let connection = self.sound(&mut state, connection, now)?;
+        drop(state);
+        connection.move_to(worker).ok()
     }
 
     /// Lends a connection registered with `worker`'s runtime, on which this must be called.
@@ -179,11 +181,10 @@ impl Pool {
         let mut state = self.lock();
         state.forget_who_gave_up();
         if state.waiters.is_empty() && !state.paused {
-            while let Some(mut connection) = state.take_idle(worker) {
-                if connection.is_quiet() && !connection.is_older_than(self.limits.lifetime, Instant::now()) {
+            while let Some(connection) = state.take_idle(worker) {
+                if let Some(connection) = self.sound(&mut state, connection, Instant::now()) {
                     return Taken::Connection(connection);
                 }
-                state.forget(connection);
             }
             if state.taken < self.limits.size {
                 state.taken += 1;

@@ -12,7 +12,7 @@ use super::single::put_describe;
 use crate::backend::Connection;
 use crate::error::{Error, SqlState};
 use crate::merge::{Columns, cells};
-use crate::plan::{Fetch, MARK, Narrowed, Part};
+use crate::plan::{Fetch, MARK, Narrowed, Part, fill_marks};
 use crate::topology::ShardId;
 use crate::wire::frame::{Header, server};
 use crate::wire::{Channel, TextArray};
@@ -39,10 +39,14 @@ pub(super) async fn fetch(
             break;
         }
         let place = |part: &Part| shards.iter().position(|known| *known == part.shard).expect("it is among the plan's");
-        for (index, part) in asked.iter().flat_map(|(index, parts)| parts.iter().map(move |part| (index, part))) {
-            let input = &mut *inputs[place(part)];
-            put_describe(input, (fetches[*index].columns.as_bytes(), &[]));
-            request.put_fetch(input, part);
+        for (index, parts) in &asked {
+            for part in parts {
+                let input = &mut *inputs[place(part)];
+                if parts.len() > 1 {
+                    put_describe(input, (fetches[*index].columns.as_bytes(), &[]));
+                }
+                request.put_fetch(input, part);
+            }
         }
         for input in inputs.iter_mut() {
             send(client, input).await?;
@@ -52,7 +56,9 @@ pub(super) async fn fetch(
             let (mut found, mut columns) = (Fetched::new(fetch), None);
             // Each connection answers in the order it was asked in.
             for part in parts {
-                if let Err(failure) = check_columns(client, inputs[place(part)], &mut columns).await? {
+                if parts.len() > 1
+                    && let Err(failure) = check_columns(client, inputs[place(part)], &mut columns).await?
+                {
                     return Ok(Err(failure));
                 }
                 if let Some(failure) = found.read(client, inputs[place(part)], left).await? {
@@ -97,18 +103,10 @@ async fn check_columns(
 
 /// The text with each table's rows as a literal.
 pub(super) fn write_out(text: &str, tables: &[TextArray]) -> Result<String, Error> {
-    let mut out = String::new();
-    for (index, piece) in text.split(MARK).enumerate() {
-        if index % 2 == 0 {
-            out.push_str(piece);
-            continue;
-        }
-        let table = piece.parse::<usize>().ok().and_then(|place| tables.get(place));
-        if table.and_then(|table| table.write_literal(&mut out)).is_none() {
-            return Err(Error::unsupported("rows that are not UTF-8 in a command", "Use client_encoding UTF8."));
-        }
-    }
-    Ok(out)
+    fill_marks(text, |number, out| {
+        let written = tables.get(number).and_then(|table| table.write_literal(out));
+        written.ok_or_else(|| Error::unsupported("rows that are not UTF-8 in a command", "Use client_encoding UTF8."))
+    })
 }
 
 struct Fetched {

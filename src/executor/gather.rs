@@ -10,9 +10,9 @@ use super::scatter::{Ended, next, send};
 use super::single::{parameter_types, single};
 use crate::backend::Connection;
 use crate::error::{Error, SqlState};
-use crate::merge::Columns;
+use crate::merge::{Columns, cells};
 use crate::plan::Gather;
-use crate::wire::frame::{Header, malformed, server, take_u16, take_u32};
+use crate::wire::frame::{Header, malformed, server, take_u16};
 use crate::wire::{Channel, TextArray};
 
 /// `inputs` are connections to the plan's shards, in their order: the statement runs on the first.
@@ -141,19 +141,11 @@ impl Collected {
 }
 
 pub(super) fn values_of(body: &[u8]) -> Result<Vec<Option<&str>>, Error> {
-    let mut rest = body;
-    let count = take_u16(&mut rest)?;
-    let mut value = || match take_u32(&mut rest)? {
-        NULL => Ok(None),
-        length => {
-            let cut = rest.split_at_checked(length as usize).ok_or_else(|| malformed("a short row"))?;
-            rest = cut.1;
-            let text = std::str::from_utf8(cut.0);
-            text.map(Some).map_err(|_| Error::unsupported("rows that are not UTF-8", "Use client_encoding UTF8."))
-        }
+    let count = take_u16(&mut &*body)?;
+    let text = |cell| {
+        std::str::from_utf8(cell)
+            .map_err(|_| Error::unsupported("rows that are not UTF-8", "Use client_encoding UTF8."))
     };
-    (0..count).map(|_| value()).collect()
+    let values: Vec<_> = cells(body).map(|cell| cell.map(text).transpose()).collect::<Result<_, _>>()?;
+    if values.len() == usize::from(count) { Ok(values) } else { Err(malformed("a short row")) }
 }
-
-/// A length of -1.
-const NULL: u32 = u32::MAX;

@@ -36,7 +36,7 @@ impl Cells {
     }
 }
 
-/// The cells of a row that was merged here; `None`: NULL.
+/// The cells of a row, as far as it is whole; `None`: NULL.
 pub fn cells(row: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
     let mut rest = row.get(2..).unwrap_or_default();
     std::iter::from_fn(move || {

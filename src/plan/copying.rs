@@ -162,36 +162,33 @@ pub(super) fn written(copy: &Copy) -> Option<Writing> {
     if options.encoding.is_some() || forces_null {
         return None;
     }
-    let byte = |option: &Option<String>, default: u8| match option.as_ref().map(String::as_bytes) {
-        None => Some(default),
-        Some(&[byte @ 1..=127]) if !matches!(byte, b'\n' | b'\r') => Some(byte),
-        Some(_) => None,
+    let is_byte = |option: &Option<String>| {
+        let byte = option.as_ref().map(String::as_bytes);
+        byte.is_none_or(|byte| matches!(byte, [byte @ 1..=127] if !matches!(byte, b'\n' | b'\r')))
     };
-    let is_csv = match options.format {
-        CopyFormat::Text => false,
-        CopyFormat::Csv => true,
-        CopyFormat::Binary => return None,
-    };
-    let delimiter = byte(&options.delimiter, if is_csv { b',' } else { b'\t' })?;
-    let null = options.null.as_deref().unwrap_or(if is_csv { "" } else { "\\N" }).as_bytes();
-    if null.iter().any(|byte| matches!(byte, b'\n' | b'\r') || *byte == delimiter) {
+    if ![&options.delimiter, &options.quote, &options.escape].into_iter().all(is_byte) {
         return None;
     }
-    let lined = Lined { delimiter, null: null.into(), header: options.header };
-    if !is_csv {
-        let is_of_csv =
-            options.quote.is_some() || options.escape.is_some() || options.force_quote != OptionColumns::default();
-        // A letter behind a backslash means something else, and servers before PostgreSQL 15 know no header here.
-        let is_taken = matches!(delimiter, b'\\' | b'.' | b'a'..=b'z' | b'0'..=b'9');
-        return (!is_of_csv && !is_taken && !options.header).then_some(Writing::Text(lined));
+    let is_apt =
+        |lined: &Lined| !lined.null.iter().any(|byte| matches!(byte, b'\n' | b'\r') || *byte == lined.delimiter);
+    match format(options, "") {
+        Format::Binary => None,
+        Format::Text(lined) => {
+            let is_of_csv =
+                options.quote.is_some() || options.escape.is_some() || options.force_quote != OptionColumns::default();
+            // A letter behind a backslash means something else, and servers before PostgreSQL 15 know no header here.
+            let is_taken = matches!(lined.delimiter, b'\\' | b'.' | b'a'..=b'z' | b'0'..=b'9');
+            (is_apt(&lined) && !is_of_csv && !is_taken && !lined.header).then_some(Writing::Text(lined))
+        }
+        Format::Csv(lined, Quoting { quote, escape, .. }) => {
+            let forced = match &options.force_quote {
+                OptionColumns::All => Forced::All,
+                OptionColumns::These(names) => Forced::These(names.clone()),
+            };
+            let is_apt = is_apt(&lined) && lined.delimiter != quote && !lined.null.contains(&quote);
+            is_apt.then_some(Writing::Csv { lined, quote, escape, forced })
+        }
     }
-    let quote = byte(&options.quote, b'"')?;
-    let escape = byte(&options.escape, quote)?;
-    let forced = match &options.force_quote {
-        OptionColumns::All => Forced::All,
-        OptionColumns::These(names) => Forced::These(names.clone()),
-    };
-    (delimiter != quote && !null.contains(&quote)).then_some(Writing::Csv { lined, quote, escape, forced })
 }
 
 impl CopyIn {

@@ -337,7 +337,8 @@ impl Table {
         });
         let row = values.collect::<Vec<_>>().join(", ");
         let used = table.columns.iter().filter(needed).map(|column| format!("{alias}.{}", quoted_name(&column.name)));
-        let columns = format!("SELECT {} FROM {qualified} AS {alias}", used.collect::<Vec<_>>().join(", "));
+        let source = format!("{qualified} AS {alias}");
+        let columns = format!("SELECT {} FROM {source}", used.collect::<Vec<_>>().join(", "));
         let conditions = statement.blocks[known.block].conditions.iter();
         let is_own = |condition: &&Condition| {
             let pure = condition.calls.iter().all(|name| access::is_immutable_name(name, surroundings.catalog));
@@ -349,12 +350,12 @@ impl Table {
             place: relation.place?,
             alias: if relation.aliased { String::new() } else { format!(" AS {alias}") },
             row: format!("ROW({row})::{qualified}::text"),
-            source: format!("{qualified} AS {alias}"),
-            named: alias.clone(),
+            source,
             sharded: known.sharded().cloned(),
             columns: Arc::from(columns),
             conditions: conditions.filter(is_own).map(|condition| condition.tokens).collect(),
             covered: covered(statement, resolved, known, table, &|column| needed(&column)),
+            named: alias,
             qualified,
             schema: table.schema.clone(),
             bare: table.name.clone(),

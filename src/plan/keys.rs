@@ -281,15 +281,7 @@ impl Resolver<'_> {
 
     /// Equalities that hold for every row of the block: at its top, joined by AND.
     fn ties(&self, predicate: &Predicate, ties: &mut Vec<Tie>) {
-        match predicate {
-            Predicate::And(terms) => terms.iter().for_each(|term| self.ties(term, ties)),
-            Predicate::Same(one, other) => {
-                self.tie(one, other, ties);
-                self.tie(other, one, ties);
-            }
-            Predicate::Follows { from, to } => self.tie(from, to, ties),
-            _ => {}
-        }
+        each_restriction(predicate, &mut |from, to| self.tie(from, to, ties));
     }
 
     fn tie(&self, from: &ColumnRef, to: &ColumnRef, ties: &mut Vec<Tie>) {
@@ -300,22 +292,13 @@ impl Resolver<'_> {
     }
 
     fn equalities(&self, predicate: &Predicate, found: &mut Vec<(ColumnOf, ColumnOf)>) {
-        let mut add = |from: &ColumnRef, to: &ColumnRef| {
+        each_restriction(predicate, &mut |from, to| {
             let (Some(from), Some(to)) = (self.column_of(from), self.column_of(to)) else { return };
             let is_given = self.is_within(from.relation, to.relation);
             if from.relation != to.relation && (is_given || self.follows(from.relation, to.relation)) {
                 found.push((from, to));
             }
-        };
-        match predicate {
-            Predicate::And(terms) => terms.iter().for_each(|term| self.equalities(term, found)),
-            Predicate::Same(one, other) => {
-                add(one, other);
-                add(other, one);
-            }
-            Predicate::Follows { from, to } => add(from, to),
-            _ => {}
-        }
+        });
     }
 
     /// A subquery of this block gives values of `from`; `to` is the block's own.
@@ -353,6 +336,19 @@ impl Resolver<'_> {
         };
         let relation = self.keyed.iter().position(|keyed| (keyed.block, keyed.relation) == of)?;
         Some(ColumnOf { relation, column: column.column.clone() })
+    }
+}
+
+/// Equalities that hold for every row of a block: the second column may be restricted by the first one.
+fn each_restriction(predicate: &Predicate, add: &mut dyn FnMut(&ColumnRef, &ColumnRef)) {
+    match predicate {
+        Predicate::And(terms) => terms.iter().for_each(|term| each_restriction(term, add)),
+        Predicate::Same(one, other) => {
+            add(one, other);
+            add(other, one);
+        }
+        Predicate::Follows { from, to } => add(from, to),
+        _ => {}
     }
 }
 

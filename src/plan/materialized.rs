@@ -108,9 +108,8 @@ struct Beside {
 
 impl Beside {
     fn of(ObjectName { schema, name }: &ObjectName) -> Self {
-        let schema = schema.as_ref().map(|schema| format!("{}.", quoted_name(schema))).unwrap_or_default();
         let (rows_name, query_name) = (format!("{ROWS}{name}"), format!("{QUERY}{name}"));
-        let written = |name: &str| format!("{schema}{}", quoted_name(name));
+        let written = |name: &str| ObjectName { schema: schema.clone(), name: name.to_owned() }.quoted();
         Self { rows: written(&rows_name), query: written(&query_name), rows_name, query_name }
     }
 }

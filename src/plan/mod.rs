@@ -45,6 +45,7 @@ pub use touches::Touches;
 pub use transfer::Inserted;
 pub use types::{
     Access, Act, CopyOut, Create, Declared, Fetch, Gather, Goal, Keeping, Local, MARK, Mirror, Move, Narrowed,
-    OneByOne, Outcome, Part, Plan, Route, Scatter, Script, Spread, Staged, Step, Steps, Tag, Transfer, shards_of,
+    OneByOne, Outcome, Part, Plan, Route, Scatter, Script, Spread, Staged, Step, Steps, Tag, Transfer, fill_marks,
+    shards_of,
 };
 pub use views::written_out;

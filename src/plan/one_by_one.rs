@@ -1,7 +1,7 @@
 //! What is to be asked of a shard behind a statement that no transaction can hold.
 
 use super::OneByOne;
-use crate::statement::{Ddl, ObjectName, quoted_literal, quoted_name};
+use crate::statement::{Ddl, ObjectName, quoted_literal};
 
 impl OneByOne {
     /// `None`: a transaction can hold it.
@@ -32,8 +32,7 @@ impl OneByOne {
 }
 
 fn of_table(table: &ObjectName) -> String {
-    let schema = table.schema.as_ref().map(|schema| format!("{}.", quoted_name(schema))).unwrap_or_default();
-    format!("i.indrelid = pg_catalog.to_regclass({})", quoted_literal(&format!("{schema}{}", quoted_name(&table.name))))
+    format!("i.indrelid = pg_catalog.to_regclass({})", quoted_literal(&table.quoted()))
 }
 
 /// A statement for each invalid index that nobody is building just now, `verb` in SQL; those that drop one come first.

@@ -14,7 +14,7 @@ use super::template::Surroundings;
 use super::types::MARK;
 use super::{Access, Act, Outcome, Plan, Route, Script, Touches, access};
 use crate::error::Error;
-use crate::statement::{Composed, Ddl, Filled, Kind, ObjectName, Statement, Tokens, Values, When, With, quoted_name};
+use crate::statement::{Composed, Ddl, Filled, Kind, Statement, Tokens, Values, When, With, quoted_name};
 use crate::topology::ShardId;
 
 /// Such a statement, its values left open.
@@ -461,11 +461,9 @@ fn of_create(statement: &Statement, ddl: &Ddl, surroundings: &Surroundings<'_>) 
     if filled.query.calls.iter().any(|call| access::is_user_defined(call, surroundings.catalog)) {
         return None;
     }
-    let ObjectName { schema, name } = &filled.table;
-    let schema = schema.as_ref().map(|schema| format!("{}.", quoted_name(schema))).unwrap_or_default();
     let places = Places {
-        name: name.clone(),
-        table: Arc::from(format!("{schema}{}", quoted_name(name))),
+        name: filled.table.name.clone(),
+        table: Arc::from(filled.table.quoted()),
         keys: database.sharded.iter().filter_map(relations::sharded_by).collect(),
         listed: filled.columns.clone(),
         home: database.home,

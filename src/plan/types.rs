@@ -117,6 +117,18 @@ pub struct Gather {
 /// What no text of a client has.
 pub const MARK: char = '\0';
 
+/// A text where numbers stand between two [`MARK`]s each; `put` puts what each of them stands for.
+pub fn fill_marks(text: &str, mut put: impl FnMut(usize, &mut String) -> Result<(), Error>) -> Result<String, Error> {
+    let mut out = String::new();
+    for (index, piece) in text.split(MARK).enumerate() {
+        match index % 2 {
+            0 => out.push_str(piece),
+            _ => put(piece.parse().unwrap_or(usize::MAX), &mut out)?,
+        }
+    }
+    Ok(out)
+}
+
 impl Gather {
     /// Every shard that takes part, the one where it is computed first.
     pub fn shards(&self) -> Vec<ShardId> {

@@ -335,7 +335,7 @@ impl Session {
         chain: bool,
     ) -> Came<Answer> {
         let commit = commit && !open.has_failed();
-        let (first, defines) = (open.begun.clone().filter(|_| chain), open.defines);
+        let first = open.begun.clone().filter(|_| chain);
         let limit = self.snapshot.topology.process.commit_timeout;
         let outcome = match commit {
             true => self.commit_all(client, &mut open).await,
@@ -348,7 +348,7 @@ impl Session {
         match outcome {
             Ok(came) => {
                 self.release(open, committed);
-                if committed && defines {
+                if committed {
                     // Before the client goes on by what it has defined.
                     self.settle_catalog().await;
                 }

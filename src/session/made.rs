@@ -28,7 +28,6 @@ impl Session {
     pub(super) fn note_doubts(&mut self, doubts: HashSet<String>) {
         if let Transaction::Open(open) = &mut self.transaction {
             open.doubtful.extend(doubts);
-            open.defines = true;
         }
     }
 

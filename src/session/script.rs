@@ -12,7 +12,7 @@ use super::transaction::{Begun, Transaction};
 use crate::cache::Touched;
 use crate::error::{Error, SqlState};
 use crate::executor::{Broken, Kept, Request, Writing, Written, parameter_types};
-use crate::plan::{MARK, Outcome, Part, Places, Script, Spread, Tag};
+use crate::plan::{Outcome, Part, Places, Script, Spread, Tag, fill_marks};
 use crate::topology::{ShardId, ShardSet};
 use crate::wire::frame::Header;
 use crate::wire::message::put_command_complete;
@@ -206,17 +206,10 @@ impl Session {
 
 /// The text with the rows that were kept.
 fn filled(text: &str, kept: &[(Kept, Vec<String>)]) -> Result<String, Error> {
-    let mut out = String::new();
-    for (index, piece) in text.split(MARK).enumerate() {
-        match index % 2 {
-            0 => out.push_str(piece),
-            _ => {
-                let rows = piece.parse::<usize>().ok().and_then(|number| kept.get(number));
-                let lost = || Error::new(SqlState::INTERNAL, "rows that were not kept are wanted");
-                let (rows, types) = rows.ok_or_else(lost)?;
-                out.push_str(&rows.query(types)?);
-            }
-        }
-    }
-    Ok(out)
+    fill_marks(text, |number, out| {
+        let lost = || Error::new(SqlState::INTERNAL, "rows that were not kept are wanted");
+        let (rows, types) = kept.get(number).ok_or_else(lost)?;
+        out.push_str(&rows.query(types)?);
+        Ok(())
+    })
 }

@@ -58,8 +58,6 @@ pub(super) struct Open {
     /// Names in definitions that the block has made, by which there may be rows on several shards: the catalog does not
     /// know before it commits.
     pub doubtful: HashSet<String>,
-    /// It has made definitions at all.
-    pub defines: bool,
 }
 
 /// A cursor of a block.
@@ -89,20 +87,8 @@ impl Open {
     pub(super) fn new(lent: Lent, begun: Option<Begun>) -> Self {
         let reads_plainly = begun.as_ref().is_some_and(Begun::is_plain);
         let (others, changes, heard) = (Vec::new(), Vec::new(), Vec::new());
-        let (cursors, doubtful, defines) = (Vec::new(), HashSet::new(), false);
-        Self {
-            lent,
-            wrote: false,
-            reads_plainly,
-            others,
-            begun,
-            changes,
-            forgot: false,
-            heard,
-            cursors,
-            doubtful,
-            defines,
-        }
+        let (cursors, doubtful) = (Vec::new(), HashSet::new());
+        Self { lent, wrote: false, reads_plainly, others, begun, changes, forgot: false, heard, cursors, doubtful }
     }
 
     /// Makes a part of the block the current one; `false`: that shard has none.
@@ -184,7 +170,6 @@ impl Open {
     pub(super) fn begin_anew(&mut self) {
         self.begun.iter_mut().for_each(|begun| begun.texts.truncate(1));
         self.doubtful.clear();
-        self.defines = false;
     }
 
     pub(super) fn spans(&self) -> bool {

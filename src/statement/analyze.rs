@@ -16,7 +16,6 @@ use super::copying::{self, calls_of_filter};
 use super::hints;
 use super::naming::names_prepared;
 use super::plainer::{BEFORE_QUERIES, plainer};
-use super::quoting::quoted_name;
 use super::scan::{Lexer, Token, TokenKind};
 use super::types::{
     Analysis, Filled, Hints, Insert, InsertPlaces, InsertSource, Kind, ObjectName, Overriding, PREPARED_STATEMENTS,
@@ -322,10 +321,9 @@ impl<'t> Source<'t> {
             () => "",
         };
         cursor.take(&["TABLE"]);
-        let ObjectName { schema, name } = cursor.object();
-        let schema = schema.map(|schema| format!("{}.", quoted_name(&schema))).unwrap_or_default();
+        let table = cursor.object().quoted();
         let into = Tokens { start, end: cursor.first };
-        Some(Respelling::Into { into, create: format!("CREATE {what}TABLE {schema}{} AS ", quoted_name(&name)) })
+        Some(Respelling::Into { into, create: format!("CREATE {what}TABLE {table} AS ") })
     }
 
     /// The first such keyword outside of all parentheses.

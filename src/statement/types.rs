@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::quoting::quoted_name;
+
 /// The `n`th lifted literal of a text, from 0.
 pub type LiteralIndex = usize;
 /// The `n` of `$n` less one.
@@ -633,6 +635,16 @@ pub struct Relation {
 pub struct ObjectName {
     pub schema: Option<String>,
     pub name: String,
+}
+
+impl ObjectName {
+    /// As SQL has it, quoted.
+    pub fn quoted(&self) -> String {
+        match &self.schema {
+            Some(schema) => format!("{}.{}", quoted_name(schema), quoted_name(&self.name)),
+            None => quoted_name(&self.name),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
