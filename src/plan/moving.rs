@@ -95,7 +95,7 @@ impl Moving {
     ) -> Option<Self> {
         let Kind::Update(update) = &statement.kind else { return None };
         let is_opaque = resolved.iter().any(|relation| matches!(relation.class, Class::View))
-            || statement.calls.iter().any(|call| access::is_user_defined(call, surroundings.catalog));
+            || statement.calls.iter().any(|call| access::may_read_tables(call, surroundings.catalog));
         if is_opaque {
             return None;
         }

@@ -436,10 +436,10 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
         Kind::Prepare { .. } => refuse("PREPARE", "Use the driver's prepared statements (extended protocol)."),
         Kind::LockTable => Placement::Everywhere { one_by_one: None, tag: Tag::First },
         // It can but compute, and say so.
-        Kind::Do { words } if !words.iter().any(|word| access::may_reach_tables(word, surroundings.catalog)) => {
+        Kind::Do(body) if body.statements.is_empty() && access::may_only_compute(body, surroundings.catalog) => {
             Placement::Fixed(home)
         }
-        Kind::Call | Kind::Do { .. } => refuse("CALL or DO", HINT_SHARD),
+        Kind::Call | Kind::Do(_) => refuse("CALL or DO", HINT_SHARD),
         Kind::Unknown { keyword } => refuse(&format!("a statement that is not understood ({keyword} …)"), HINT_SHARD),
         Kind::Ddl(ddl) => define(statement, ddl, resolved, surroundings),
         Kind::ModifyingQuery { into: true } => refuse("SELECT INTO", "Create the table first, then insert into it."),
@@ -687,7 +687,7 @@ fn by_key(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surr
         let what = "a view over sharded tables";
         return Placement::Refused(Error::unsupported(what, "Query its tables, or name the shard in a routing hint."));
     }
-    let user_function = statement.calls.iter().find(|call| access::is_user_defined(call, catalog));
+    let user_function = statement.calls.iter().find(|call| access::may_read_tables(call, catalog));
     let keyed = Keyed::new(statement, resolved);
     if keyed.relations.is_empty() {
         return match user_function {

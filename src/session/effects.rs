@@ -78,7 +78,7 @@ pub(super) fn of(statement: &Statement, values: Option<&Values<'_>>, effects: &m
         Kind::Unlisten { channel } => effects.extend([Effect::Untie, Effect::Unlisten(channel.clone())]),
         Kind::Notify { .. } => effects.push(Effect::Notify),
         Kind::Listen { .. } => effects.push(Effect::Pin(ties::LISTEN)),
-        Kind::Do { .. } | Kind::Call => effects.push(Effect::Unseen),
+        Kind::Do(_) | Kind::Call => effects.push(Effect::Unseen),
         Kind::Unknown { .. } => effects.extend([Effect::Unseen, Effect::Ddl]),
         Kind::Update(_) if names(statement, "pg_settings") => effects.push(Effect::Pin(ties::SET_CONFIG)),
         _ => {}
