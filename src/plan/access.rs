@@ -106,6 +106,25 @@ pub(super) fn may_read_tables(call: &Call, catalog: &Catalog) -> bool {
     overloads.peek().is_none() || overloads.any(|function| function.is_user_defined)
 }
 
+/// What in a statement may read tables of which a shard has a part only: a function's name.
+pub(super) fn reading_function<'s>(
+    statement: &'s Statement,
+    resolved: &[Resolved],
+    catalog: &Catalog,
+) -> Option<&'s str> {
+    let called = statement.calls.iter().find(|call| may_read_tables(call, catalog)).map(|call| &*call.name.name);
+    // `t.f` is a call of f, too, where t has no such column.
+    let reads = |field: &&String| {
+        !is_column(field, resolved) && catalog.functions(None, field).any(|function| function.is_user_defined)
+    };
+    called.or_else(|| statement.uses.fields.iter().find(reads).map(String::as_str))
+}
+
+/// Of some relation whose columns are known.
+pub(super) fn is_column(field: &str, resolved: &[Resolved]) -> bool {
+    resolved.iter().filter_map(|relation| relation.catalog.as_ref()).any(|known| known.column(field).is_some())
+}
+
 /// But for the statements of SQL in it.
 pub fn may_only_compute(body: &Body, catalog: &Catalog) -> bool {
     !body.words.iter().any(|word| may_reach_tables(word, catalog))

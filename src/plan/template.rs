@@ -687,16 +687,16 @@ fn by_key(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surr
         let what = "a view over sharded tables";
         return Placement::Refused(Error::unsupported(what, "Query its tables, or name the shard in a routing hint."));
     }
-    let user_function = statement.calls.iter().find(|call| access::may_read_tables(call, catalog));
+    let user_function = access::reading_function(statement, resolved, catalog);
     let keyed = Keyed::new(statement, resolved);
     if keyed.relations.is_empty() {
         return match user_function {
-            Some(call) if !resolved.is_empty() || !matches!(statement.kind, Kind::Query) => {
-                let what = format!("function {} where no shard is fixed", call.name.name);
+            Some(name) if !resolved.is_empty() || !matches!(statement.kind, Kind::Query) => {
+                let what = format!("function {name} where no shard is fixed");
                 Placement::Refused(Error::unsupported(what, HINT_SHARD))
             }
-            Some(call) => {
-                let what = format!("function {}, which may read any table,", call.name.name);
+            Some(name) => {
+                let what = format!("function {name}, which may read any table,");
                 Placement::Refused(Error::unsupported(what, HINT_SHARD))
             }
             None => Placement::Fixed(database.home),
@@ -721,8 +721,8 @@ fn by_key(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surr
         _ => None,
     };
     let several = match (several, user_function) {
-        (Ok(_), Some(call)) => {
-            let what = format!("function {} in a statement on several shards", call.name.name);
+        (Ok(_), Some(name)) => {
+            let what = format!("function {name} in a statement on several shards");
             Several::Refused(Error::unsupported(what, add_condition(&keyed)))
         }
         (Ok(several), None) => several,

@@ -291,4 +291,46 @@ async fn a_function_that_the_catalog_does_not_know_is_not_run_on_one_shard() {
         client.batch_execute("rollback").await.unwrap();
     }
     assert_eq!(sqlstate(&client, "select nosuch_function(1)").await, "42883");
+    // Called as a column is read.
+    let makes = "create function beside(scraps) returns bigint language sql stable as 'select count(*) from scraps'; \
+                 create function shouted(scraps) returns text language sql stable as 'select upper($1.body)'";
+    client.batch_execute(makes).await.unwrap();
+    for reads in
+        ["select s.beside from scraps s", "select user_id from scraps s where (s).beside > 0 order by 1 limit 1"]
+    {
+        assert_eq!(sqlstate(&client, reads).await, "0A000", "{reads}");
+    }
+    let shouted = "select s.shouted from scraps s where id = 6020 and user_id % 1000 = 671";
+    assert_eq!(rows(&client, shouted).await, ["B671", "B1671"]);
+    client.batch_execute("drop function beside(scraps), shouted(scraps)").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_temporary_table_hides_a_table_within_its_block_as_well() {
+    let client = client().await;
+    fill(&client, 681, 6021).await;
+    for reaches in [
+        "select count(*) from scraps where id = 6021",
+        "select body from scraps where user_id = 1681",
+        "delete from scraps where id = 6021",
+    ] {
+        client.batch_execute("begin; create temp table scraps (user_id bigint, id bigint, body text)").await.unwrap();
+        assert_eq!(rows(&client, "select count(*) from scraps where user_id = 681").await, ["0"]);
+        assert_eq!(sqlstate(&client, reaches).await, "0A000", "{reaches}");
+        assert_eq!(sqlstate(&client, "select 1").await, "25P02");
+        client.batch_execute("rollback").await.unwrap();
+    }
+    // On a shard that the block has reached before, too.
+    client
+        .batch_execute("begin; select 1 from scraps where user_id = 1681; select 1 from scraps where user_id = 681")
+        .await
+        .unwrap();
+    client.batch_execute("create temp table scraps (user_id bigint, id bigint, body text)").await.unwrap();
+    assert_eq!(sqlstate(&client, "select body from scraps where user_id = 1681").await, "0A000");
+    client
+        .batch_execute("rollback; begin; create temp table scrapped as select * from scraps where user_id = 681")
+        .await
+        .unwrap();
+    assert_eq!(rows(&client, "select count(*) from scraps where id = 6021").await, ["6"]);
+    client.batch_execute("rollback").await.unwrap();
 }
