@@ -314,9 +314,13 @@ impl Session {
 }
 
 impl Session {
-    /// Where the session's temporary tables are, if it has any.
-    fn shard_of_temporary(&self) -> Option<ShardId> {
-        self.tied_shard().filter(|_| self.pinned == Some(ties::TEMPORARY))
+    /// Where the tables are that a definition changes, if the catalog does not know them because they are temporary.
+    fn shard_of_temporary(&self, kind: &Kind) -> Option<ShardId> {
+        let Kind::Ddl(ddl) = kind else { return None };
+        let made = |open: &Open| ddl.tables.iter().all(|table| open.temporary.contains(&table.name));
+        let are_temporary =
+            self.pinned == Some(ties::TEMPORARY) || matches!(&self.transaction, Transaction::Open(open) if made(open));
+        self.tied_shard().filter(|_| are_temporary)
     }
 
     /// The shard with what the session cannot take along, or with what may have made such.
@@ -498,7 +502,9 @@ impl Wanted {
         template: &Template,
         plan: Plan,
     ) -> Result<(), Error> {
-        if let (Some(shard), true) = (session.shard_of_temporary(), template.changes_unknown()) {
+        if template.changes_unknown()
+            && let Some(shard) = session.shard_of_temporary(&statement.kind)
+        {
             self.widen(Access::Write);
             return self.fix(shard);
         }

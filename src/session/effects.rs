@@ -23,6 +23,8 @@ pub(super) enum Effect {
     Rollback,
     /// The server session keeps something that cannot be carried to another one; as a rule, see [`super::ties`].
     Pin(&'static str),
+    /// A temporary table of this name is made.
+    Temporary(String),
     /// What the server session keeps may be gone.
     Untie,
     /// From a channel, or all.
@@ -64,7 +66,10 @@ pub(super) fn of(statement: &Statement, values: Option<&Values<'_>>, effects: &m
         Kind::Setting(control) => of_setting(control, effects),
         Kind::Transaction(control) => of_transaction(control, effects),
         // Catalogs know nothing of them.
-        Kind::Ddl(ddl) if ddl.temporary => effects.push(Effect::Pin(ties::TEMPORARY)),
+        Kind::Ddl(ddl) if ddl.temporary => {
+            effects.push(Effect::Pin(ties::TEMPORARY));
+            effects.extend(ddl.makes.clone().map(Effect::Temporary));
+        }
         Kind::Ddl(_) => effects.push(Effect::Ddl),
         Kind::ModifyingQuery { into: true } => effects.extend([Effect::Ddl, Effect::Pin(ties::TEMPORARY)]),
         Kind::Prepare { name } | Kind::Deallocate { name: Some(name) } if name.starts_with(PREFIX) => {

@@ -480,6 +480,9 @@ impl Session {
             }
             Way::Cursor(step) => self.carry_cursor(client, &step, request).await?,
         };
+        if let (Ok(()), Transaction::Open(open)) = (&came, &mut self.transaction) {
+            open.note_temporary(&effects);
+        }
         if ddl {
             if let Ok(()) = came {
                 self.note_doubts(doubts);

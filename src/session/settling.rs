@@ -193,6 +193,7 @@ impl Session {
                 }
             }
             Effect::Pin(reason) => *pin = Some(reason),
+            Effect::Temporary(name) => open.temporary.push(name.clone()),
             Effect::Discard => {
                 self.names.deallocate_marked();
                 if !open.forgot {

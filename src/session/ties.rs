@@ -109,6 +109,14 @@ impl Session {
 }
 
 impl Open {
+    /// What a statement on several shards has made.
+    pub(super) fn note_temporary(&mut self, effects: &[Effect]) {
+        self.temporary.extend(effects.iter().filter_map(|effect| match effect {
+            Effect::Temporary(name) => Some(name.clone()),
+            _ => None,
+        }));
+    }
+
     /// As [`Session::check_hidden`], of what the block may have made, before it goes to this shard.
     pub(super) async fn check_hidden_from(&mut self, shard: ShardId) -> Result<(), Stopped> {
         match self.lents().find(|lent| lent.tied && lent.shard != shard) {

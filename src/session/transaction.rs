@@ -58,6 +58,8 @@ pub(super) struct Open {
     /// Names in definitions that the block has made, by which there may be rows on several shards: the catalog does not
     /// know before it commits.
     pub doubtful: HashSet<String>,
+    /// Temporary tables that it has made.
+    pub temporary: Vec<String>,
 }
 
 /// A cursor of a block.
@@ -87,8 +89,9 @@ impl Open {
     pub(super) fn new(lent: Lent, begun: Option<Begun>) -> Self {
         let reads_plainly = begun.as_ref().is_some_and(Begun::is_plain);
         let (others, changes, heard) = (Vec::new(), Vec::new(), Vec::new());
-        let (cursors, doubtful) = (Vec::new(), HashSet::new());
-        Self { lent, wrote: false, reads_plainly, others, begun, changes, forgot: false, heard, cursors, doubtful }
+        let (cursors, doubtful, temporary) = (Vec::new(), HashSet::new(), Vec::new());
+        let (wrote, forgot) = (false, false);
+        Self { lent, wrote, reads_plainly, others, begun, changes, forgot, heard, cursors, doubtful, temporary }
     }
 
     /// Makes a part of the block the current one; `false`: that shard has none.

@@ -402,10 +402,18 @@ fn ddl(mut cursor: Cursor<'_>) -> Ddl {
     let object = cursor.peek().to_ascii_uppercase();
     let outside = matches!(object.as_str(), "DATABASE" | "TABLESPACE" | "SYSTEM" | "SUBSCRIPTION")
         && matches!(verb.as_str(), "CREATE" | "DROP" | "ALTER");
+    let makes = (temporary && object == "TABLE").then(|| name_of_new(cursor));
     let index = index_if_not_exists(&verb, &object, cursor);
     let tables = changed_tables(&verb, &object, cursor);
     let (what, transactional) = (format!("{verb} {materialized}{object}"), !concurrently && !outside);
-    Ddl { what, transactional, temporary, tables, index, filled: None }
+    Ddl { what, transactional, temporary, makes, tables, index, filled: None }
+}
+
+/// `TABLE [IF NOT EXISTS] name`
+fn name_of_new(mut cursor: Cursor<'_>) -> String {
+    cursor.skip(1);
+    cursor.take(&["IF", "NOT", "EXISTS"]);
+    cursor.object().name
 }
 
 fn index_if_not_exists(verb: &str, object: &str, mut cursor: Cursor<'_>) -> Option<String> {

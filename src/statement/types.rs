@@ -456,6 +456,8 @@ pub struct Ddl {
     pub transactional: bool,
     /// CREATE TEMPORARY …
     pub temporary: bool,
+    /// What CREATE TEMPORARY TABLE makes.
+    pub makes: Option<String>,
     /// Those that DROP TABLE, ALTER TABLE and CREATE INDEX name.
     pub tables: Vec<ObjectName>,
     /// What CREATE INDEX IF NOT EXISTS names its index.

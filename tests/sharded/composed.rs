@@ -332,5 +332,11 @@ async fn a_temporary_table_hides_a_table_within_its_block_as_well() {
         .await
         .unwrap();
     assert_eq!(rows(&client, "select count(*) from scraps where id = 6021").await, ["6"]);
-    client.batch_execute("rollback").await.unwrap();
+    // What drops or changes it does so where it is, whichever way it was made.
+    client.batch_execute("alter table scrapped add column more int; drop table scrapped").await.unwrap();
+    let made = "create temp table scrapped as select user_id from scraps where id = 6021";
+    client.batch_execute(made).await.unwrap();
+    assert_eq!(rows(&client, "select count(*) from scrapped").await, ["6"]);
+    client.batch_execute("create index on scrapped (user_id)").await.unwrap();
+    client.batch_execute("drop table scrapped; commit").await.unwrap();
 }
