@@ -114,7 +114,10 @@ async fn parts(
     }
     // What is the same everywhere is told once.
     let told = client.put_so_far();
-    let collected = answers.collect_all(client, others, decision.limit_bytes).await?;
+    let held = client.hold(usize::MAX);
+    let collected = answers.collect_all(client, others, decision.limit_bytes).await;
+    client.hold(held);
+    let collected = collected?;
     client.take_back(told);
     answers.tag = tag(&answers.tags, plan.tag);
     answers.rows.truncate(same);

@@ -4,6 +4,7 @@
 //! [`Template::plan`] finds the shards for one execution. Knows nothing of connections or clients.
 
 mod access;
+mod altering;
 mod caching;
 mod constraints;
 mod copying;

@@ -149,27 +149,45 @@ pub(super) fn classify(name: &ObjectName, surroundings: &Surroundings<'_>) -> (C
     if materialized::is_rows(&name.name) {
         return (if relation.is_some() { Class::Home } else { Class::Unknown }, relation);
     }
-    let is = |pattern: &TablePattern| pattern.is(schema, &name.name);
+    let named = (schema, &*name.name);
+    let Some(known) = &relation else {
+        let class = in_configuration(named, &[], &|_| false, database);
+        return (if matches!(class, Class::Home) { Class::Unknown } else { class }, None);
+    };
+    let is_view = matches!(known.kind, RelationKind::View | RelationKind::MaterializedView);
+    let has = |column: &str| !is_view && known.column(column).is_some();
+    let class = match in_configuration(named, &known.ancestors, &has, database) {
+        Class::Home if is_view => of_view(known, surroundings),
+        class => class,
+    };
+    (class, relation)
+}
+
+/// What the configuration makes of a table of this schema and name, or of its ancestors, which `has` these columns.
+pub(super) fn in_configuration(
+    (schema, name): (Option<&str>, &str),
+    ancestors: &[(String, String)],
+    has: &dyn Fn(&str) -> bool,
+    database: &Database,
+) -> Class {
+    let is = |pattern: &TablePattern| {
+        pattern.is(schema, name) || ancestors.iter().any(|(schema, name)| pattern.is(Some(schema), name))
+    };
     let by_name = database.sharded.iter().find(|tables| match &tables.tables {
         ShardedBy::Table { table, .. } => is(table),
         ShardedBy::Column(_) => false,
     });
     if let Some(tables) = by_name {
-        return (sharded(tables), relation);
+        return sharded(tables);
     }
     if database.reference.iter().any(is) {
-        return (Class::Reference, relation);
-    }
-    let Some(relation) = relation else { return (Class::Unknown, None) };
-    if matches!(relation.kind, RelationKind::View | RelationKind::MaterializedView) {
-        return (of_view(&relation, surroundings), Some(relation));
+        return Class::Reference;
     }
     let by_column = database.sharded.iter().find(|tables| match &tables.tables {
-        ShardedBy::Column(column) => relation.column(column).is_some(),
+        ShardedBy::Column(column) => has(column),
         ShardedBy::Table { .. } => false,
     });
-    let class = by_column.map_or(Class::Home, sharded);
-    (class, Some(relation))
+    by_column.map_or(Class::Home, sharded)
 }
 
 /// Every table of the catalog that is not PostgreSQL's own.

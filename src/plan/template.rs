@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::altering;
 use super::explaining;
 use super::filling::Filling;
 use super::gather::Gathering;
@@ -558,6 +559,9 @@ fn define(statement: &Statement, ddl: &Ddl, resolved: &[Resolved], surroundings:
     };
     if ddl.temporary && !ddl.filled.as_ref().is_some_and(reads_rows) {
         return Placement::Fixed(surroundings.database.home);
+    }
+    if let Some(error) = altering::refused(ddl, surroundings) {
+        return Placement::Refused(error);
     }
     match Filling::new(statement, ddl, resolved, surroundings) {
         Some(Ok(filling)) => Placement::Fill(Box::new(filling)),

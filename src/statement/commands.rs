@@ -1,10 +1,13 @@
 //! Statements known by their keywords: everything but queries and data changes. Read from tokens, because a grammar
 //! that is not PostgreSQL's own refuses too many of them.
 
+use super::altering::alterations;
 use super::copying::copy;
 use super::procedural::body_of_do;
 use super::scan::{Token, TokenKind};
-use super::types::{Ddl, Isolation, Kind, ObjectName, Reach, SettingControl, SettingValue, Tokens, TransactionControl};
+use super::types::{
+    Alteration, Ddl, Isolation, Kind, ObjectName, Reach, SettingControl, SettingValue, Tokens, TransactionControl,
+};
 
 /// The tokens of one statement, to be read from the front.
 #[derive(Clone, Copy)]
@@ -405,8 +408,19 @@ fn ddl(mut cursor: Cursor<'_>) -> Ddl {
     let makes = (temporary && object == "TABLE").then(|| name_of_new(cursor));
     let index = index_if_not_exists(&verb, &object, cursor);
     let tables = changed_tables(&verb, &object, cursor);
+    let alters = if (&*verb, &*object) == ("ALTER", "TABLE") { alterations_of(cursor) } else { Vec::new() };
     let (what, transactional) = (format!("{verb} {materialized}{object}"), !concurrently && !outside);
-    Ddl { what, transactional, temporary, makes, tables, index, filled: None }
+    Ddl { what, transactional, temporary, makes, tables, alters, index, filled: None }
+}
+
+/// `TABLE [IF EXISTS] [ONLY] name [*] actions`
+fn alterations_of(mut cursor: Cursor<'_>) -> Vec<Alteration> {
+    cursor.skip(1);
+    cursor.take(&["IF", "EXISTS"]);
+    cursor.take(&["ONLY"]);
+    cursor.object();
+    cursor.take(&["*"]);
+    alterations(cursor)
 }
 
 /// `TABLE [IF NOT EXISTS] name`

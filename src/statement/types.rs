@@ -460,10 +460,32 @@ pub struct Ddl {
     pub makes: Option<String>,
     /// Those that DROP TABLE, ALTER TABLE and CREATE INDEX name.
     pub tables: Vec<ObjectName>,
+    /// What ALTER TABLE changes, of what others may find a table or its rows by.
+    pub alters: Vec<Alteration>,
     /// What CREATE INDEX IF NOT EXISTS names its index.
     pub index: Option<String>,
     /// CREATE TABLE … AS, CREATE MATERIALIZED VIEW.
     pub filled: Option<Filled>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Alteration {
+    Rename(String),
+    Schema(String),
+    RenameColumn {
+        from: String,
+        to: String,
+    },
+    AddColumn {
+        name: String,
+        /// Rows that are there have a value in it.
+        filled: bool,
+    },
+    DropColumn(String),
+    /// INHERIT, of this parent.
+    Inherit(ObjectName),
+    /// ATTACH PARTITION, this one.
+    Attach(ObjectName),
 }
 
 /// What a new table is filled with.

@@ -340,3 +340,35 @@ async fn a_temporary_table_hides_a_table_within_its_block_as_well() {
     client.batch_execute("create index on scrapped (user_id)").await.unwrap();
     client.batch_execute("drop table scrapped; commit").await.unwrap();
 }
+
+#[tokio::test]
+async fn rows_stay_where_their_table_is_looked_for() {
+    let (client, cluster) = (client().await, shop().1);
+    client.batch_execute("create table strays (id bigint primary key, owner bigint)").await.unwrap();
+    client.batch_execute("insert into strays values (1, 5), (2, 1500)").await.unwrap();
+    let refused = [
+        "alter table strays rename column owner to user_id",
+        "alter table strays add column user_id bigint not null default 1500",
+        "alter table scraps rename column user_id to owner",
+        "alter table scraps drop column user_id",
+        "alter table users rename to people",
+    ];
+    for sql in refused {
+        assert_eq!(sqlstate(&client, sql).await, "0A000", "{sql}");
+    }
+    // A key that is given later moves its row.
+    client.batch_execute("alter table strays add column user_id bigint, drop constraint strays_pkey").await.unwrap();
+    assert_eq!(rows(&client, "select id, user_id from strays order by id").await, ["1|NULL", "2|NULL"]);
+    client.batch_execute("update strays set user_id = 1500 where id = 2").await.unwrap();
+    assert_eq!(rows(&client, "select id from strays where user_id = 1500").await, ["2"]);
+    assert_eq!(cluster.sql_everywhere("select id from strays order by 1"), ["1", "2"]);
+    client.batch_execute("drop table strays").await.unwrap();
+    // Children are spread as their parent is, which the configuration names.
+    client.batch_execute("create table users_before () inherits (users)").await.unwrap();
+    let insert = "insert into users_before (id, handle, email, country) values (690, 'h690', 'e690', 'DE'), (1690, 'h1690', 'e1690', 'DE')";
+    client.batch_execute(insert).await.unwrap();
+    assert_eq!(cluster.sql_everywhere("select id from users_before"), ["690", "1690"]);
+    assert_eq!(rows(&client, "select handle from users where id = 1690").await, ["h1690"]);
+    assert_eq!(rows(&client, "select count(*) from users_before").await, ["2"]);
+    client.batch_execute("drop table users_before").await.unwrap();
+}
