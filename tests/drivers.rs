@@ -108,7 +108,10 @@ const KINDS: &str = "
         user_id bigint not null, id int not null, small smallint, whole int, big bigint, exact numeric(12, 4), body text,
         raw bytea, flag boolean, at timestamptz, day date, token uuid, doc jsonb, words text[], numbers int[],
         ratio double precision, primary key (user_id, id)
-    )";
+    );
+    create type mood as enum ('sad', 'happy');
+    create type pet as (name text, age int, mood mood, past mood[]);
+    create table tastes (user_id bigint primary key, mood mood, past mood[], pet pet, pets pet[])";
 
 const REFERENCE: &str = "
     insert into categories select n, 'category ' || n, null, 'slug-' || n from generate_series(1, 3) n;

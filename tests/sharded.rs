@@ -24,6 +24,8 @@ mod moved;
 mod named;
 #[path = "sharded/numbering.rs"]
 mod numbering;
+#[path = "sharded/own_types.rs"]
+mod own_types;
 #[path = "support/raw.rs"]
 mod raw;
 mod support;

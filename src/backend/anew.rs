@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::connection::{Connection, statement_name};
 use super::owed::{Cause, Event, Payee};
 use crate::error::Error;
+use crate::wire::column_types_in;
 use crate::wire::frame::{client, server};
 use crate::wire::message::{mix_description, put_bare, put_named, types_in};
 
@@ -52,6 +53,25 @@ impl Connection {
         let mut each = |_, kind, body: &[u8]| {
             if kind == server::PARAMETER_DESCRIPTION {
                 types = types_in(body);
+            }
+        };
+        let heard = self.hear(&mut |_, _| {}, &mut each).await?;
+        Ok(heard.map(|()| types))
+    }
+
+    /// The types of the columns of a query that is not run, by the numbers that clients know, or the body of the error.
+    pub async fn column_types(&mut self, sql: &str) -> Result<Result<Vec<u32>, Bytes>, Error> {
+        self.unnamed = None;
+        self.put_parse("", sql.as_bytes(), &[]);
+        put_named(&mut self.channel.output, client::DESCRIBE, b'S', "");
+        put_bare(&mut self.channel.output, client::SYNC);
+        for cause in [Cause::Parse(None), Cause::DescribeStatement, Cause::Sync] {
+            self.owed.push(cause, Payee::Nobody);
+        }
+        let mut types = Vec::new();
+        let mut each = |_, kind, body: &[u8]| {
+            if kind == server::ROW_DESCRIPTION {
+                types = column_types_in(body);
             }
         };
         let heard = self.hear(&mut |_, _| {}, &mut each).await?;

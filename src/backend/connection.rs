@@ -12,14 +12,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use super::login::{self, Address, Login, Opened};
+use super::numbering::{Looks, Numbering};
 use super::owed::{Cause, Event, Owed, Payee, Verdict};
 use super::pool::Place;
 use super::settings::{Settings, difference};
 use crate::error::{Error, SqlState};
 use crate::topology::Server;
 use crate::wire::frame::{Header, client, malformed, put, server};
-use crate::wire::message::{error_field, put_bare, put_error, put_named, put_parse, put_query};
-use crate::wire::{CancelKey, Channel, Oids, Severity, Status};
+use crate::wire::message::{error_field, put_bare, put_error, put_named, put_query};
+use crate::wire::{CancelKey, Channel, Severity, Status};
 
 /// Owned by whoever uses it; dropping it closes it and frees its place in the pool.
 pub struct Connection {
@@ -35,8 +36,7 @@ pub struct Connection {
     pub remarks: Bytes,
     /// The client speaks: CopyInResponse was seen, and neither its end nor an error.
     pub copying_in: bool,
-    /// What its server's numbers are to clients, where they are others. Of whoever has it lent.
-    pub oids: Option<Arc<Oids>>,
+    pub(super) numbering: Numbering,
     /// The number of its unnamed statement, if that is known.
     pub unnamed: Option<u64>,
     prepared: Prepared,
@@ -90,13 +90,15 @@ struct Prepared {
     /// By number.
     known: HashMap<u64, Known, foldhash::fast::RandomState>,
     uses: u64,
+    /// Of the unnamed one of this number.
+    unnamed: Option<(u64, Looks)>,
 }
 
-#[derive(Clone, Copy)]
 struct Known {
     /// When it was last used.
     used: u64,
     description: u32,
+    looks: Option<Looks>,
 }
 
 impl Connection {
@@ -126,7 +128,7 @@ impl Connection {
             reported: Arc::new(parameters),
             remarks,
             copying_in: false,
-            oids: None,
+            numbering: Numbering::default(),
             unnamed: None,
             prepared: Prepared::default(),
             target: Arc::new(target),
@@ -207,6 +209,35 @@ impl Connection {
     /// What the server's copy looks like is known now.
     pub fn note_description(&mut self, statement: u64, description: u32) {
         self.prepared.known.get_mut(&statement).into_iter().for_each(|known| known.description = description);
+    }
+
+    /// The same of its parameters and columns, where numbers in values count.
+    pub fn note_looks(&mut self, statement: u64, looks: Looks) {
+        match self.prepared.known.get_mut(&statement) {
+            Some(known) => known.looks = Some(looks),
+            None => self.prepared.unnamed = Some((statement, looks)),
+        }
+    }
+
+    /// What is known of that.
+    pub fn looks(&self, statement: u64) -> Option<&Looks> {
+        let unnamed = self.prepared.unnamed.as_ref().filter(|(number, _)| *number == statement);
+        match self.prepared.known.get(&statement) {
+            Some(known) => known.looks.as_ref(),
+            None => unnamed.filter(|_| self.unnamed == Some(statement)).map(|(_, looks)| looks),
+        }
+    }
+
+    /// The unnamed statement is the one of this number, once what is put on the connection next is carried out.
+    pub fn take_unnamed(&mut self, statement: u64) {
+        self.unnamed = Some(statement);
+        self.prepared.unnamed = None;
+    }
+
+    /// Numbers are others now.
+    pub(super) fn forget_looks(&mut self) {
+        self.prepared.unnamed = None;
+        self.prepared.known.values_mut().for_each(|known| known.looks = None);
     }
 
     /// A Parse of this statement is on its way.
@@ -293,7 +324,7 @@ impl Connection {
     /// Settles a frame of which at least the header and, for ReadyForQuery, the status byte are there.
     pub fn settle(&mut self, kind: u8, first: Option<u8>) -> Result<Settled, Error> {
         let (verdict, event) = self.owed.settle(kind)?;
-        self.number_as_known(kind, 0);
+        self.number_as_known((kind, event == Event::Described), 0);
         match event {
             Event::Ready => {
                 self.status = Status::from_byte(first.unwrap_or_default())?;
@@ -318,28 +349,13 @@ impl Connection {
         if !self.owed.passes(header.kind) {
             return Ok(false);
         }
-        self.number_as_known(header.kind, place);
+        self.number_as_known((header.kind, false), place);
         if header.kind == server::READY {
             let status = self.channel.input[place..place + header.length].get(Header::BYTES).copied();
             self.status = Status::from_byte(status.unwrap_or_default())?;
             self.copying_in = false;
         }
         Ok(true)
-    }
-
-    /// Puts numbers that clients know into the description at this place of the input.
-    fn number_as_known(&mut self, kind: u8, place: usize) {
-        let Some(oids) = &self.oids else { return };
-        if let Ok(Some(header)) = Header::read(&self.channel.input[place..]) {
-            let end = self.channel.input.len().min(place + header.length);
-            oids.to_client(kind, &mut self.channel.input[place + Header::BYTES..end]);
-        }
-    }
-
-    /// Puts a Parse on the connection, the types by the numbers that clients know.
-    pub fn put_parse(&mut self, name: &str, text: &[u8], types: &[u32]) {
-        let own = self.oids.as_ref().map(|oids| oids.to_server(types));
-        put_parse(&mut self.channel.output, name, text, own.as_deref().unwrap_or(types));
     }
 
     /// What has come without being asked for is none of the replies to what is asked next.
@@ -631,7 +647,7 @@ impl Prepared {
     fn touch_or_insert(&mut self, statement: u64) {
         self.uses += 1;
         let used = self.uses;
-        self.known.entry(statement).or_insert(Known { used, description: 0 }).used = used;
+        self.known.entry(statement).or_insert(Known { used, description: 0, looks: None }).used = used;
     }
 }
 

@@ -5,6 +5,7 @@
 mod anew;
 mod connection;
 mod login;
+mod numbering;
 mod owed;
 mod pool;
 pub mod settings;
@@ -19,6 +20,7 @@ pub use connection::{
     statement_name,
 };
 pub use login::{Address, Learnt, Login, Proof, read_parameter};
+pub use numbering::Looks;
 pub use owed::{Cause, Event, Fault, Owed, Payee, Verdict};
 pub use pool::{Limits, Pool, Seen, Usage};
 pub use tls::check_authorities;

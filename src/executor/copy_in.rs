@@ -29,6 +29,7 @@ pub(super) async fn copy_in(
 ) -> Result<Result<Answers, Failure>, Broken> {
     for (input, &shard) in inputs.iter_mut().zip(&plan.shards) {
         request.put(input, &Part { shard, text: None, parameters: None }, 0, 0);
+        input.expect_copy(&plan.types);
         send(client, input).await?;
     }
     match open(client, inputs).await? {
@@ -94,6 +95,7 @@ async fn open(client: &mut Channel, inputs: &mut [&mut Connection]) -> Result<Re
 /// Those that wait for rows hear of their end.
 async fn end(client: &mut Channel, inputs: &mut [&mut Connection], message: &[u8]) -> Result<(), Broken> {
     for input in inputs.iter_mut().filter(|input| input.copying_in) {
+        input.end_copied();
         input.channel.output.extend_from_slice(message);
         input.copying_in = false;
         send(client, input).await?;
@@ -162,7 +164,7 @@ impl Outlet {
             self.begun = Some(out.len());
             out.put_u32(0);
         }
-        out.extend_from_slice(bytes);
+        connection.put_copied(bytes);
     }
 
     fn close(&mut self, connection: &mut Connection) {

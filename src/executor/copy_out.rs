@@ -24,6 +24,7 @@ pub(super) async fn copy_out(
     let mut whole = Whole { plan, opened: None, rows: 0 };
     for (input, &shard) in inputs.iter_mut().zip(&plan.shards) {
         request.put(input, &Part { shard, text: None, parameters: None }, 0, 0);
+        input.expect_copy(&plan.types);
         send(client, input).await?;
         if let Err(failure) = whole.append(client, input).await? {
             return Ok(failure.tell(client));

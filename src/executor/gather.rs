@@ -1,6 +1,6 @@
 //! Rows of several shards become parameters of the statement that one of them computes.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::failure::Failure;
 use super::fetch::{fetch, write_out};
@@ -12,7 +12,8 @@ use crate::backend::Connection;
 use crate::error::{Error, SqlState};
 use crate::merge::{Columns, cells};
 use crate::plan::Gather;
-use crate::wire::frame::{Header, malformed, server, take_u16};
+use crate::statement::copied_query;
+use crate::wire::frame::{Header, malformed, put, server, take_u16};
 use crate::wire::{Channel, TextArray};
 
 /// `inputs` are connections to the plan's shards, in their order: the statement runs on the first.
@@ -29,10 +30,38 @@ pub(super) async fn gather(
         Err(failure) => return Ok(failure.tell(client)),
     };
     let home = &mut *inputs[0];
+    if plan.written_out
+        && let Err(failure) = expect_copy(home, &plan.text, &tables).await?
+    {
+        return Ok(failure.tell(client));
+    }
     if let Err(error) = put_with(home, request, (&plan.text, plan.written_out), tables) {
         return Ok(Ended::Refused(error));
     }
     single(client, home, request, &mut |_, _| {}).await
+}
+
+/// Of a statement that may be a COPY: what its columns are, where that counts.
+async fn expect_copy(input: &mut Connection, text: &str, tables: &[TextArray]) -> Result<Result<(), Failure>, Broken> {
+    if !input.has_numbers_in_values() || copied_query(text).is_none() {
+        return Ok(Ok(()));
+    }
+    let text = match write_out(text, tables) {
+        Ok(text) => text,
+        Err(error) => return Ok(Err(Failure::Proxy(error))),
+    };
+    let types = input.column_types(copied_query(&text).unwrap_or_default()).await;
+    Ok(match types.map_err(|error| Broken::Server { error, midway: false })? {
+        Ok(types) => {
+            input.expect_copy(&types);
+            Ok(())
+        }
+        Err(body) => {
+            let mut frame = BytesMut::new();
+            put(&mut frame, server::ERROR, |out| out.extend_from_slice(&body));
+            Err(Failure::Server(frame.freeze()))
+        }
+    })
 }
 
 /// Puts a statement on the connection with the rows of its tables, as parameters or `written_out`.

@@ -3,14 +3,15 @@
 //! Both directions are always served together, each bounded: a client that sends without reading cannot dead-lock
 //! us, a slow reader holds back only its own server.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
 
 use crate::backend::{Connection, Event, Fault, Verdict};
 use crate::error::Error;
-use crate::wire::Channel;
 use crate::wire::frame::{Header, server};
+use crate::wire::{Channel, Oids};
 
 /// What a relay asks of the unit of work it carries.
 pub trait Unit: Send {
@@ -32,8 +33,8 @@ pub trait Unit: Send {
     /// What it failed of, another attempt may do better: the client should not see the error yet.
     fn hopes(&self) -> bool;
 
-    /// A part of a statement's description; `body` as far as it is there.
-    fn described(&mut self, kind: u8, body: &[u8]);
+    /// A part of a statement's description; `body` as far as it is there, `oids` by whose numbers it was.
+    fn described(&mut self, kind: u8, body: &[u8], oids: Option<&Oids>);
 
     /// Within the extended protocol the client was asked for copy data: one more Sync must come from it.
     fn reopen(&mut self);
@@ -159,7 +160,9 @@ impl Relay {
         // What is there beyond the last reply is none of this client's.
         while client.output.len() < BUFFER_BYTES && !connection.channel.input.is_empty() && !self.is_done(connection) {
             if self.passing > 0 {
-                self.pass(client, connection);
+                if !self.pass(client, connection) {
+                    break;
+                }
                 continue;
             }
             let run = run_of_answers(connection)?;
@@ -186,7 +189,7 @@ impl Relay {
         let untrusted = |error| Broken::Server { error, midway: false };
         let Some(header) = Header::read(&connection.channel.input).map_err(untrusted)? else { return Ok(false) };
         let there = connection.channel.input.len();
-        if header.length > there && header.length <= WHOLE_BYTES {
+        if header.length > there && (header.length <= WHOLE_BYTES || connection.needs_whole(header.kind)) {
             return Ok(false);
         }
         let first =
@@ -221,7 +224,7 @@ impl Relay {
                 }
                 hopes = unit.hopes();
             }
-            (_, Event::Described) => unit.described(header.kind, body),
+            (_, Event::Described) => unit.described(header.kind, body, connection.oids().map(Arc::as_ref)),
             (_, Event::Nothing) if header.kind == server::NOTICE && crate::backend::is_last_word(body) => {
                 let error = fatal_of(connection, body);
                 return Err(Broken::Server { error, midway: false });
@@ -233,7 +236,7 @@ impl Relay {
             }
             _ => {}
         }
-        let now = header.length.min(there);
+        let now = connection.passable_at_first(header.length.min(there));
         self.passing = header.length - now;
         self.passing_to_client = to_client;
         if to_client {
@@ -247,14 +250,17 @@ impl Relay {
         Ok(true)
     }
 
-    fn pass(&mut self, client: &mut Channel, connection: &mut Connection) {
-        let now = self.passing.min(connection.channel.input.len());
+    /// `false`: more must come first.
+    fn pass(&mut self, client: &mut Channel, connection: &mut Connection) -> bool {
+        let there = self.passing.min(connection.channel.input.len());
+        let now = connection.passable(there, self.passing - there);
         if self.passing_to_client {
             move_front(&mut connection.channel.input, now, &mut client.output);
         } else {
             connection.channel.input.advance(now);
         }
         self.passing -= now;
+        now > 0
     }
 }
 

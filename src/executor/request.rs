@@ -228,8 +228,10 @@ fn put_portal(
     rows: u32,
 ) {
     connection.put_parse("", text, types);
+    let start = connection.channel.output.len();
+    bind(&mut connection.channel.output);
+    connection.number_bind(start, types);
     let out = &mut connection.channel.output;
-    bind(out);
     put_named(out, client::DESCRIBE, b'P', "");
     put_execute(out, "", rows);
     put_bare(out, client::SYNC);

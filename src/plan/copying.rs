@@ -18,6 +18,8 @@ pub struct CopyIn {
     pub shards: Vec<ShardId>,
     pub format: Format,
     pub table: String,
+    /// Of the columns of the data.
+    pub types: Vec<u32>,
     destination: Destination,
     /// Keys of other bytes than these cannot be read. `None`: as the client's encoding is.
     only_ascii: Option<bool>,
@@ -66,7 +68,8 @@ pub(super) fn route(
     };
     if !copy.from {
         let (header, binary) = (options.header, options.format == CopyFormat::Binary);
-        return Ok(Some(Route::CopyOut(Box::new(CopyOut { shards, header, binary }))));
+        let types = types(copy, &relation);
+        return Ok(Some(Route::CopyOut(Box::new(CopyOut { shards, header, binary, types }))));
     }
     if options.encoding.as_deref().is_some_and(embeds_ascii) {
         return refuse("COPY in an encoding that embeds ASCII".to_owned(), "Convert the data to UTF8.");
@@ -90,9 +93,22 @@ pub(super) fn route(
         shards,
         format: format(options, column),
         table: relation.name.clone(),
+        types: types(copy, &relation),
         only_ascii: options.encoding.as_deref().map(|encoding| !is_utf8(encoding)),
         destination,
     }))))
+}
+
+/// Of the columns that a COPY of the table gives or takes; 0 for one that it does not have.
+pub fn types(copy: &Copy, relation: &Relation) -> Vec<u32> {
+    let type_of = |name: &String| {
+        let found = relation.columns.iter().find(|column| column.name == *name);
+        found.map_or(0, |column| column.type_oid)
+    };
+    match copy.columns.as_slice() {
+        [] => relation.columns.iter().filter(|column| !column.is_generated).map(|column| column.type_oid).collect(),
+        listed => listed.iter().map(type_of).collect(),
+    }
 }
 
 /// Which column of the data is the key.

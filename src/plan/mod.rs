@@ -37,7 +37,7 @@ mod views;
 pub use access::may_only_compute;
 pub use caching::Cacheable;
 pub use constraints::of_each_shard;
-pub use copying::{CopyIn, Misplaced};
+pub use copying::{CopyIn, Misplaced, types as types_of_copy};
 pub use moving::{Looked, Moved};
 pub use numbering::{Draw, Drawn, sequences_of};
 pub use relations::{Place, Sharded, places};

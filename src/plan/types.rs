@@ -189,6 +189,8 @@ pub struct CopyOut {
     /// Each shard's rows have a line in front of them.
     pub header: bool,
     pub binary: bool,
+    /// Of its columns.
+    pub types: Vec<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -11,28 +11,31 @@ use super::by_name::ByName;
 use super::digest::{Step, Steps, only_prepares};
 use super::effects::Effect;
 use super::names::Told;
+use super::numbers::{Portals, copy_comes_late, portal_in};
 use super::prepared::Prepared;
 use super::replan::columns_changed;
 use super::run::terminated;
 use super::ties;
+use super::transaction::Open;
 use super::unit::STATEMENT_BYTES;
-use crate::backend::{Cause, Connection, Fault, Payee, StatementName, statement_name};
+use crate::backend::{Cause, Connection, Fault, Looks, Payee, StatementName, statement_name};
 use crate::error::{Error, SqlState};
 use crate::executor::{BUFFER_BYTES, Unit, move_front};
 use crate::statement::standardized;
 use crate::topology::ShardId;
 use crate::wire::frame::{Header, client, malformed, put, put_in_front, put_text, server, take_str};
-use crate::wire::message::{error_field, mix_description, put_bare, put_error, put_execute, put_named};
-use crate::wire::{Bind, Severity, Status};
+use crate::wire::message::{error_field, mix_description, put_bare, put_error, put_execute, put_named, types_in};
+use crate::wire::{Bind, Oids, Severity, Status, wants_binary};
 
 /// Descriptions of statements that are on their way.
 #[derive(Default)]
 struct Describing {
     /// The statements' numbers, and the names under which the client is told.
     statements: VecDeque<(u64, Box<str>)>,
-    /// Of the first one's parameters, once they were there (see [`mix_description`]).
-    parameters: Option<u32>,
-    done: Vec<(u64, u32)>,
+    /// Of the first one's parameters, once they were there (see [`mix_description`]), and their types, where numbers in
+    /// values count.
+    parameters: Option<(u32, Option<Arc<[u32]>>)>,
+    done: Vec<(u64, u32, Option<Looks>)>,
 }
 
 /// What one relay carries.
@@ -43,7 +46,7 @@ pub(super) struct Carried<'s> {
     shard: ShardId,
     /// Bytes still to come of a frame that has been begun.
     passing: usize,
-    passing_to_server: bool,
+    passing_to: Destination,
     /// A Sync or Query was sent.
     complete: bool,
     /// After an error or a refusal: everything up to the Sync is dropped.
@@ -83,10 +86,23 @@ pub(super) struct Carried<'s> {
     pub strangers: Vec<i32>,
     /// Of messages that were not known while deciding.
     effects: Vec<Effect>,
+    /// Where numbers in values count; else nobody asks.
+    portals: Portals,
+    /// They do.
+    counts_numbers: bool,
+}
+
+/// Where the rest of a frame goes that has been begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Destination {
+    Server,
+    /// As data of COPY, which may be changed on its way.
+    Copy,
+    Nowhere,
 }
 
 impl<'s> Carried<'s> {
-    pub(super) fn new(session: &'s mut Session, steps: Steps, shard: ShardId, effects: &[Effect]) -> Self {
+    pub(super) fn new(session: &'s mut Session, steps: Steps, open: &Open, effects: &[Effect]) -> Self {
         Self {
             session,
             heard: Vec::new(),
@@ -95,9 +111,9 @@ impl<'s> Carried<'s> {
             strangers: Vec::new(),
             prepares: only_prepares(&steps),
             steps: steps.into_iter(),
-            shard,
+            shard: open.lent.shard,
             passing: 0,
-            passing_to_server: false,
+            passing_to: Destination::Nowhere,
             complete: false,
             skipping: false,
             begun: false,
@@ -113,12 +129,16 @@ impl<'s> Carried<'s> {
             trouble: None,
             describing: None,
             effects: Vec::new(),
+            portals: Portals::default(),
+            counts_numbers: open.lent.connection.has_numbers_in_values(),
         }
     }
 
     fn note_descriptions(&mut self, connection: &mut Connection) {
-        if let Some(describing) = self.describing.take() {
-            describing.done.iter().for_each(|&(statement, looks)| connection.note_description(statement, looks));
+        let Some(describing) = self.describing.take() else { return };
+        for (statement, description, looks) in describing.done {
+            connection.note_description(statement, description);
+            looks.into_iter().for_each(|looks| connection.note_looks(statement, looks));
         }
     }
 
@@ -138,6 +158,9 @@ impl<'s> Carried<'s> {
         let step = self.session.digest(kind, body);
         let Step::Bind { prepared, .. } = &step else { return step };
         match self.session.check_bind(prepared, body, self.shard) {
+            Ok(effects) if self.counts_numbers && effects.contains(&Effect::Copies) => {
+                Step::Refused(Box::new(copy_comes_late()))
+            }
             Ok(effects) => {
                 self.effects.extend(effects);
                 step
@@ -165,10 +188,13 @@ impl<'s> Carried<'s> {
 
     fn pass(&mut self, input: &mut BytesMut, connection: &mut Connection) {
         let now = self.passing.min(input.len());
-        if self.passing_to_server {
-            move_front(input, now, &mut connection.channel.output);
-        } else {
-            input.advance(now);
+        match self.passing_to {
+            Destination::Server => move_front(input, now, &mut connection.channel.output),
+            Destination::Copy => {
+                connection.put_copy_data(&input[..now]);
+                input.advance(now);
+            }
+            Destination::Nowhere => input.advance(now),
         }
         self.passing -= now;
     }
@@ -176,15 +202,25 @@ impl<'s> Carried<'s> {
     /// Starts to send on (or drop) a frame as it is, of which some may still have to come.
     fn relay(&mut self, input: &mut BytesMut, connection: &mut Connection, header: Header, to_server: bool) {
         self.passing = header.length;
-        self.passing_to_server = to_server;
+        self.passing_to = if to_server { Destination::Server } else { Destination::Nowhere };
+        self.pass(input, connection);
+    }
+
+    /// Sends data of COPY on with the server's numbers in its values.
+    fn convert(&mut self, input: &mut BytesMut, connection: &mut Connection, header: Header) {
+        input.advance(Header::BYTES);
+        self.passing = header.length - Header::BYTES;
+        self.passing_to = Destination::Copy;
         self.pass(input, connection);
     }
 
     /// While the server waits for copy data: only that, and nothing that it would ignore.
     fn feed_copy(&mut self, input: &mut BytesMut, connection: &mut Connection, header: Header) -> Result<(), Error> {
         match header.kind {
+            client::COPY_DATA if connection.converts_copy() => self.convert(input, connection, header),
             client::COPY_DATA => self.relay(input, connection, header, true),
             client::COPY_DONE | client::COPY_FAIL => {
+                connection.end_copied();
                 self.relay(input, connection, header, true);
                 connection.copying_in = false;
                 // A Flush before the data says nothing of what comes of it.
@@ -262,7 +298,11 @@ impl<'s> Carried<'s> {
             if let Some(frame) = self.session.renamed_query(text) {
                 return Ok(self.feed_by_name(input, connection, (header, &frame)));
             }
-            match self.session.check_query(text, self.shard) {
+            let checked = self.session.check_query(text, self.shard).and_then(|effects| match self.counts_numbers {
+                true if effects.contains(&Effect::Copies) => Err(copy_comes_late()),
+                _ => Ok(effects),
+            });
+            match checked {
                 Ok(effects) => {
                     if effects.iter().any(|effect| matches!(effect, Effect::Discard | Effect::ForgetStatements)) {
                         connection.forget_statements();
@@ -338,6 +378,9 @@ impl<'s> Carried<'s> {
         while let Some(cause) = self.steps.as_slice().first().and_then(plain_cause)
             && let Ok(Some(header)) = Header::whole(&input[end..])
         {
+            if self.counts_numbers && !self.keeps_numbers(&cause, &input[end + Header::BYTES..end + header.length]) {
+                break;
+            }
             end += header.length;
             self.complete = cause == Cause::Sync;
             connection.owed.push(cause, Payee::Client);
@@ -345,6 +388,16 @@ impl<'s> Carried<'s> {
         }
         connection.channel.output.extend_from_slice(&input[..end]);
         input.advance(end);
+    }
+
+    /// `false`: an Execute with this body needs a Describe in front.
+    fn keeps_numbers(&mut self, cause: &Cause, body: &[u8]) -> bool {
+        match cause {
+            Cause::DescribePortal => self.portals.describe(body),
+            Cause::Execute => return self.portals.may_execute(body),
+            _ => {}
+        }
+        true
     }
 
     fn feed_step(&mut self, input: &mut BytesMut, connection: &mut Connection, header: Header) {
@@ -385,11 +438,21 @@ impl<'s> Carried<'s> {
                 connection.owed.push(Cause::DescribeStatement, Payee::Client);
             }
             Step::CloseStatement => give(connection, &bare(server::CLOSE_COMPLETE), true),
-            Step::DescribePortal => forward(connection, frame, Cause::DescribePortal),
+            Step::DescribePortal => {
+                if self.counts_numbers {
+                    self.portals.describe(body);
+                }
+                forward(connection, frame, Cause::DescribePortal);
+            }
             Step::ClosePortal => forward(connection, frame, Cause::Close),
             Step::Execute => {
                 let portal = |naming: &str| body.starts_with(naming.as_bytes()) && body.get(naming.len()) == Some(&0);
                 let naming = self.naming.take_if(|(naming, _)| portal(naming));
+                if self.counts_numbers && !self.portals.may_execute(body) {
+                    put_named(&mut connection.channel.output, client::DESCRIBE, b'P', portal_in(body));
+                    connection.owed.push(Cause::DescribePortal, Payee::Nobody);
+                    self.portals.forget();
+                }
                 if let Some((_, true)) = naming {
                     connection.forget_statements();
                     self.forgets = true;
@@ -444,9 +507,10 @@ impl<'s> Carried<'s> {
         if self.session.by_name.is_some() {
             self.note_naming(&prepared, &frame[Header::BYTES..], connection);
         }
+        let body = &frame[Header::BYTES..];
         let looks = self.ensure(&prepared, named, connection);
         if told.description != 0 && looks != Some(told.description) {
-            match self.may_bind(&prepared, (looks, told, &frame[Header::BYTES..]), connection) {
+            match self.may_bind(&prepared, (looks, told, body), connection) {
                 Some(true) => {}
                 Some(false) => return self.refuse_changed(connection),
                 None => {
@@ -455,13 +519,51 @@ impl<'s> Carried<'s> {
                 }
             }
         }
+        let looks = match self.counts_numbers {
+            false => None,
+            true => match self.looks_for_bind(&prepared, named, body, connection) {
+                Some(looks) => looks,
+                None => {
+                    self.held = Some(Step::Bind { prepared, named, told });
+                    return;
+                }
+            },
+        };
         let out = &mut connection.channel.output;
+        let start = out.len();
         if named {
-            put_bind(out, &frame[Header::BYTES..], &statement_name(self.number(&prepared)));
+            put_bind(out, body, &statement_name(self.number(&prepared)));
         } else {
             out.extend_from_slice(frame);
         }
+        if self.counts_numbers {
+            self.portals.bind(body, looks.as_ref().is_some_and(|looks| looks.plain));
+            connection.number_bind(start, looks.as_ref().map_or(&prepared.types, |looks| &looks.parameters));
+        }
         connection.owed.push(Cause::Bind, Payee::Client);
+    }
+
+    /// What the server's copy of a statement looks like, if that is known: it is where its values cannot be read without.
+    /// `None`: the server is being asked.
+    fn looks_for_bind(
+        &mut self,
+        prepared: &Prepared,
+        named: bool,
+        body: &[u8],
+        connection: &mut Connection,
+    ) -> Option<Option<Looks>> {
+        let number = self.number(prepared);
+        let looks = connection.looks(number).cloned();
+        if looks.is_some() || self.has_looked {
+            return Some(looks);
+        }
+        let waits = connection.has_unknown_values(body, &prepared.types);
+        let is_asked = |describing: &Describing| describing.statements.iter().any(|(asked, _)| *asked == number);
+        // Whoever binds it next should know whether its rows are to be described.
+        if (waits || (named && wants_binary(body))) && !self.describing.as_deref().is_some_and(is_asked) {
+            self.describe(prepared, named, connection);
+        }
+        (!waits).then_some(looks)
     }
 
     fn send_parse(&self, prepared: &Prepared, named: bool, frame: &[u8], connection: &mut Connection) {
@@ -478,10 +580,10 @@ impl<'s> Carried<'s> {
                 connection.close_statement(self.number(prepared));
             }
             self.parse(prepared, named, Payee::Client, connection);
-        } else if prepared.kin.is_some() || (connection.oids.is_some() && !prepared.types.is_empty()) {
+        } else if prepared.kin.is_some() || (connection.oids().is_some() && !prepared.types.is_empty()) {
             self.parse(prepared, named, Payee::Client, connection);
         } else {
-            connection.unnamed = Some(self.number(prepared));
+            connection.take_unnamed(self.number(prepared));
             forward(connection, frame, Cause::Parse(None));
         }
     }
@@ -504,7 +606,7 @@ impl<'s> Carried<'s> {
             Some(_) => Some(false),
             None if self.has_looked => Some(true),
             None => {
-                self.describe(prepared, connection);
+                self.describe(prepared, true, connection);
                 None
             }
         }
@@ -518,11 +620,10 @@ impl<'s> Carried<'s> {
     }
 
     /// Asks what the server's copy of a statement looks like, that others who believe to know find out.
-    fn describe(&mut self, prepared: &Prepared, connection: &mut Connection) {
-        let number = self.number(prepared);
-        put_named(&mut connection.channel.output, client::DESCRIBE, b'S', &statement_name(number));
+    fn describe(&mut self, prepared: &Prepared, named: bool, connection: &mut Connection) {
+        put_named(&mut connection.channel.output, client::DESCRIBE, b'S', &self.name_of(prepared, named));
         connection.owed.push(Cause::DescribeStatement, Payee::Nobody);
-        self.describes(number, "");
+        self.describes(self.number(prepared), "");
     }
 
     fn describes(&mut self, number: u64, name: &str) {
@@ -552,7 +653,7 @@ impl<'s> Carried<'s> {
         if named {
             connection.make_room(self.session.snapshot.topology.process.prepared_statements_limit);
         } else {
-            connection.unnamed = Some(number);
+            connection.take_unnamed(number);
         }
         let name = self.name_of(prepared, named);
         connection.put_parse(&name, &prepared.text, &prepared.types);
@@ -693,15 +794,23 @@ impl Unit for Carried<'_> {
         self.session.hear(name, value)
     }
 
-    fn described(&mut self, kind: u8, body: &[u8]) {
+    fn described(&mut self, kind: u8, body: &[u8], oids: Option<&Oids>) {
         let Some(describing) = &mut self.describing else { return };
+        let oids = oids.filter(|oids| oids.are_in_values());
         match describing.parameters.take() {
-            None => describing.parameters = Some(mix_description(0, kind, body)),
-            Some(parameters) => {
+            None => {
+                let types = oids.map(|_| types_in(body).into());
+                describing.parameters = Some((mix_description(0, kind, body), types));
+            }
+            Some((parameters, types)) => {
                 if let Some((number, name)) = describing.statements.pop_front() {
                     let description = mix_description(parameters, kind, body);
                     self.session.names.tell(&name, description);
-                    describing.done.push((number, description));
+                    let looks = types.zip(oids).map(|(parameters, oids)| {
+                        let plain = kind == server::NO_DATA || !oids.are_in_columns(body);
+                        Looks { parameters, plain }
+                    });
+                    describing.done.push((number, description, looks));
                 }
             }
         }

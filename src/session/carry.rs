@@ -10,6 +10,7 @@ use super::decide::{Decided, Way};
 use super::digest::Steps;
 use super::effects::Effect;
 use super::names::Done;
+use super::numbers::expect_copies;
 use super::run::{End, terminated};
 use super::signals::ends_processes;
 use super::transaction::{Open, Transaction};
@@ -78,6 +79,15 @@ impl Session {
             // A connection that is lost is found to be so below.
             let _ = Box::pin(open.lent.connection.renew_statements()).await;
         }
+        if decided.effects.contains(&Effect::Copies) && open.lent.connection.has_numbers_in_values() {
+            let copies = self.copies_of(&steps, &client.input);
+            if let Err(why) = Box::pin(expect_copies(copies, &mut open.lent.connection)).await {
+                let was_in_block = open.lent.connection.status != Status::Idle;
+                self.settle(open, &[], true, was_in_block);
+                self.names.settle(Done::Some(0));
+                return Ok(Err(Halted { why, taken: false, left: 0 }));
+            }
+        }
         self.meter.route = Route::One(open.lent.shard, open.lent.role);
         self.put_news(&mut client.output);
         let before = open.lent.connection.status;
@@ -90,7 +100,7 @@ impl Session {
         }
         self.foretell(client, &mut open, &decided);
         open.lent.connection.owed.start_counting();
-        let mut carried = Carried::new(self, steps, open.lent.shard, &decided.effects);
+        let mut carried = Carried::new(self, steps, &open, &decided.effects);
         let outcome = relay(client, &mut open.lent.connection, &mut carried).await;
         let (failed, (taken, left), leaves) = (carried.failed, carried.taken(), carried.leaves);
         let (trouble, strangers) = (carried.trouble, std::mem::take(&mut carried.strangers));

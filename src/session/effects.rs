@@ -7,7 +7,7 @@ use crate::backend::PREFIX;
 use crate::backend::settings::local;
 use crate::error::Error;
 use crate::statement::{
-    Call, Given, Isolation, Kind, SettingControl, Statement, TransactionControl, Value, Values, quoted_name,
+    Call, CopyFormat, Given, Isolation, Kind, SettingControl, Statement, TransactionControl, Value, Values, quoted_name,
 };
 
 /// In the order of the statements of a unit.
@@ -58,6 +58,8 @@ pub(super) enum Effect {
     Recalls,
     /// `pg_backend_pid`: whose process that is, others may refer to.
     Number,
+    /// COPY to or from the client, which may be in binary.
+    Copies,
 }
 
 /// Appends what `statement` does, executed with `values`, if they are known.
@@ -71,6 +73,16 @@ pub(super) fn of(statement: &Statement, values: Option<&Values<'_>>, effects: &m
             effects.extend(ddl.makes.clone().map(Effect::Temporary));
         }
         Kind::Ddl(_) => effects.push(Effect::Ddl),
+        Kind::Copy(copy) if copy.is_client => {
+            let is_binary = copy.options.as_ref().is_none_or(|options| options.format == CopyFormat::Binary);
+            effects.extend(is_binary.then_some(Effect::Copies));
+        }
+        // COPY of one is such, too.
+        Kind::ModifyingQuery { into: false } => {
+            let text = values.map_or("", |values| values.text).as_bytes();
+            let copies = text.windows(4).any(|word| word.eq_ignore_ascii_case(b"copy"));
+            effects.extend(copies.then_some(Effect::Copies));
+        }
         Kind::ModifyingQuery { into: true } => effects.extend([Effect::Ddl, Effect::Pin(ties::TEMPORARY)]),
         Kind::Prepare { name } | Kind::Deallocate { name: Some(name) } if name.starts_with(PREFIX) => {
             effects.push(Effect::Named);

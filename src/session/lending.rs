@@ -129,6 +129,7 @@ impl Session {
         let pinned = match self.pin.take() {
             Some(mut pin) if pin.lent.shard == shard => {
                 pin.lent.tied = true;
+                pin.lent.connection.number_by(self.snapshot.catalog.oids(shard.0));
                 Some(pin.lent)
             }
             other => {
@@ -217,7 +218,7 @@ impl Session {
 
     fn lent(&self, borrowed: Borrowed, shard: ShardId) -> Lent {
         let mut lent = Lent::new(borrowed, shard, &self.client);
-        lent.connection.oids = self.snapshot.catalog.oids(shard.0).cloned();
+        lent.connection.number_by(self.snapshot.catalog.oids(shard.0));
         lent
     }
 

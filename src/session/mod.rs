@@ -29,6 +29,7 @@ mod meter;
 mod named;
 mod names;
 mod numbering;
+mod numbers;
 mod pipeline;
 mod planned;
 mod portals;

@@ -218,7 +218,7 @@ impl Session {
     }
 
     /// As declared, or as a server has found them.
-    async fn types_of(&mut self, prepared: &Arc<Prepared>) -> Came<Arc<[u32]>> {
+    pub(super) async fn types_of(&mut self, prepared: &Arc<Prepared>) -> Came<Arc<[u32]>> {
         if prepared.types.len() >= prepared.analysis.parameters && !prepared.types.contains(&0) {
             return Ok(Ok(Arc::clone(&prepared.types)));
         }

@@ -19,6 +19,7 @@ use super::effects::Effect;
 use super::local::{put_answer, put_columns, slice};
 use super::named::Wanted;
 use super::names::Done;
+use super::numbers::expect_copies;
 use super::portals::{Pipeline, Portal, execute_of, portal_of};
 use super::prepared::Prepared;
 use super::run::{End, drop_frame, fill};
@@ -395,6 +396,10 @@ impl Session {
                 Ok(decided) => decided,
                 Err(error) => return Ok(Err(error.into())),
             };
+        let types = match self.types_of_values(prepared, &portal.body).await? {
+            Ok(types) => types,
+            Err(stopped) => return Ok(Err(stopped)),
+        };
         let is_copy = statement.is_some_and(|statement| matches!(statement.kind, Kind::Copy(_)));
         let is_query = statement.is_some_and(|statement| statement.kind == Kind::Query);
         // Where the transaction goes on, the client may come back for more.
@@ -402,7 +407,7 @@ impl Session {
         let request = match (is_copy, &decided.way) {
             (false, _) => Request::Extended {
                 text: &prepared.text,
-                types: &prepared.types,
+                types: &types,
                 bind: &bind,
                 described: portal.described,
                 bound: portal.announced,
@@ -543,6 +548,13 @@ impl Session {
         open.wrote |= access == Access::Write;
         self.touch(&mut open.lent, touched, !was_in_block);
         self.record(client, [&open.lent]);
+        if effects.contains(&Effect::Copies) && open.lent.connection.has_numbers_in_values() {
+            let copies = self.copies_in(request.text());
+            if let Err(stopped) = Box::pin(expect_copies(copies, &mut open.lent.connection)).await {
+                self.settle(open, &[], true, was_in_block);
+                return Ok(Err(stopped));
+            }
+        }
         let part = Part { shard, text: None, parameters: None };
         request.put(&mut open.lent.connection, &part, 0, request.rows());
         let mut heard = Vec::new();

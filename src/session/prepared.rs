@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use arc_swap::ArcSwapOption;
+
 use super::by_name::ByName;
 use super::planned::Plans;
 use crate::backend::statement_name;
@@ -19,10 +21,15 @@ pub(super) struct Prepared {
     pub analysis: Arc<Analysis>,
     pub literals: Box<[LiteralSpan]>,
     pub plans: Plans,
+    /// The types of its parameters as a server has found them, under which settings and by which catalog.
+    pub parameters: ArcSwapOption<Found>,
     pub kin: Option<Box<Kin>>,
     /// The client's own text, of which views were written out.
     pub with_views: Option<Box<str>>,
 }
+
+/// Variant of settings and epoch of the catalog; types.
+pub(super) type Found = ((u64, u64), Arc<[u32]>);
 
 /// What SQL's own PREPARE and EXECUTE make of statements.
 pub(super) enum Kin {
@@ -129,7 +136,17 @@ impl Interner {
         kin: Option<Box<Kin>>,
     ) -> Prepared {
         let (number, plans) = (self.numbers.fetch_add(1, Ordering::Relaxed), Plans::default());
-        Prepared { number, text: Box::from(text), types, analysis, literals, plans, kin, with_views: None }
+        Prepared {
+            number,
+            text: Box::from(text),
+            types,
+            analysis,
+            literals,
+            plans,
+            parameters: ArcSwapOption::empty(),
+            kin,
+            with_views: None,
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! COPY of a table: read from its tokens.
 
+use super::clauses::closing;
 use super::commands::{Cursor, folded};
-use super::scan::TokenKind;
+use super::scan::{Lexer, Token, TokenKind};
 use super::types::{Call, Copy, CopyFormat, CopyOptions, ObjectName, OptionColumns, Tokens};
 use super::values::decode;
 
@@ -33,6 +34,18 @@ pub(super) fn copy_of_query(query: Tokens, mut cursor: Cursor<'_>) -> Copy {
     let understood = read_options(&mut cursor, &mut options).is_some() && cursor.tokens.is_empty();
     let (query, options) = (Some(query), understood.then_some(options));
     Copy { table: None, query, columns: Vec::new(), from: false, is_client, filtered: false, options }
+}
+
+/// The query of a text that is a COPY (query), whatever that does.
+pub fn copied_query(text: &str) -> Option<&str> {
+    let tokens: Vec<Token> = Lexer::new(text.as_bytes()).filter(|token| token.kind != TokenKind::Hint).collect();
+    let (copy, open) = (tokens.first()?, tokens.get(1)?);
+    let place = |token: &Token| token.start as usize..token.end as usize;
+    if !text[place(copy)].eq_ignore_ascii_case("COPY") || open.kind != TokenKind::Punctuation(b'(') {
+        return None;
+    }
+    let close = tokens.get(closing(&tokens, 1)? as usize)?;
+    text.get(open.end as usize..close.start as usize)
 }
 
 /// Else it names a file or program of the server's.

@@ -34,6 +34,7 @@ mod values;
 pub use analyze::analyze;
 pub use cache::{Entry, ShapeCache};
 pub use constraints::{Constraint, constraints};
+pub use copying::copied_query;
 pub use encoding::embeds_ascii;
 pub use escapes::{Standardized, standardized};
 pub use execution::{Argument, Constant, Execution, execution};

@@ -6,6 +6,7 @@ mod bind;
 pub mod binding;
 pub mod certificate;
 mod channel;
+mod exchange;
 pub mod frame;
 mod key;
 pub mod md5;
@@ -16,10 +17,11 @@ mod startup;
 
 pub use bind::{Bind, TextArray};
 pub use channel::{Channel, READ_BYTES, Stream};
+pub use exchange::{Exchange, has_unknown_values, number_bind, wants_binary};
 pub use frame::Header;
 pub use key::CancelKey;
 pub use message::{AuthenticationRequest, Severity, Status};
-pub use oids::Oids;
+pub use oids::{Definition, Oids, column_types_in};
 pub use startup::{Parameter, Startup, frame_length};
 
 /// The protocol's name in TLS handshakes (PostgreSQL documentation, 55.2.11).

@@ -88,6 +88,38 @@ async def parameters(conn):
     await act("delete", conn.execute("delete from kinds where id = $1", MINE))
 
 
+async def own_types(conn):
+    """All of it is in binary, and the driver looks at the numbers of types inside."""
+    insert = "insert into tastes (user_id, mood, past, pet, pets) values ($1, $2, $3, $4, $5)"
+    columns = "user_id, mood, past, pet, pets"
+    pet = ("Rex", 3, "sad", ["happy", "sad"])
+    values = ("happy", ["sad", None, "happy"], pet, [pet, None, ("", None, None, [])])
+    for key in (NEAR[0], FAR[0], NEAR[1], FAR[1]):
+        await act(f"insert {key}", conn.execute(insert, key, *values))
+        await act(f"read {key}", conn.fetchrow(f"select {columns} from tastes where user_id = $1", key))
+        await act(f"anonymous {key}", conn.fetchval(
+            "select row(mood, past, pet, pets, row(pet)) from tastes where user_id = $1", key))
+        for position, (name, kind) in enumerate({"mood": "mood", "past": "mood[]", "pet": "pet", "pets": "pet[]"}.items()):
+            await act(f"by {name} {key}", conn.fetch(
+                f"select user_id from tastes where user_id = $1 and {name} = $2::{kind}", key, values[position]))
+            await act(f"by {name} anywhere {key}", conn.fetch(
+                f"select user_id, {name} from tastes where {name} = $1::{kind} order by user_id", values[position]))
+    read = await conn.prepare(f"select {columns} from tastes where user_id = any($1) order by user_id")
+    for _ in range(2):
+        await act("all", read.fetch([FAR[0], NEAR[0]]))
+        await act("groups", conn.fetch("select past, max(mood), count(*) from tastes group by past"))
+        await act("in their order", conn.fetch("select distinct pet, pets from tastes order by pet"))
+        async with conn.transaction():
+            await act("by a cursor", (await conn.cursor(f"select {columns} from tastes where user_id = $1", FAR[0])).fetch(2))
+    await act("update", conn.execute("update tastes set pets = $1, past = $2 where user_id > 0", [pet], ["happy"]))
+    await act("returning", conn.fetch("delete from tastes where user_id = $1 returning pets, past", FAR[1]))
+    records = [(key, *values) for key in (*NEAR[2:], *FAR[2:])]
+    await act("copied", conn.copy_records_to_table("tastes", records=records, columns=columns.split(", ")))
+    await act("read what was copied", conn.fetch(f"select {columns} from tastes order by user_id"))
+    await act("many", conn.executemany("update tastes set pet = $2 where user_id = $1", [(key, pet) for key in (NEAR[3], FAR[3])]))
+    await act("cleared", conn.execute("delete from tastes"))
+
+
 async def prepared(conn):
     insert = await conn.prepare(INSERT)
     read = await conn.prepare("select user_id, body from kinds where user_id = $1 and id = $2")
@@ -329,7 +361,7 @@ async def errors(conn):
 
 
 async def main():
-    for part in (facts, parameters, prepared, transactions, many, several_shards, copies, settings, timeouts, notifications,
+    for part in (facts, parameters, own_types, prepared, transactions, many, several_shards, copies, settings, timeouts, notifications,
                  errors):
         say("part", part.__name__)
         conn = await asyncpg.connect(**DSN)
