@@ -457,7 +457,8 @@ const KEPT_UNIQUE: &str = "SELECT t.tgrelid, field FROM pg_trigger t, \
 const DEFINITIONS: &str = "WITH path AS MATERIALIZED (SELECT set_config('search_path', 'pg_catalog', true)) \
      SELECT c.oid, pg_get_viewdef(c.oid) FROM path, pg_class c WHERE c.relkind = 'v' AND c.oid >= 16384";
 /// An aggregate of a user's is as volatile as the functions that it is made of.
-/// One that names no table, by the words of its body or of other functions that it calls, is as one of PostgreSQL's.
+/// One that names no table, by the words of its body or of other functions that it calls, is as one of PostgreSQL's. A body
+/// that is not a text (from version 14 on) is in the definition.
 const FUNCTIONS: &str = "SELECT p.proname, n.nspname, \
      CASE WHEN p.oid < 16384 OR p.prokind <> 'a' THEN p.provolatile \
        WHEN 'v' IN (t.provolatile, f.provolatile) THEN 'v' WHEN 's' IN (t.provolatile, f.provolatile) THEN 's' \
@@ -468,7 +469,8 @@ const FUNCTIONS: &str = "SELECT p.proname, n.nspname, \
            WHERE o.oid >= 16384 AND o.oid <> p.oid AND w.lanname NOT IN ('c', 'internal') \
              AND strpos(lower(body.words), lower(o.proname)) > 0)), p.prokind = 'a' \
      FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang \
-     CROSS JOIN LATERAL (SELECT coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) AS words) body \
+     CROSS JOIN LATERAL (SELECT CASE WHEN p.prosrc <> '' OR p.prokind <> 'f' OR p.oid < 16384 THEN p.prosrc \
+       ELSE pg_get_functiondef(p.oid) END AS words) body \
      LEFT JOIN pg_aggregate a ON a.aggfnoid = p.oid LEFT JOIN pg_proc t ON t.oid = a.aggtransfn \
      LEFT JOIN pg_proc f ON f.oid = a.aggfinalfn";
 /// Of columns that are declared without one.

@@ -85,17 +85,20 @@ impl Session {
         }
         let version =
             self.reported.get("server_version").and_then(|version| version.split('.').next()?.parse::<u32>().ok());
-        let result_types = if version.is_some_and(|major| major > 15) { "s.result_types, " } else { "" };
+        let since =
+            |major: u32, columns: &'static str| if version.is_some_and(|it| it >= major) { columns } else { "" };
+        let result_types = since(16, "s.result_types, ");
+        let counts =
+            since(14, ", COALESCE(s.generic_plans, 0) AS generic_plans, COALESCE(s.custom_plans, 0) AS custom_plans");
+        let own_counts = since(14, ", s.generic_plans, s.custom_plans");
         format!(
             "(SELECT n.own AS name, COALESCE(n.sql, n.text, s.statement) AS statement, \
              COALESCE(s.prepare_time, pg_catalog.statement_timestamp()) AS prepare_time, \
              COALESCE(s.parameter_types, n.types::regtype[]) AS parameter_types, {result_types}\
-             n.sql IS NOT NULL OR COALESCE(s.from_sql, false) AS from_sql, COALESCE(s.generic_plans, 0) AS generic_plans, \
-             COALESCE(s.custom_plans, 0) AS custom_plans \
-             FROM (VALUES {known}) n (number, own, sql, text, types) LEFT JOIN pg_catalog.pg_prepared_statements s \
+             n.sql IS NOT NULL OR COALESCE(s.from_sql, false) AS from_sql{counts} FROM (VALUES {known}) n (number, own, sql, text, types) LEFT JOIN pg_catalog.pg_prepared_statements s \
              ON n.number OPERATOR(pg_catalog.=) s.name WHERE n.own IS NOT NULL \
-             UNION ALL SELECT s.name, s.statement, s.prepare_time, s.parameter_types, {result_types}s.from_sql, \
-             s.generic_plans, s.custom_plans FROM pg_catalog.pg_prepared_statements s \
+             UNION ALL SELECT s.name, s.statement, s.prepare_time, s.parameter_types, {result_types}s.from_sql{own_counts} \
+             FROM pg_catalog.pg_prepared_statements s \
              WHERE s.name OPERATOR(pg_catalog.!~) '^{PREFIX}[0-9]+$')"
         )
     }
