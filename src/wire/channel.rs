@@ -205,6 +205,15 @@ impl Channel {
         std::future::poll_fn(|cx| self.poll_flush(cx)).await
     }
 
+    /// Writes all of `output`, and over TLS that nothing more comes: else it looks cut off.
+    pub async fn close(mut self) -> io::Result<()> {
+        self.flush().await?;
+        match &mut self.stream {
+            stream @ (Stream::ServerTls(_) | Stream::ClientTls(_)) => tokio::io::AsyncWriteExt::shutdown(stream).await,
+            Stream::Tcp(_) | Stream::Unix(_) | Stream::Closed => Ok(()),
+        }
+    }
+
     /// Writes what it can of `output` without waiting.
     pub async fn flush_some(&mut self) -> io::Result<()> {
         std::future::poll_fn(|cx| match self.poll_flush(cx) {
