@@ -943,7 +943,7 @@ fn texts_are_the_servers_to_read_where_letters_embed_ascii() {
     let said = |client: &mut Raw, text: &[u8], in_parts: bool| {
         let (text, name) = ([text, b"\0"].concat(), raw::text(""));
         let messages = match in_parts {
-            true => vec![raw::message(b'P', &[&name, &text, &[0, 0]]), bind("", &[]), execute(), raw::sync()].concat(),
+            true => [raw::message(b'P', &[&name, &text, &[0, 0]]), bind("", &[]), execute(), raw::sync()].concat(),
             false => raw::message(b'Q', &[&text]),
         };
         client.send(&messages);

@@ -123,7 +123,7 @@ impl Relay {
         };
         let mut written = false;
         if !connection.channel.output.is_empty() {
-            match connection.channel.poll_flush(cx) {
+            match connection.channel.poll_flush_in_turn(cx) {
                 Poll::Ready(Ok(())) => written = full,
                 // What the server had to say before it left may still be there to read.
                 Poll::Ready(Err(_)) => connection.channel.output.clear(),

@@ -84,7 +84,7 @@ impl Frontend {
         workers: &Arc<Workers>,
     ) -> std::io::Result<()> {
         let (frontend, workers) = (Arc::clone(self), Arc::clone(workers));
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let runtime = Builder::new_current_thread().enable_all().event_interval(TASKS_BETWEEN_LOOKS).build()?;
         std::thread::Builder::new()
             .name(format!("worker-{number}"))
             .stack_size(WORKER_STACK)
@@ -320,6 +320,9 @@ impl Drop for Counted {
 
 /// A statement nests as deep as `statement` allows. Memory is taken as far as it is used.
 const WORKER_STACK: usize = 16 << 20;
+/// So many tasks a worker runs, if so many are ready, before it looks at its sockets again: a look costs as much as some of
+/// them.
+const TASKS_BETWEEN_LOOKS: u32 = 256;
 /// With more than so many log-ins at once, new ones get less time: a flood must not keep descriptors for long.
 const MANY_ENTERING: usize = 1_000;
 const HURRIED_LOGIN: Duration = Duration::from_secs(2);

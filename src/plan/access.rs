@@ -3,7 +3,7 @@
 use super::Access;
 use super::relations::{Class, Resolved};
 use crate::catalog::{Catalog, ViewCall, Volatility};
-use crate::statement::{Call, Kind, ObjectName, RoleHint, SettingControl, Statement};
+use crate::statement::{Body, Call, Kind, ObjectName, RoleHint, SettingControl, Statement};
 
 /// Which servers may serve, and why not any.
 pub(super) fn of(statement: &Statement, relations: &[Resolved], catalog: &Catalog) -> (Access, String) {
@@ -100,13 +100,38 @@ pub(super) fn is_volatile(call: &Call, catalog: &Catalog) -> bool {
     overloads.peek().is_none() || overloads.any(|function| function.volatility == Volatility::Volatile)
 }
 
-/// Its body may read tables of which a shard has a part only.
-pub(super) fn is_user_defined(call: &Call, catalog: &Catalog) -> bool {
-    catalog.functions(call.name.schema.as_deref(), &call.name.name).any(|function| function.is_user_defined)
+/// Its body may read tables of which a shard has a part only; so may that of one just made, or made for a session.
+pub(super) fn may_read_tables(call: &Call, catalog: &Catalog) -> bool {
+    let mut overloads = catalog.functions(call.name.schema.as_deref(), &call.name.name).peekable();
+    overloads.peek().is_none() || overloads.any(|function| function.is_user_defined)
+}
+
+/// What in a statement may read tables of which a shard has a part only: a function's name.
+pub(super) fn reading_function<'s>(
+    statement: &'s Statement,
+    resolved: &[Resolved],
+    catalog: &Catalog,
+) -> Option<&'s str> {
+    let called = statement.calls.iter().find(|call| may_read_tables(call, catalog)).map(|call| &*call.name.name);
+    // `t.f` is a call of f, too, where t has no such column.
+    let reads = |field: &&String| {
+        !is_column(field, resolved) && catalog.functions(None, field).any(|function| function.is_user_defined)
+    };
+    called.or_else(|| statement.uses.fields.iter().find(reads).map(String::as_str))
+}
+
+/// Of some relation whose columns are known.
+pub(super) fn is_column(field: &str, resolved: &[Resolved]) -> bool {
+    resolved.iter().filter_map(|relation| relation.catalog.as_ref()).any(|known| known.column(field).is_some())
+}
+
+/// But for the statements of SQL in it.
+pub fn may_only_compute(body: &Body, catalog: &Catalog) -> bool {
+    !body.words.iter().any(|word| may_reach_tables(word, catalog))
 }
 
 /// A word of PL/pgSQL by which tables, or what else is on every shard, could be reached.
-pub(super) fn may_reach_tables(word: &str, catalog: &Catalog) -> bool {
+fn may_reach_tables(word: &str, catalog: &Catalog) -> bool {
     let mut functions = catalog.functions(None, word);
     REACHING.contains(&word)
         || functions.any(|function| function.is_user_defined || function.volatility == Volatility::Volatile)

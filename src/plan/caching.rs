@@ -76,13 +76,12 @@ fn check_calls(statement: &Statement, resolved: &[Resolved], catalog: &Catalog) 
         return Err(Reason::Volatile);
     }
     statement.calls.iter().try_for_each(|call| check_call(call, catalog))?;
-    // `t.f` may be a call of f, too, where t has no such column.
-    let is_column = |field: &String| {
-        resolved.iter().filter_map(|relation| relation.catalog.as_ref()).any(|known| known.column(field).is_some())
-    };
+    // See `access::reading_function`.
     let depends = |field: &String| {
         catalog.functions(None, field).any(|function| {
-            function.schema != "pg_catalog" && function.volatility != Volatility::Immutable && !is_column(field)
+            function.schema != "pg_catalog"
+                && function.volatility != Volatility::Immutable
+                && !access::is_column(field, resolved)
         })
     };
     if statement.uses.fields.iter().any(depends) { Err(Reason::Volatile) } else { Ok(()) }

@@ -146,7 +146,7 @@ fn word(kind: &Kind) -> &'static str {
         Kind::Listen { .. } | Kind::Unlisten { .. } | Kind::Notify { .. } => "notification",
         Kind::LockTable => "lock table",
         Kind::Call => "call",
-        Kind::Do { .. } => "do",
+        Kind::Do(_) => "do",
         Kind::Utility { .. } | Kind::Refresh { .. } => "utility",
         Kind::Unknown { .. } => "unknown",
     }

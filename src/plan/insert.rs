@@ -192,7 +192,7 @@ const SHOWN_ROWS: usize = 8;
 
 /// It neither writes nor reads tables of which a shard has a part only.
 fn is_of_any_shard(call: &Call, catalog: &Catalog) -> bool {
-    access::is_harmless(call, catalog) && !access::is_user_defined(call, catalog)
+    access::is_harmless(call, catalog) && !access::may_read_tables(call, catalog)
 }
 
 fn no_key(table: &str, column: &str) -> Error {

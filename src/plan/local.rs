@@ -24,7 +24,7 @@ impl Localized {
     /// `None`: it writes something else, or its rows cannot be fetched.
     pub(super) fn new(statement: &Statement, resolved: &[Resolved], surroundings: &Surroundings<'_>) -> Option<Self> {
         let keyed = Keyed::new(statement, resolved);
-        let is_user_defined = statement.calls.iter().any(|call| access::is_user_defined(call, surroundings.catalog));
+        let is_user_defined = access::reading_function(statement, resolved, surroundings.catalog).is_some();
         if !writes_at_home(resolved) || keyed.relations.is_empty() || is_user_defined {
             return None;
         }

@@ -35,7 +35,7 @@ impl Mirroring {
         let (Some(known), None) = (written.next(), written.next()) else { return None };
         let table = known.catalog.as_ref().filter(|table| !table.has_triggers)?;
         let is_opaque = resolved.iter().any(|relation| matches!(relation.class, Class::View))
-            || statement.calls.iter().any(|call| access::is_user_defined(call, catalog));
+            || access::reading_function(statement, resolved, catalog).is_some();
         if known.block != 0 || !matches!(known.class, Class::Reference) || is_opaque {
             return None;
         }

@@ -33,6 +33,7 @@ mod transfer;
 mod types;
 mod views;
 
+pub use access::may_only_compute;
 pub use caching::Cacheable;
 pub use constraints::of_each_shard;
 pub use copying::{CopyIn, Misplaced};

@@ -95,7 +95,7 @@ impl Moving {
     ) -> Option<Self> {
         let Kind::Update(update) = &statement.kind else { return None };
         let is_opaque = resolved.iter().any(|relation| matches!(relation.class, Class::View))
-            || statement.calls.iter().any(|call| access::is_user_defined(call, surroundings.catalog));
+            || access::reading_function(statement, resolved, surroundings.catalog).is_some();
         if is_opaque {
             return None;
         }

@@ -103,7 +103,7 @@ impl Scripting {
         let Some(composed) = &statement.composed else {
             return of_unknown(statement, resolved, surroundings).map(Ok);
         };
-        if statement.calls.iter().any(|call| access::is_user_defined(call, surroundings.catalog)) {
+        if access::reading_function(statement, resolved, surroundings.catalog).is_some() {
             return None;
         }
         match composed {
@@ -421,7 +421,7 @@ fn of_unknown(statement: &Statement, resolved: &[Resolved], surroundings: &Surro
     let is_unknown = |known: &&Resolved| matches!(known.class, Class::Unknown) && known.catalog.is_none();
     let is_write = matches!(statement.kind, Kind::Update(_) | Kind::Delete { .. });
     let is_written = |known: &Resolved| known.written && known.sharded().is_none();
-    let user_defined = statement.calls.iter().any(|call| access::is_user_defined(call, surroundings.catalog));
+    let user_defined = access::reading_function(statement, resolved, surroundings.catalog).is_some();
     if !is_write || user_defined || resolved.iter().any(is_written) {
         return None;
     }
@@ -458,7 +458,7 @@ fn of_create(statement: &Statement, ddl: &Ddl, surroundings: &Surroundings<'_>) 
     if !matches!(relations::classify(&filled.table, surroundings).0, Class::Unknown | Class::Home) {
         return None;
     }
-    if filled.query.calls.iter().any(|call| access::is_user_defined(call, surroundings.catalog)) {
+    if access::reading_function(&filled.query, &[], surroundings.catalog).is_some() {
         return None;
     }
     let places = Places {

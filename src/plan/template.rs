@@ -436,10 +436,10 @@ fn place(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surro
         Kind::Prepare { .. } => refuse("PREPARE", "Use the driver's prepared statements (extended protocol)."),
         Kind::LockTable => Placement::Everywhere { one_by_one: None, tag: Tag::First },
         // It can but compute, and say so.
-        Kind::Do { words } if !words.iter().any(|word| access::may_reach_tables(word, surroundings.catalog)) => {
+        Kind::Do(body) if body.statements.is_empty() && access::may_only_compute(body, surroundings.catalog) => {
             Placement::Fixed(home)
         }
-        Kind::Call | Kind::Do { .. } => refuse("CALL or DO", HINT_SHARD),
+        Kind::Call | Kind::Do(_) => refuse("CALL or DO", HINT_SHARD),
         Kind::Unknown { keyword } => refuse(&format!("a statement that is not understood ({keyword} …)"), HINT_SHARD),
         Kind::Ddl(ddl) => define(statement, ddl, resolved, surroundings),
         Kind::ModifyingQuery { into: true } => refuse("SELECT INTO", "Create the table first, then insert into it."),
@@ -687,16 +687,16 @@ fn by_key(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surr
         let what = "a view over sharded tables";
         return Placement::Refused(Error::unsupported(what, "Query its tables, or name the shard in a routing hint."));
     }
-    let user_function = statement.calls.iter().find(|call| access::is_user_defined(call, catalog));
+    let user_function = access::reading_function(statement, resolved, catalog);
     let keyed = Keyed::new(statement, resolved);
     if keyed.relations.is_empty() {
         return match user_function {
-            Some(call) if !resolved.is_empty() || !matches!(statement.kind, Kind::Query) => {
-                let what = format!("function {} where no shard is fixed", call.name.name);
+            Some(name) if !resolved.is_empty() || !matches!(statement.kind, Kind::Query) => {
+                let what = format!("function {name} where no shard is fixed");
                 Placement::Refused(Error::unsupported(what, HINT_SHARD))
             }
-            Some(call) => {
-                let what = format!("function {}, which may read any table,", call.name.name);
+            Some(name) => {
+                let what = format!("function {name}, which may read any table,");
                 Placement::Refused(Error::unsupported(what, HINT_SHARD))
             }
             None => Placement::Fixed(database.home),
@@ -721,8 +721,8 @@ fn by_key(statement: &Arc<Statement>, resolved: &[Resolved], surroundings: &Surr
         _ => None,
     };
     let several = match (several, user_function) {
-        (Ok(_), Some(call)) => {
-            let what = format!("function {} in a statement on several shards", call.name.name);
+        (Ok(_), Some(name)) => {
+            let what = format!("function {name} in a statement on several shards");
             Several::Refused(Error::unsupported(what, add_condition(&keyed)))
         }
         (Ok(several), None) => several,

@@ -90,7 +90,7 @@ impl Transferring {
         let SourceQuery { tokens, untyped } = insert.query.as_ref()?;
         let target = resolved.iter().find(|relation| relation.written && relation.block == 0)?;
         let table = target.catalog.as_ref()?;
-        if statement.calls.iter().any(|call| access::is_user_defined(call, surroundings.catalog)) {
+        if access::reading_function(statement, resolved, surroundings.catalog).is_some() {
             return None;
         }
         let names: Vec<&str> = match insert.columns.as_slice() {

@@ -46,6 +46,10 @@ impl Session {
         shard: ShardId,
         access: Access,
     ) -> Result<Box<Open>, Stopped> {
+        if let Err(stopped) = open.check_hidden_from(shard).await {
+            self.transaction = Transaction::Failed(Some(open));
+            return Err(stopped);
+        }
         if open.switch(shard) {
             return Ok(open);
         }

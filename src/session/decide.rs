@@ -9,6 +9,7 @@ use super::planned::Planned;
 use super::portals::portal_of;
 use super::prepared::Prepared;
 use super::run::not_utf8;
+use super::snapshot::Snapshot;
 use super::ties;
 use super::transaction::{Begun, Cursor, Open, Transaction};
 use super::unit::Frame;
@@ -17,8 +18,9 @@ use crate::cache::Touched;
 use crate::error::{Error, SqlState};
 use crate::plan::{
     Access, CopyIn, CopyOut, Draw, Gather, Keeping, Plan, Route, Scatter, Script, Spread, Staged, Template, Transfer,
+    may_only_compute,
 };
-use crate::statement::{Analysis, Isolation, Kind, LiteralSpan, Parameters, SettingControl, Statement, Values};
+use crate::statement::{Analysis, Body, Isolation, Kind, LiteralSpan, Parameters, SettingControl, Statement, Values};
 use crate::topology::{CrossShardWrites, ShardId};
 use crate::wire::{Bind, Status};
 
@@ -229,11 +231,21 @@ impl Session {
         values: &Values<'_>,
         (wanted, effects): (&mut Wanted, &mut Vec<Effect>),
     ) -> Result<(), Error> {
+        if analysis.body.as_ref().is_some_and(|body| self.want_body(body, (wanted, effects))) {
+            return Ok(());
+        }
         for (statement, template) in analysis.statements.iter().zip(&planned.templates) {
             if self.snapshot.database.is_sharded() {
                 effects::check(statement, values)?;
             }
             self.check_made(statement)?;
+            if let Kind::Do(body) = &statement.kind
+                && self.want_body(body, (wanted, effects))
+            {
+                effects::of(statement, Some(values), effects);
+                wanted.touched.merge(&template.touches().what);
+                continue;
+            }
             effects::of(statement, Some(values), effects);
             effects.extend(template.is_opaque().then_some(Effect::Unseen));
             wanted.touched.merge(&template.touches().what);
@@ -242,6 +254,32 @@ impl Session {
             wanted.add(self, statement, template, plan)?;
         }
         Ok(())
+    }
+
+    /// Where the statements go that stand in a body, if that is one shard. `false`: it is not known to be.
+    fn want_body(&self, body: &Body, (wanted, effects): (&mut Wanted, &mut Vec<Effect>)) -> bool {
+        let Snapshot { database, catalog, .. } = &self.snapshot;
+        if body.statements.is_empty() || !database.is_sharded() || !may_only_compute(body, catalog) {
+            return false;
+        }
+        let Ok(each) = body.statements.iter().map(|text| self.want_text(text, None)).collect::<Result<Vec<_>, _>>()
+        else {
+            return false;
+        };
+        let mut shards = each.iter().filter_map(|(one, _)| one.fixed).chain(wanted.fixed);
+        let Some(shard) = shards.next() else { return false };
+        let is_plain = |one: &Wanted| one.several.is_none() && one.keeping.is_none();
+        if shards.any(|other| other != shard) || !each.iter().all(|(one, _)| is_plain(one)) {
+            return false;
+        }
+        for (one, brought) in each {
+            wanted.touched.merge(&one.touched);
+            effects.extend(brought);
+        }
+        wanted.statements += 1;
+        wanted.widen(Access::Write);
+        wanted.fixed = Some(shard);
+        true
     }
 
     fn conclude(&self, wanted: Wanted, effects: Vec<Effect>) -> Result<Decided, Error> {

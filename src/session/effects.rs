@@ -78,8 +78,8 @@ pub(super) fn of(statement: &Statement, values: Option<&Values<'_>>, effects: &m
         Kind::Unlisten { channel } => effects.extend([Effect::Untie, Effect::Unlisten(channel.clone())]),
         Kind::Notify { .. } => effects.push(Effect::Notify),
         Kind::Listen { .. } => effects.push(Effect::Pin(ties::LISTEN)),
-        Kind::Do { words } => {
-            let ends = words.iter().any(|word| word == "pg_terminate_backend");
+        Kind::Do(body) => {
+            let ends = body.has("pg_terminate_backend");
             effects.extend(ends.then_some(Effect::Signal { process: None, end: true }));
             effects.push(Effect::Unseen);
         }

@@ -50,7 +50,7 @@ impl Session {
     /// As [`Session::take_connection`], where there is nothing to wait for.
     fn take_at_once(&mut self, shard: ShardId, access: Access) -> Option<Box<Open>> {
         match std::mem::replace(&mut self.transaction, Transaction::Idle) {
-            Transaction::Open(open) if open.lent.shard == shard => Some(open),
+            Transaction::Open(open) if open.lent.shard == shard && !open.is_tied_elsewhere() => Some(open),
             Transaction::Idle if self.pin.is_none() && self.retrying.is_none() => {
                 let lent = self.lend_at_once(shard, access, None)?;
                 if lent.connection.has(self.settings.current()) {

@@ -54,7 +54,10 @@ impl Meter {
         let now = self.answered.unwrap_or_else(Instant::now);
         let took = now.saturating_duration_since(self.begun);
         let begun = if idle { self.transaction.take() } else { None };
-        let transaction = begun.map(|begun| now.saturating_duration_since(begun));
+        let transaction = begun.map(|begun| match begun == self.begun {
+            true => took,
+            false => now.saturating_duration_since(begun),
+        });
         self.figures.count(&Unit { route: self.route, took, waited: self.waited, transaction });
         took
     }

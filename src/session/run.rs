@@ -404,7 +404,7 @@ impl Session {
 
     /// Sends what is due and waits for more of the client; meanwhile notifications pass on a pinned connection.
     async fn read(&mut self, client: &mut Channel) -> Result<(), End> {
-        client.flush().await.map_err(End::Gone)?;
+        std::future::poll_fn(|cx| client.poll_flush_in_turn(cx)).await.map_err(End::Gone)?;
         self.meter.traffic(client);
         client.relax();
         if client.may_move()

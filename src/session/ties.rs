@@ -8,9 +8,13 @@ use tokio::time::Instant;
 
 use super::carry::Stopped;
 use super::effects::Effect;
+use super::lent::Lent;
+use super::transaction::Open;
 use super::{Pin, Session};
 use crate::error::Error;
 use crate::statement::quoted_name;
+use crate::topology::ShardId;
+use crate::wire::Status;
 
 impl Session {
     /// Notes that a unit with these effects may have tied the session to its connection, or freed it.
@@ -64,13 +68,10 @@ impl Session {
 
     /// A temporary table goes before one of the same name, but only where it is: nothing may be looked for elsewhere.
     pub(super) async fn check_hidden(&mut self) -> Result<(), Stopped> {
-        let Some(pin) = self.pin.as_mut().filter(|_| self.pinned == Some(TEMPORARY)) else { return Ok(()) };
-        let shard = pin.lent.shard.0;
-        let hidden = pin.lent.connection.ask_all(HIDDEN).await?.map_err(Stopped::Server)?;
-        let Some(name) = hidden.first() else { return Ok(()) };
-        let what = format!("a statement on other shards while \"{name}\" is a temporary table on shard {shard}");
-        let hint = format!("It hides a table of that name; DROP TABLE pg_temp.{} ends that.", quoted_name(name));
-        Err(Error::unsupported(what, hint).into())
+        match self.pin.as_mut().filter(|_| self.pinned == Some(TEMPORARY)) {
+            Some(pin) => check_hidden_by(&mut pin.lent).await,
+            None => Ok(()),
+        }
     }
 
     /// The log names what ties sessions, each cause once in a while.
@@ -105,6 +106,25 @@ impl Session {
         }
         true
     }
+}
+
+impl Open {
+    /// As [`Session::check_hidden`], of what the block may have made, before it goes to this shard.
+    pub(super) async fn check_hidden_from(&mut self, shard: ShardId) -> Result<(), Stopped> {
+        match self.lents().find(|lent| lent.tied && lent.shard != shard) {
+            // What has failed says so.
+            Some(lent) if lent.connection.status == Status::InTransaction => check_hidden_by(lent).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn check_hidden_by(lent: &mut Lent) -> Result<(), Stopped> {
+    let hidden = lent.connection.ask_all(HIDDEN).await?.map_err(Stopped::Server)?;
+    let Some(name) = hidden.first() else { return Ok(()) };
+    let what = format!("a statement on other shards while \"{name}\" is a temporary table on shard {}", lent.shard.0);
+    let hint = format!("It hides a table of that name; DROP TABLE pg_temp.{} ends that.", quoted_name(name));
+    Err(Error::unsupported(what, hint).into())
 }
 
 /// What the log was told of ties: for each cause, when, and how often since it was not.

@@ -141,6 +141,11 @@ impl Open {
         std::iter::once(&self.lent).chain(others).find(|lent| lent.tied).map(|lent| lent.shard)
     }
 
+    /// The same, but it is another one than the current.
+    pub(super) fn is_tied_elsewhere(&self) -> bool {
+        self.others.iter().any(|other| other.lent.tied)
+    }
+
     /// Something ran on this shard that is not a proven read.
     pub(super) fn note_write(&mut self, shard: ShardId) {
         if self.lent.shard == shard {

@@ -2,6 +2,7 @@
 //! that is not PostgreSQL's own refuses too many of them.
 
 use super::copying::copy;
+use super::procedural::body_of_do;
 use super::scan::{Token, TokenKind};
 use super::types::{Ddl, Isolation, Kind, ObjectName, Reach, SettingControl, SettingValue, Tokens, TransactionControl};
 
@@ -137,7 +138,7 @@ pub(super) fn command(mut cursor: Cursor<'_>) -> Option<Kind> {
         }
         "LOCK" => Kind::LockTable,
         "CALL" => Kind::Call,
-        "DO" => Kind::Do { words: words_of_body(cursor) },
+        "DO" => Kind::Do(body_of_do(cursor)),
         "TRUNCATE" => truncate(cursor),
         "COPY" => Kind::Copy(copy(cursor)?),
         "VACUUM" => Kind::Utility { transactional: false },
@@ -155,14 +156,6 @@ pub(super) fn command(mut cursor: Cursor<'_>) -> Option<Kind> {
         }
         _ => return None,
     })
-}
-
-/// Of a DO, folded.
-fn words_of_body(cursor: Cursor<'_>) -> Vec<String> {
-    let is_letter = |letter: char| letter.is_alphanumeric() || letter == '_';
-    let literals = cursor.tokens.iter().filter(|token| matches!(token.kind, TokenKind::Literal(_)));
-    let words = literals.flat_map(|token| cursor.written(token).split(move |letter| !is_letter(letter)));
-    words.filter(|word| !word.is_empty()).map(str::to_lowercase).collect()
 }
 
 /// FETCH [direction] [FROM | IN] name

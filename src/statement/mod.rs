@@ -21,6 +21,7 @@ mod naming;
 mod pieces;
 mod plainer;
 mod predicates;
+mod procedural;
 mod quoting;
 mod scan;
 #[cfg(test)]

@@ -23,6 +23,25 @@ pub struct Analysis {
     pub names_prepared: bool,
     /// Some statement reads [`PREPARED_STATEMENTS`].
     pub lists_prepared: bool,
+    /// All it does it does by a function for its session alone, which it makes, calls and drops.
+    pub body: Option<Body>,
+}
+
+/// What stands in a body in PL/pgSQL, or in another language.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Body {
+    /// Statements of SQL, in the order of the text, each as it is but for the variables that take its row.
+    pub statements: Vec<Box<str>>,
+    /// All the rest: names, keywords and numbers in lower case.
+    pub words: Vec<String>,
+}
+
+impl Body {
+    /// Something of this name (in lower case) may be called in it.
+    pub fn has(&self, name: &str) -> bool {
+        let mut written = self.statements.iter().map(|statement| statement.to_ascii_lowercase());
+        self.words.iter().any(|word| word == name) || written.any(|statement| statement.contains(name))
+    }
 }
 
 /// The view that shows a session's prepared statements.
@@ -38,6 +57,7 @@ impl Analysis {
             literal_sensitive: true,
             names_prepared: false,
             lists_prepared: false,
+            body: None,
         }
     }
 }
@@ -238,10 +258,7 @@ pub enum Kind {
     },
     LockTable,
     Call,
-    Do {
-        /// Of its body, in lower case.
-        words: Vec<String>,
-    },
+    Do(Body),
     /// REFRESH MATERIALIZED VIEW; `empty` for WITH NO DATA.
     Refresh {
         view: ObjectName,

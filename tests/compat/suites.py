@@ -459,15 +459,10 @@ DJANGO = [
 OTHERS = "another session's process, by the number that its server gave it: the client's own one is another"
 MADE = "a database or role that the test makes and pgweir's configuration does not name"
 SEEN = "the server's prepared statements are pgweir's, under its names"
-REFUSED = "refused on a sharded database, see README.md"
 KNOWN = {
     "libpq (ours)": {"extended: too few": SEEN},
     "node-postgres (ours)": {"no such database": MADE},
     "pgjdbc (ours)": {"wrong database": MADE},
-    "shop by Sequelize": {
-        # Its find-or-create makes a function for the session.
-        "find or create": REFUSED, "and again": REFUSED, "bound": REFUSED,
-    },
     "psycopg2": {
         "test_backend_pid": OTHERS,
     },

@@ -207,3 +207,130 @@ async fn a_materialized_view_shows_what_was_there_when_it_was_refreshed() {
     let left = shop().1.sql_everywhere("select count(*) from pg_class where relname like '%counted%'");
     assert_eq!(left, ["0", "0"]);
 }
+
+#[tokio::test]
+async fn a_body_whose_statements_are_one_shards_runs_there() {
+    let client = client().await;
+    fill(&client, 651, 6017).await;
+    let block = |first: i64, second: i64| {
+        format!(
+            "DO $$ DECLARE n bigint := 0; BEGIN
+                 SELECT count(*) INTO STRICT n FROM scraps WHERE user_id = {first} AND id = 6017;
+                 IF n > 0 THEN
+                     UPDATE scraps SET body = 'by DO ' || n WHERE user_id = {first} AND id = 6017;
+                 ELSE
+                     RAISE EXCEPTION 'nobody there';
+                 END IF;
+                 PERFORM 1 FROM scraps WHERE user_id = {second};
+                 INSERT INTO scraps VALUES ({second}, 6017, 'new');
+             EXCEPTION WHEN unique_violation THEN
+                 INSERT INTO scraps VALUES ({second}, 6018, 'again');
+             END $$"
+        )
+    };
+    client.batch_execute(&block(1652, 1653)).await.unwrap();
+    let of_shards = shop().1.sql_everywhere(
+        "select string_agg(user_id || ' ' || id || ' ' || body, ', ' order by user_id, id) from scraps \
+         where id in (6017, 6018) and user_id in (652, 653, 1652, 1653)",
+    );
+    assert_eq!(of_shards, ["652 6017 b652, 653 6017 b653", "1652 6017 b1652, 1653 6017 b1653, 1653 6018 again"]);
+    // Where it writes nothing to begin with, the whole block has not happened.
+    let nobody = client.batch_execute(&block(655, 651)).await.unwrap_err();
+    assert_eq!(nobody.code().map(|code| code.code()), Some("P0001"));
+    for refused in [
+        block(651, 1651),
+        "DO $$ DECLARE u bigint := 651; BEGIN DELETE FROM scraps WHERE user_id = u; END $$".to_owned(),
+        "DO $$ BEGIN EXECUTE 'delete from scraps where user_id = 651'; DELETE FROM scraps WHERE user_id = 651; END $$"
+            .to_owned(),
+    ] {
+        assert_eq!(sqlstate(&client, &refused).await, "0A000", "{refused}");
+    }
+    assert_eq!(rows(&client, "select count(*) from scraps where user_id = 651 and id = 6017").await, ["1"]);
+}
+
+/// What Sequelize sends to find a row or create it.
+#[tokio::test]
+async fn a_function_made_called_and_dropped_is_what_it_says() {
+    let client = client().await;
+    fill(&client, 661, 6019).await;
+    let find_or_create = |user: &str, id: i64| {
+        format!(
+            "CREATE OR REPLACE FUNCTION pg_temp.testfunc(OUT response \"scraps\", OUT caught text) RETURNS RECORD AS $func_1$ \
+             BEGIN INSERT INTO \"scraps\" (\"user_id\",\"id\",\"body\") VALUES ({user},{id},'made') \
+             RETURNING \"user_id\",\"id\",\"body\" INTO response; \
+             EXCEPTION WHEN unique_violation THEN GET STACKED DIAGNOSTICS caught = PG_EXCEPTION_DETAIL; \
+             END $func_1$ LANGUAGE plpgsql; \
+             SELECT (testfunc.response).\"user_id\", (testfunc.response).\"body\", testfunc.caught FROM pg_temp.testfunc(); \
+             DROP FUNCTION IF EXISTS pg_temp.testfunc();"
+        )
+    };
+    assert_eq!(rows(&client, &find_or_create("664", 6019)).await, ["664|made|NULL"]);
+    assert_eq!(rows(&client, &find_or_create("1664", 6019)).await, ["1664|made|NULL"]);
+    client.batch_execute("start transaction").await.unwrap();
+    let there = rows(&client, &find_or_create("1661", 6019)).await.remove(0);
+    assert!(there.starts_with("NULL|NULL|Key (user_id, id)=(1661, 6019) already exists"), "{there}");
+    assert_eq!(rows(&client, &find_or_create("1665", 6019)).await, ["1665|made|NULL"]);
+    // PostgreSQL does not prepare what has temporary objects in it: the block may read on the other shard, not write.
+    assert_eq!(rows(&client, "select body from scraps where user_id = 664 and id = 6019").await, ["made"]);
+    client.batch_execute("commit").await.unwrap();
+    let found = "select user_id, body from scraps where id = 6019 and user_id % 1000 > 663 order by 1";
+    assert_eq!(rows(&client, found).await, ["664|made", "1664|made", "1665|made"]);
+    assert_eq!(sqlstate(&client, &find_or_create("(select max(user_id) + 1 from scraps)", 6019)).await, "0A000");
+}
+
+#[tokio::test]
+async fn a_function_that_the_catalog_does_not_know_is_not_run_on_one_shard() {
+    let client = client().await;
+    fill(&client, 671, 6020).await;
+    let makes = |name: &str| {
+        format!("create function {name} returns bigint language sql as 'select count(*) from scraps where id = 6020'")
+    };
+    for (name, call) in [("pg_temp.counted()", "pg_temp.counted()"), ("just_counted()", "just_counted()")] {
+        client.batch_execute(&format!("begin; {}", makes(name))).await.unwrap();
+        assert_eq!(sqlstate(&client, &format!("select {call}")).await, "0A000", "{call}");
+        client.batch_execute("rollback").await.unwrap();
+    }
+    assert_eq!(sqlstate(&client, "select nosuch_function(1)").await, "42883");
+    // Called as a column is read.
+    let makes = "create function beside(scraps) returns bigint language sql stable as 'select count(*) from scraps'; \
+                 create function shouted(scraps) returns text language sql stable as 'select upper($1.body)'";
+    client.batch_execute(makes).await.unwrap();
+    for reads in
+        ["select s.beside from scraps s", "select user_id from scraps s where (s).beside > 0 order by 1 limit 1"]
+    {
+        assert_eq!(sqlstate(&client, reads).await, "0A000", "{reads}");
+    }
+    let shouted = "select s.shouted from scraps s where id = 6020 and user_id % 1000 = 671";
+    assert_eq!(rows(&client, shouted).await, ["B671", "B1671"]);
+    client.batch_execute("drop function beside(scraps), shouted(scraps)").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_temporary_table_hides_a_table_within_its_block_as_well() {
+    let client = client().await;
+    fill(&client, 681, 6021).await;
+    for reaches in [
+        "select count(*) from scraps where id = 6021",
+        "select body from scraps where user_id = 1681",
+        "delete from scraps where id = 6021",
+    ] {
+        client.batch_execute("begin; create temp table scraps (user_id bigint, id bigint, body text)").await.unwrap();
+        assert_eq!(rows(&client, "select count(*) from scraps where user_id = 681").await, ["0"]);
+        assert_eq!(sqlstate(&client, reaches).await, "0A000", "{reaches}");
+        assert_eq!(sqlstate(&client, "select 1").await, "25P02");
+        client.batch_execute("rollback").await.unwrap();
+    }
+    // On a shard that the block has reached before, too.
+    client
+        .batch_execute("begin; select 1 from scraps where user_id = 1681; select 1 from scraps where user_id = 681")
+        .await
+        .unwrap();
+    client.batch_execute("create temp table scraps (user_id bigint, id bigint, body text)").await.unwrap();
+    assert_eq!(sqlstate(&client, "select body from scraps where user_id = 1681").await, "0A000");
+    client
+        .batch_execute("rollback; begin; create temp table scrapped as select * from scraps where user_id = 681")
+        .await
+        .unwrap();
+    assert_eq!(rows(&client, "select count(*) from scraps where id = 6021").await, ["6"]);
+    client.batch_execute("rollback").await.unwrap();
+}
