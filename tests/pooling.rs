@@ -964,6 +964,12 @@ fn texts_are_the_servers_to_read_where_letters_embed_ascii() {
         }
         assert_eq!(other.value("select length('\u{e9}')"), "1");
     }
+    // Valid UTF-8, too, in which the literal would end later.
+    let made = b"select E'\xc3\x95\x5c'; create temp table embedded(n int) -- '";
+    assert_eq!(said(&mut client, made, false), said(&mut straight, made, false));
+    assert_eq!((client.value("select count(*) from embedded"), bench.pinned_by().len()), ("0".to_owned(), 1));
+    client.rows("discard temp");
+    assert_eq!(other.refusal("table embedded"), "42P01");
     let mut begun = bench.client_with(&[("client_encoding", "SJIS")]);
     assert_eq!(said(&mut begun, b"select length(E'\x95\x5c')", false).0, ["1"]);
 }
