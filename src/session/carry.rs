@@ -144,7 +144,7 @@ impl Session {
 
     /// What the client asked before may be what it waits for, whatever becomes of this.
     pub(super) async fn send_answers(&self, client: &mut Channel) -> Result<(), End> {
-        match client.output.is_empty() {
+        match client.is_written() {
             true => Ok(()),
             false => client.flush_some().await.map_err(End::Gone),
         }
