@@ -926,13 +926,52 @@ fn set_config_of_known_values_is_a_setting_like_others() {
     assert_eq!((client.value(look), bench.pinned_by().len()), ("7".to_owned(), 0));
     client.rows("select set_config('my.own', null, false)");
     assert_eq!(client.value("select coalesce(current_setting('my.own', true), '')"), "");
-    assert_eq!(client.refusal("select set_config('client_encoding', 'SJIS', false)"), "0A000");
     // Texts are read by it from the next one on.
     client.rows("select set_config('standard_conforming_strings', 'off', false)");
     assert_eq!(
         (client.value("select 'a\\'b; --'"), plain.value("select 'a\\'")),
         ("a'b; --".to_owned(), "a\\".to_owned())
     );
+}
+
+/// Bytes of longer characters that look like ASCII are none.
+#[test]
+fn texts_are_the_servers_to_read_where_letters_embed_ascii() {
+    let bench = Bench::start("embedding", "default_pool_size = 1");
+    let (mut client, mut other) = (bench.client(), bench.client());
+    let mut straight = straight();
+    let said = |client: &mut Raw, text: &[u8], in_parts: bool| {
+        let (text, name) = ([text, b"\0"].concat(), raw::text(""));
+        let messages = match in_parts {
+            true => [raw::message(b'P', &[&name, &text, &[0, 0]]), bind("", &[]), execute(), raw::sync()].concat(),
+            false => raw::message(b'Q', &[&text]),
+        };
+        client.send(&messages);
+        let reply = client.reply();
+        (reply.rows, reply.error, reply.status)
+    };
+    // In SJIS 95 5C, in JOHAB 95 7B and 89 5C are one character each; in UTF-8 C3 A9 is one, in SJIS two of a byte each.
+    for (encoding, texts) in [
+        ("SJIS", [&b"select E'\x95\x5c', length('\xc3\xa9')"[..], b"select length(E'\x95\x5c; begin; --')"]),
+        ("JOHAB", [b"select length(E'\x89\x5c'), 'a'", b"select 1 as \x89\x5c"]),
+        ("sjis", [b"select length(E'\x95\x5c\x95\x5c')", b"select '\x95"]),
+    ] {
+        for client in [&mut client, &mut straight] {
+            client.query(&format!("set client_encoding to '{encoding}'"));
+        }
+        for (text, in_parts) in texts.iter().flat_map(|text| [(text, false), (text, true)]) {
+            assert_eq!(said(&mut client, text, in_parts), said(&mut straight, text, in_parts), "{encoding} {text:?}");
+        }
+        assert_eq!(other.value("select length('\u{e9}')"), "1");
+    }
+    // Valid UTF-8, too, in which the literal would end later.
+    let made = b"select E'\xc3\x95\x5c'; create temp table embedded(n int) -- '";
+    assert_eq!(said(&mut client, made, false), said(&mut straight, made, false));
+    assert_eq!((client.value("select count(*) from embedded"), bench.pinned_by().len()), ("0".to_owned(), 1));
+    client.rows("discard temp");
+    assert_eq!(other.refusal("table embedded"), "42P01");
+    let mut begun = bench.client_with(&[("client_encoding", "SJIS")]);
+    assert_eq!(said(&mut begun, b"select length(E'\x95\x5c')", false).0, ["1"]);
 }
 
 #[test]
@@ -1161,6 +1200,13 @@ fn a_client_is_ended_by_the_number_that_it_was_told() {
     other.rows(&format!("select pg_terminate_backend({process})"));
     other.rows("commit");
     assert_eq!(ended(&mut asker), gone());
+    // By what it runs, and from within a block of code.
+    let (mut busy, mut by_code) = (bench.client(), bench.client());
+    busy.send(&raw::query("select pg_sleep(61)"));
+    until(|| bench.server_connections("active") == 1);
+    other.query("select pg_terminate_backend(pid) from pg_stat_activity where query = 'select pg_sleep(61)'");
+    by_code.send(&raw::query("do $$ begin perform pg_terminate_backend(pg_backend_pid()); end $$"));
+    assert_eq!((ended(&mut busy), ended(&mut by_code)), (gone(), gone()));
     // A process that several had is somebody's by now, maybe one's own: nobody else is meant.
     let (mut asker, mut last) = (bench.client(), bench.client());
     let processes = (asker.value("select pg_backend_pid()"), last.value("select pg_backend_pid()"));

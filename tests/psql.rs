@@ -65,7 +65,7 @@ fn statements_give_what_a_direct_connection_gives() {
 #[test]
 fn log_ins_that_fail_say_why() {
     let bench = Bench::start();
-    bench.check_refused("nowhere", support::PASSWORD, "database \"nowhere\" is not configured");
+    bench.check_refused("nowhere", support::PASSWORD, "database \"nowhere\" does not exist");
     bench.check_refused("shop", "wrong", "password authentication failed");
     bench.check_refused("down", support::PASSWORD, "available for shard 0 of database \"down\"");
 }

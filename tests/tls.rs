@@ -665,6 +665,24 @@ fn much_passes_through_both_encryptions() {
     assert!(said.ends_with("1249975000\n"), "{said}{}", String::from_utf8_lossy(&copied.stderr));
 }
 
+/// A client that hears nothing of the end of the encryption takes the connection for cut off.
+#[test]
+fn the_end_of_a_session_is_told_within_the_encryption() {
+    let bench = bench();
+    let (certificate, key) = (bench.file("server.crt"), bench.file("server.key"));
+    let tls = format!("[general.tls]\nmode = 'require'\ncertificate = {certificate:?}\nprivate_key = {key:?}\n");
+    let shop = bench.database("shop", bench.port(ENCRYPTED), "");
+    let proxy = Proxy::start(&format!("{tls}{CONTROL}{shop}{}", user(APP, "")));
+    let ended = |port: u16| {
+        let end = ["-c", "select pg_terminate_backend(pg_backend_pid())"];
+        let output = psql_as(APP, port, "dbname=shop sslmode=require", PASSWORD, &end);
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let direct = ended(bench.port(ENCRYPTED));
+    assert!(direct.contains("SSL connection has been closed unexpectedly"), "{direct}");
+    assert_eq!(ended(proxy.port), direct);
+}
+
 #[tokio::test]
 async fn a_cancel_request_reaches_a_server_that_speaks_tls() {
     let proxy = tokio::task::spawn_blocking(|| {

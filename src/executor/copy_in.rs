@@ -452,7 +452,7 @@ fn with_context(body: &[u8], context: &str) -> Bytes {
 /// `true`: there is room again.
 fn poll_flush(cx: &mut Context<'_>, input: &mut Connection) -> bool {
     let channel = &mut input.channel;
-    if channel.output.is_empty() {
+    if channel.is_written() {
         return false;
     }
     let full = channel.output.len() >= BUFFER_BYTES;

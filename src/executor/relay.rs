@@ -123,7 +123,7 @@ impl Relay {
             midway,
         };
         let mut written = false;
-        if !connection.channel.output.is_empty() {
+        if !connection.channel.is_written() {
             match connection.channel.poll_flush_in_turn(cx) {
                 Poll::Ready(Ok(())) => written = full,
                 // What the server had to say before it left may still be there to read.
@@ -284,7 +284,7 @@ fn run_of_answers(connection: &mut Connection) -> Result<usize, Broken> {
 /// Writes what waits and reads what is there, while less than `most` bytes wait. `true`: there is more to do at once.
 pub(super) fn poll_client(cx: &mut Context<'_>, client: &mut Channel, most: usize) -> Result<bool, Broken> {
     let mut progress = false;
-    if !client.output.is_empty() {
+    if !client.is_written() {
         let full = client.output.len() >= BUFFER_BYTES;
         match client.poll_flush(cx) {
             Poll::Ready(Ok(())) => progress = full,

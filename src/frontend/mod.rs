@@ -202,7 +202,7 @@ impl Frontend {
                 }
                 Greeted::Refused(mut channel, error) => {
                     put_error(&mut channel.output, Severity::Fatal, &error);
-                    channel.flush().await.map(|()| None)
+                    channel.close().await.map(|()| None)
                 }
                 Greeted::Gone => Ok(None),
                 Greeted::Session(channel, startup) => self.log_in(channel, startup, station).await,
@@ -244,7 +244,7 @@ type Onward = Option<(usize, Box<Moved>)>;
 async fn part(mut channel: Channel, end: End) -> std::io::Result<()> {
     match end {
         // It may have said so together with its last query: the answer is still its own.
-        End::Left => channel.flush().await,
+        End::Left => channel.close().await,
         End::Moves(_) => Ok(()),
         End::Gone(cause) => {
             tracing::debug!(%cause, "client left without a word");
@@ -252,7 +252,7 @@ async fn part(mut channel: Channel, end: End) -> std::io::Result<()> {
         }
         End::Refused(error) => {
             put_error(&mut channel.output, Severity::Fatal, &error);
-            channel.flush().await
+            channel.close().await
         }
     }
 }

@@ -154,7 +154,7 @@ impl Session {
 
     /// What the client asked before may be what it waits for, whatever becomes of this.
     pub(super) async fn send_answers(&self, client: &mut Channel) -> Result<(), End> {
-        match client.output.is_empty() {
+        match client.is_written() {
             true => Ok(()),
             false => client.flush_some().await.map_err(End::Gone),
         }
@@ -187,11 +187,12 @@ impl Session {
         self.names.settle(Done::Some(0));
         let again = self.try_without(client, kept, &open, taken);
         tracing::debug!(%error, detail = error.detail, taken, retrying = ?self.retrying, again, "server lost");
-        let error = describe_loss(error, open.wrote, effects);
+        let is_ended = ends_processes(effects) || self.client.is_doomed();
+        let error = if is_ended { terminated() } else { describe_loss(error, open.wrote, effects) };
         self.lose(open, was_in_block, effects);
         match again {
             true => Ok(None),
-            false if midway || ends_processes(effects) => Err(End::Refused(error)),
+            false if midway || is_ended => Err(End::Refused(error)),
             false => Ok(Some(Stopped::Refused(error))),
         }
     }
@@ -257,9 +258,6 @@ fn commit_nothing(effects: &mut [Effect]) {
 
 /// What the client is told when a server was lost: what may have happened to what was written.
 fn describe_loss(error: Error, wrote: bool, effects: &[Effect]) -> Error {
-    if ends_processes(effects) {
-        return terminated();
-    }
     if wrote && effects.contains(&Effect::Commit) {
         let message = "the server was lost while committing; whether the transaction is committed is not known";
         let told = error.told();

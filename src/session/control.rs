@@ -174,7 +174,7 @@ impl Session {
                 warning: None,
             })),
             SettingControl::Set { name, value: Some(SettingValue { plain, .. }), .. }
-                if super::settings::check_readable(name, plain).is_err() =>
+                if self.snapshot.database.is_sharded() && super::settings::check_readable(name, plain).is_err() =>
             {
                 super::settings::check_readable(name, plain).err().map(Err)
             }

@@ -90,10 +90,12 @@ impl Session {
         let rest = &mut body;
         let name = take_str(rest)?;
         let text = take_text(rest)?;
-        if self.is_unreadable(text) {
+        let is_unreadable = self.is_unreadable(text);
+        if is_unreadable && self.snapshot.database.is_sharded() {
             return Err(not_utf8());
         }
-        let made = std::str::from_utf8(text).ok().filter(|_| self.escapes).and_then(standardized);
+        let is_escaped = self.escapes && !is_unreadable;
+        let made = std::str::from_utf8(text).ok().filter(|_| is_escaped).and_then(standardized);
         let text = made.as_ref().map_or(text, |made| made.text.as_bytes());
         let count = take_u16(rest)?;
         let types: Arc<[u32]> = (0..count).map(|_| take_u32(rest)).collect::<Result<_, _>>()?;
@@ -102,7 +104,11 @@ impl Session {
             let message = format!("prepared statement \"{name}\" already exists");
             return Ok(Step::Taken(Box::new(Error::new(SqlState::DUPLICATE_STATEMENT, message))));
         }
-        let mut prepared = if named { self.prepare_named(text, types) } else { self.prepare_unnamed(text, types) };
+        let mut prepared = match named {
+            _ if is_unreadable => self.prepare_unread(text, types),
+            true => self.prepare_named(text, types),
+            false => self.prepare_unnamed(text, types),
+        };
         if prepared.analysis.lists_prepared {
             prepared = self.listing(name, &prepared).unwrap_or(prepared);
         }

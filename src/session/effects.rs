@@ -95,7 +95,12 @@ pub(super) fn of(statement: &Statement, values: Option<&Values<'_>>, effects: &m
         Kind::Unlisten { channel } => effects.extend([Effect::Untie, Effect::Unlisten(channel.clone())]),
         Kind::Notify { .. } => effects.push(Effect::Notify),
         Kind::Listen { .. } => effects.push(Effect::Pin(ties::LISTEN)),
-        Kind::Do(_) | Kind::Call => effects.push(Effect::Unseen),
+        Kind::Do(body) => {
+            let ends = body.has("pg_terminate_backend");
+            effects.extend(ends.then_some(Effect::Signal { process: None, end: true }));
+            effects.push(Effect::Unseen);
+        }
+        Kind::Call => effects.push(Effect::Unseen),
         Kind::Unknown { .. } => effects.extend([Effect::Unseen, Effect::Ddl]),
         Kind::Update(_) if names(statement, "pg_settings") => effects.push(Effect::Pin(ties::SET_CONFIG)),
         _ => {}

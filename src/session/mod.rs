@@ -68,7 +68,7 @@ pub use snapshot::Snapshot;
 pub use station::{Learned, Shared, Spill, Station};
 
 use crate::backend::settings::Settings;
-use crate::statement::{Analysis, Isolation, LiteralSpan};
+use crate::statement::{Analysis, Isolation, LiteralSpan, embeds_ascii};
 use crate::topology::{PoolerMode, User};
 use crate::wire::message::put_parameter_status;
 use cached::{Filling, Prefix};
@@ -100,8 +100,8 @@ pub struct Session {
     reported: Reported,
     /// See [`crate::statement::standardized`].
     escapes: bool,
-    /// The client's letters are not UTF-8, whatever they look like.
-    foreign: bool,
+    /// What the client's letters are, whatever they look like.
+    letters: Letters,
     /// What connections report that agrees with what the client was told.
     met: Vec<crate::backend::Reported>,
     /// ParameterStatus messages that the client has not been sent yet.
@@ -178,10 +178,10 @@ impl Session {
         let user_of = snapshot.topology.epoch;
         let reported = |name: &str| welcome.reported.iter().find(|(known, _)| known == name).map(|(_, value)| &**value);
         let escapes = reported(STANDARD_STRINGS) == Some("off");
-        let foreign = reported("client_encoding").is_some_and(is_foreign);
+        let letters = reported("client_encoding").map_or(Letters::Readable, Letters::of);
         let mut session = Self {
             escapes,
-            foreign,
+            letters,
             user_of,
             station,
             client,
@@ -240,7 +240,7 @@ impl Session {
         match name {
             "application_name" => self.client.call_application(value),
             STANDARD_STRINGS => self.escapes = value == "off",
-            "client_encoding" => self.foreign = is_foreign(value),
+            "client_encoding" => self.letters = Letters::of(value),
             _ => {}
         }
         Arc::make_mut(&mut self.reported).insert(name.to_owned(), value.to_owned());
@@ -318,6 +318,11 @@ impl Session {
         }
     }
 
+    /// Kept by this session alone: for others the same bytes may be a text.
+    fn prepare_unread(&self, text: &[u8], types: Arc<[u32]>) -> Arc<Prepared> {
+        self.station.shared.interner.make(text, types, || (Arc::new(Analysis::unreadable()), Box::default()))
+    }
+
     fn analysed(&self, text: &[u8]) -> (Arc<Analysis>, Box<[LiteralSpan]>) {
         match std::str::from_utf8(text) {
             Ok(text) => self.station.analyse_for_long(text),
@@ -325,9 +330,14 @@ impl Session {
         }
     }
 
-    /// The bytes are to be read for where they belong, and cannot be.
+    /// The bytes cannot be read for what they do; nor for where they belong, on a sharded database.
     fn is_unreadable(&self, text: &[u8]) -> bool {
-        self.foreign && self.snapshot.database.is_sharded() && !text.is_ascii()
+        let is_read = match self.letters {
+            Letters::Readable => true,
+            Letters::Foreign => !self.snapshot.database.is_sharded(),
+            Letters::Embedding => false,
+        };
+        !is_read && !text.is_ascii()
     }
 
     fn is_session_pooled(&self) -> bool {
@@ -335,9 +345,25 @@ impl Session {
     }
 }
 
-/// Sent as they are, texts without an encoding are read as the server's own.
-fn is_foreign(encoding: &str) -> bool {
-    !matches!(encoding, "UTF8" | "SQL_ASCII")
+/// A client's encoding, as far as its texts are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Letters {
+    /// UTF-8, or none: sent as they are, such texts are read as the server's own.
+    Readable,
+    /// Another one, in which what looks like ASCII is ASCII.
+    Foreign,
+    /// A byte of a longer character may look like a quote or backslash.
+    Embedding,
+}
+
+impl Letters {
+    fn of(encoding: &str) -> Self {
+        match encoding {
+            "UTF8" | "SQL_ASCII" => Self::Readable,
+            other if embeds_ascii(other) => Self::Embedding,
+            _ => Self::Foreign,
+        }
+    }
 }
 
 /// Off: backslashes are escapes in plain literals.

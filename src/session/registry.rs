@@ -42,6 +42,8 @@ pub struct Client {
     cancelled: Notify,
     /// Its session is to end, whatever it is in the midst of.
     terminated: AtomicBool,
+    /// Somebody ends processes of a server that it uses: losing that one, it has been ended.
+    doomed: AtomicBool,
     /// Of its session while that waits for the client.
     waker: AtomicWaker,
 }
@@ -118,6 +120,16 @@ impl Registry {
         told.next().filter(|_| told.next().is_none()).cloned()
     }
 
+    /// `speaker` is about to end processes of the server of `place`, nobody knows which.
+    pub(super) fn doom_users(&self, place: &CancelTarget, speaker: &Client) {
+        let at = |target: &CancelTarget| (target.server().host.clone(), target.server().port);
+        let is_there = |target: &Arc<CancelTarget>| at(target) == at(place);
+        let clients = self.lock();
+        let others = clients.values().filter(|client| client.key.process != speaker.key.process);
+        let users = others.filter(|client| client.lock().targets.iter().any(is_there));
+        users.for_each(|client| client.doomed.store(true, Ordering::Release));
+    }
+
     pub fn count(&self) -> usize {
         self.lock().len()
     }
@@ -163,6 +175,7 @@ impl Client {
             bound: Mutex::default(),
             cancelled: Notify::new(),
             terminated: AtomicBool::new(false),
+            doomed: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         }
     }
@@ -203,6 +216,7 @@ impl Client {
         let micros = now.saturating_duration_since(self.since).as_micros();
         self.begun.store(u64::try_from(micros).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.units.store(self.units() + 1, Ordering::Relaxed);
+        self.doomed.store(false, Ordering::Relaxed);
         self.become_(State::Active);
     }
 
@@ -292,6 +306,10 @@ impl Client {
 
     pub(super) fn is_terminated(&self) -> bool {
         self.terminated.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_doomed(&self) -> bool {
+        self.doomed.load(Ordering::Acquire)
     }
 
     /// Before its session waits: what the registry wants to tell wakes it.

@@ -58,7 +58,7 @@ fn pass(cx: &mut Context<'_>, from: &mut Channel, to: &mut Channel) -> Passed {
             Poll::Pending => {}
         }
     }
-    if to.output.is_empty() {
+    if to.is_written() {
         return Passed::Nothing;
     }
     match to.poll_flush(cx) {

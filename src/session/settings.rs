@@ -230,7 +230,7 @@ fn bad_option(word: &str) -> Error {
         .with_hint("Options are given as -c name=value.")
 }
 
-/// Refuses values under which the proxy would read a text otherwise than the server does.
+/// Refuses values under which the proxy would read a text otherwise than the server does: where there are shards, it must.
 pub fn check_readable(name: &str, plain: &str) -> Result<(), Error> {
     let plain = plain.to_ascii_lowercase();
     let refuse = |what: String| {

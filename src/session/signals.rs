@@ -30,6 +30,9 @@ impl Session {
                 None => {}
             }
         }
+        if ends_processes(effects) {
+            self.station.shared.registry.doom_users(open.lent.connection.target(), &self.client);
+        }
         if effects.contains(&Effect::Number) {
             self.client.asks(open.lent.connection.target());
         }

@@ -189,7 +189,8 @@ impl Shared {
         let epoch = self.control.epoch();
         let Cluster { topology, fleet } = self.control.cluster();
         let unknown = || {
-            Error::new(SqlState::UNKNOWN_DATABASE, format!("database \"{database}\" is not configured"))
+            Error::new(SqlState::UNKNOWN_DATABASE, format!("database \"{database}\" does not exist"))
+                .with_detail("pgweir's configuration does not name it.")
                 .with_hint("Add it to [[databases]].")
         };
         let known = topology.database(database).cloned().ok_or_else(unknown)?;

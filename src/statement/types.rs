@@ -36,6 +36,14 @@ pub struct Body {
     pub words: Vec<String>,
 }
 
+impl Body {
+    /// Something of this name (in lower case) may be called in it.
+    pub fn has(&self, name: &str) -> bool {
+        let mut written = self.statements.iter().map(|statement| statement.to_ascii_lowercase());
+        self.words.iter().any(|word| word == name) || written.any(|statement| statement.contains(name))
+    }
+}
+
 /// The view that shows a session's prepared statements.
 pub const PREPARED_STATEMENTS: &str = "pg_prepared_statements";
 

@@ -25,6 +25,8 @@ pub struct Channel {
     pub output: BytesMut,
     /// Bytes read and written so far.
     traffic: (u64, u64),
+    /// The encryption has taken bytes of `output` that it could not write yet.
+    unwritten: bool,
     recording: Option<Box<Recording>>,
     /// Output up to so many bytes is not written yet.
     held: usize,
@@ -57,6 +59,7 @@ impl Channel {
             input: BytesMut::new(),
             output: BytesMut::new(),
             traffic: (0, 0),
+            unwritten: false,
             recording: None,
             held: 0,
             waited: false,
@@ -181,8 +184,17 @@ impl Channel {
         match &mut self.stream {
             // Sockets have nothing to flush.
             Stream::Tcp(_) | Stream::Unix(_) | Stream::Closed => Poll::Ready(Ok(())),
-            stream => Pin::new(stream).poll_flush(cx),
+            stream => {
+                let flushed = Pin::new(stream).poll_flush(cx);
+                self.unwritten = flushed.is_pending();
+                flushed
+            }
         }
+    }
+
+    /// Nothing waits to be written, here or in the encryption: [`Channel::poll_flush`] has nothing to do.
+    pub fn is_written(&self) -> bool {
+        self.output.is_empty() && !self.unwritten
     }
 
     /// As [`Channel::poll_flush`], behind those tasks of the worker that are ready now: a write's way through the kernel
@@ -226,6 +238,15 @@ impl Channel {
 
     pub async fn flush(&mut self) -> io::Result<()> {
         std::future::poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Writes all of `output`, and over TLS that nothing more comes: else it looks cut off.
+    pub async fn close(mut self) -> io::Result<()> {
+        self.flush().await?;
+        match &mut self.stream {
+            stream @ (Stream::ServerTls(_) | Stream::ClientTls(_)) => tokio::io::AsyncWriteExt::shutdown(stream).await,
+            Stream::Tcp(_) | Stream::Unix(_) | Stream::Closed => Ok(()),
+        }
     }
 
     /// Writes what it can of `output` without waiting.
@@ -377,3 +398,53 @@ const IDLE_BYTES: usize = 1024;
 const KEPT_BYTES: usize = 16 * 1024;
 /// How much one read takes at most.
 pub const READ_BYTES: usize = 32 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::AsyncReadExt;
+    use tokio_rustls::rustls::pki_types::{PrivateKeyDer, ServerName};
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::*;
+
+    /// Both ends of an encrypted connection, the first as a channel.
+    async fn encrypted() -> (Channel, tokio_rustls::server::TlsStream<TcpStream>) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+        let ours = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+        let ours = ours.unwrap().with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+        let theirs = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let theirs = theirs.unwrap().with_root_certificates(roots).with_no_client_auth();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (connector, acceptor) = (TlsConnector::from(Arc::new(theirs)), TlsAcceptor::from(Arc::new(ours)));
+        let name = ServerName::try_from("localhost").unwrap();
+        let (client, server) =
+            tokio::join!(connector.connect(name, client.unwrap()), acceptor.accept(accepted.unwrap().0));
+        (Channel::new(Stream::ServerTls(Box::new(client.unwrap()))), server.unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_the_encryption_holds_is_still_to_be_written() {
+        let (mut channel, mut peer) = encrypted().await;
+        let mut sent = 0;
+        // The peer reads nothing.
+        while channel.is_written() {
+            channel.output.extend_from_slice(&[7; 1000]);
+            sent += 1000;
+            let _ = channel.poll_flush(&mut Context::from_waker(Waker::noop()));
+            tokio::task::yield_now().await;
+        }
+        assert!(channel.output.is_empty(), "the encryption has it");
+        let mut told = vec![0; sent];
+        let (read, flushed) = tokio::join!(peer.read_exact(&mut told), channel.flush());
+        assert_eq!((read.unwrap(), flushed.is_ok(), channel.is_written()), (sent, true, true));
+    }
+}
