@@ -26,6 +26,8 @@ mod named;
 mod numbering;
 #[path = "sharded/own_types.rs"]
 mod own_types;
+#[path = "sharded/portals.rs"]
+mod portals;
 #[path = "support/raw.rs"]
 mod raw;
 mod support;

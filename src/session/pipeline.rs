@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes};
+use bytes::{BufMut, Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::block::{Came, concerns_all};
@@ -35,7 +35,7 @@ use crate::statement::{Kind, Statement, TransactionControl, constraints};
 use crate::topology::ShardId;
 use crate::wire::frame::{Header, client, put, server};
 use crate::wire::message::{put_bare, put_command_complete, put_ready, put_warning};
-use crate::wire::{Bind, Channel, Status};
+use crate::wire::{Bind, Channel, Status, put_formats};
 
 impl Session {
     /// `frames` of `input` are the unit as far as it is there; the rest is read up to its Sync.
@@ -178,8 +178,14 @@ impl Session {
                 return Ok(came);
             }
             Step::DescribePortal => {
-                let described = self.describe_kept(portal_of(&body[1..]).unwrap_or_default(), out);
-                return Ok(described.unwrap_or_else(|| pipeline.describe(&body, out)).map_err(Stopped::from));
+                if let Some(described) = self.describe_kept(portal_of(&body[1..]).unwrap_or_default(), out) {
+                    return Ok(described.map_err(Stopped::from));
+                }
+                match pipeline.describe(&body, out) {
+                    Ok(None) => {}
+                    Ok(Some(portal)) => return self.describe_apart(client, &portal).await,
+                    Err(error) => return Ok(Err(error.into())),
+                }
             }
             Step::Execute => {
                 let portal = pipeline.portals.get(portal_of(&body).unwrap_or_default());
@@ -219,6 +225,21 @@ impl Session {
                 Ok(Ok(()))
             }
         }
+    }
+
+    /// What a portal gives that is not executed yet: the columns of its statement, in the formats that its Bind asks for.
+    async fn describe_apart(&mut self, client: &mut Channel, portal: &Portal) -> Came<()> {
+        let place = client.put_so_far();
+        let held = client.hold(usize::MAX);
+        let came = self.describe_step(client, &portal.prepared, false).await;
+        client.hold(held);
+        let (Ok(Ok(())), Some(told)) = (&came, client.put_since(place).map(BytesMut::from)) else { return came };
+        client.take_back(place);
+        match Bind::read(&portal.body) {
+            Ok(bind) => put_columns_of_portal(&mut client.output, told, &bind.result_formats),
+            Err(error) => return Ok(Err(error.into())),
+        }
+        came
     }
 
     /// Any shard knows what a statement's parameters and columns are.
@@ -586,6 +607,19 @@ impl Session {
                 end_of(broken)
             }
         }
+    }
+}
+
+/// Of what was told of a statement, what is to be told of its portal.
+fn put_columns_of_portal(out: &mut BytesMut, mut told: BytesMut, formats: &[u16]) {
+    while let Ok(Some(header)) = Header::whole(&told) {
+        let mut frame = told.split_to(header.length);
+        match header.kind {
+            server::PARAMETER_DESCRIPTION => continue,
+            server::ROW_DESCRIPTION => put_formats(&mut frame[Header::BYTES..], formats),
+            _ => {}
+        }
+        out.extend_from_slice(&frame);
     }
 }
 

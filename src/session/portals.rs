@@ -104,8 +104,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Before its execution, which then gives the columns.
-    pub(super) fn describe(&mut self, body: &[u8], out: &mut BytesMut) -> Result<(), Error> {
+    /// Before its execution, which then gives the columns. Gives the portal if it is not executed next.
+    pub(super) fn describe(&mut self, body: &[u8], out: &mut BytesMut) -> Result<Option<Portal>, Error> {
         let name = portal_of(&body[1..])?;
         let executed =
             self.steps.front().is_some_and(|(step, body)| matches!(step, Step::Execute) && portal_of(body) == Ok(name));
@@ -115,13 +115,10 @@ impl Pipeline {
         let kind = portal.prepared.analysis.statements.first().map(|statement| &statement.kind);
         if portal.prepared.is_control() || kind.is_none_or(|kind| concerns_all(kind) || is_prepare(kind)) {
             put_columns(out, &portal.prepared);
-            return Ok(());
+            return Ok(None);
         }
-        if !executed {
-            return Err(apart());
-        }
-        portal.described = true;
-        Ok(())
+        portal.described = executed;
+        Ok((!executed).then(|| portal.clone()))
     }
 
     /// The portal of this name, which is executed now.

@@ -21,7 +21,7 @@ pub use exchange::{Exchange, has_unknown_values, number_bind, wants_binary};
 pub use frame::Header;
 pub use key::CancelKey;
 pub use message::{AuthenticationRequest, Severity, Status};
-pub use oids::{Definition, Oids, column_types_in};
+pub use oids::{Definition, Oids, column_types_in, put_formats};
 pub use startup::{Parameter, Startup, frame_length};
 
 /// The protocol's name in TLS handshakes (PostgreSQL documentation, 55.2.11).

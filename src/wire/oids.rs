@@ -181,6 +181,17 @@ pub fn column_types_in(body: &[u8]) -> Vec<u32> {
     columns(body).map(|(kind, _)| kind).collect()
 }
 
+/// Puts the formats that a Bind asks for into a RowDescription with this body: one for all, or each column's own.
+pub fn put_formats(body: &mut [u8], formats: &[u16]) {
+    let (mut end, mut index) = (2, 0);
+    while let Some(place) = next_column(body, end) {
+        end = place + COLUMN_BYTES;
+        let format = if formats.len() == 1 { formats[0] } else { formats.get(index).copied().unwrap_or(0) };
+        body[end - 2..end].copy_from_slice(&format.to_be_bytes());
+        index += 1;
+    }
+}
+
 /// Type and format of each column of a RowDescription.
 fn columns(body: &[u8]) -> impl Iterator<Item = (u32, u16)> {
     let mut end = 2;
