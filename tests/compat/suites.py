@@ -461,7 +461,6 @@ MADE = "a database or role that the test makes and pgweir's configuration does n
 SEEN = "the server's prepared statements are pgweir's, under its names"
 KNOWN = {
     "libpq (ours)": {"extended: too few": SEEN},
-    "node-postgres (ours)": {"no such database": MADE},
     "pgjdbc (ours)": {"wrong database": MADE},
     "psycopg2": {
         "test_backend_pid": OTHERS,
