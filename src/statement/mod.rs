@@ -23,13 +23,16 @@ mod pieces;
 mod plainer;
 mod predicates;
 mod procedural;
+mod query;
 mod quoting;
 mod scan;
 #[cfg(test)]
 mod tests;
 mod types;
 mod uses;
+mod utility;
 mod values;
+mod written;
 
 pub use analyze::analyze;
 pub use cache::{Entry, ShapeCache};
