@@ -1497,6 +1497,12 @@ fn who_replicates_has_a_connection_of_its_own() {
     let start = "START_REPLICATION SLOT followed LOGICAL 0/0 (proto_version '1', publication_names 'followed')";
     follower.send(&raw::query(start));
     assert_eq!(follower.frame().unwrap().0, b'W');
+    let shown = "select application_name from pg_stat_replication where pid = ";
+    assert_eq!(
+        other.rows(&format!("{shown}{}", number(&follower))).len(),
+        1,
+        "it is told the number of its server process"
+    );
     let row = "what is written goes to who follows";
     other.rows(&format!("insert into followed values ('{row}')"));
     let mut told = std::iter::from_fn(|| follower.frame());

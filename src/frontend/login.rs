@@ -83,7 +83,7 @@ impl Frontend {
         let Some(user) = user else { return Err(wrong(name).into()) };
         self.learn_proof(&topology, (&user, database), shown).await?;
         if database == ADMIN {
-            let registered = self.register(channel, opening, name, ADMIN);
+            let registered = self.register(channel, opening, (name, ADMIN), None);
             greet_admin(&mut channel.output, &registered.client);
             return Ok(Served::Console(user, registered));
         }
@@ -160,7 +160,7 @@ impl Frontend {
             settings.iter().try_for_each(|(name, value)| check_readable(name, value.trim_matches('\'')))?;
         }
         let (settings, learned) = self.learn(&snapshot, &user, settings, station).await?;
-        let registered = self.register(channel, opening, &user.name, database);
+        let registered = self.register(channel, opening, (&user.name, database), None);
         AuthenticationOk::put(&mut channel.output, &learned.reported);
         channel.output.extend_from_slice(&learned.remarks);
         put_key_data(&mut channel.output, registered.client.key);
@@ -189,7 +189,9 @@ impl Frontend {
         let is_ours = |name: &str| matches!(name, "user" | "database") || name.starts_with("_pq_.");
         let parameters: Vec<_> = opening.parameters.iter().filter(|(name, _)| !is_ours(name)).cloned().collect();
         let connection = self.shared.pools.open_apart(&server, user, &topology.process, &parameters).await?;
-        let registered = self.register(channel, opening, &user.name, database);
+        // Its server process is its own for good: `pg_stat_replication` has it by that number.
+        let process = Some(connection.target().process()).filter(|process| *process > 0);
+        let registered = self.register(channel, opening, (&user.name, database), process);
         AuthenticationOk::put(&mut channel.output, &connection.reported);
         channel.output.extend_from_slice(&connection.remarks);
         put_key_data(&mut channel.output, registered.client.key);
@@ -197,9 +199,15 @@ impl Frontend {
         Ok(Served::Replication(Box::new(connection), registered))
     }
 
-    fn register(&self, channel: &Channel, opening: &Opening, user: &str, database: &str) -> Registered {
+    fn register(
+        &self,
+        channel: &Channel,
+        opening: &Opening,
+        (user, database): (&str, &str),
+        process: Option<i32>,
+    ) -> Registered {
         let make = |key| Client::new(key, user, database).at(channel);
-        let registered = self.shared.registry.register(opening.minor, make);
+        let registered = self.shared.registry.register((opening.minor, process), make);
         let application = opening.parameters.iter().find(|(name, _)| name == "application_name");
         application.iter().for_each(|(_, name)| registered.client.call_application(name));
         registered

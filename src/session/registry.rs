@@ -76,12 +76,18 @@ pub struct Registered {
 }
 
 impl Registry {
-    /// A client under a key that nobody else has, as its minor version of the protocol has them.
-    pub fn register(self: &Arc<Self>, minor: u32, make: impl Fn(CancelKey) -> Client) -> Registered {
+    /// A client under a key that nobody else has, as its minor version of the protocol has them; its process has the number
+    /// that is `wanted`, unless somebody has it already.
+    pub fn register(
+        self: &Arc<Self>,
+        (minor, mut wanted): (u32, Option<i32>),
+        make: impl Fn(CancelKey) -> Client,
+    ) -> Registered {
         let mut clients = self.lock();
         loop {
             // Positive, as process numbers are.
-            let key = CancelKey::random(rand::random::<i32>() & i32::MAX, minor);
+            let process = wanted.take().unwrap_or_else(|| rand::random::<i32>() & i32::MAX);
+            let key = CancelKey::random(process, minor);
             if let std::collections::hash_map::Entry::Vacant(place) = clients.entry(key.process) {
                 let client = Arc::clone(place.insert(Arc::new(make(key))));
                 return Registered { registry: Arc::clone(self), client };
@@ -101,9 +107,11 @@ impl Registry {
         true
     }
 
-    /// Who has this process number.
+    /// Who has this process number, which is not that of its server process (see [`Registry::find_user`]).
     pub(super) fn find(&self, process: i32) -> Option<Arc<Client>> {
-        self.lock().get(&process).cloned()
+        let client = self.lock().get(&process).cloned()?;
+        let is_of_server = client.lock().targets.iter().any(|target| target.process() == process);
+        (!is_of_server).then_some(client)
     }
 
     /// Whose process that of this number is, on the server of `place`: of the one who uses it, `speaker` apart, else of the
