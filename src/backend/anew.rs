@@ -49,14 +49,7 @@ impl Connection {
         put_bare(&mut self.channel.output, client::SYNC);
         self.owed.push(Cause::DescribeStatement, Payee::Nobody);
         self.owed.push(Cause::Sync, Payee::Nobody);
-        let mut types = Vec::new();
-        let mut each = |_, kind, body: &[u8]| {
-            if kind == server::PARAMETER_DESCRIPTION {
-                types = types_in(body);
-            }
-        };
-        let heard = self.hear(&mut |_, _| {}, &mut each).await?;
-        Ok(heard.map(|()| types))
+        self.hear_types(server::PARAMETER_DESCRIPTION, types_in).await
     }
 
     /// The types of the columns of a query that is not run, by the numbers that clients know, or the body of the error.
@@ -68,10 +61,15 @@ impl Connection {
         for cause in [Cause::Parse(None), Cause::DescribeStatement, Cause::Sync] {
             self.owed.push(cause, Payee::Nobody);
         }
+        self.hear_types(server::ROW_DESCRIPTION, column_types_in).await
+    }
+
+    /// What is `read` from the message of this kind.
+    async fn hear_types(&mut self, wanted: u8, read: fn(&[u8]) -> Vec<u32>) -> Result<Result<Vec<u32>, Bytes>, Error> {
         let mut types = Vec::new();
         let mut each = |_, kind, body: &[u8]| {
-            if kind == server::ROW_DESCRIPTION {
-                types = column_types_in(body);
+            if kind == wanted {
+                types = read(body);
             }
         };
         let heard = self.hear(&mut |_, _| {}, &mut each).await?;

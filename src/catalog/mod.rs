@@ -175,6 +175,11 @@ impl Relation {
         self.columns.iter().find(|column| column.name == name)
     }
 
+    /// Those whose values may be given: not the generated ones.
+    pub fn given_columns(&self) -> impl Iterator<Item = &Column> {
+        self.columns.iter().filter(|column| !column.is_generated)
+    }
+
     /// Where its value stands among those of a statement that lists these columns; none: all.
     pub fn place_of(&self, name: &str, listed: &[String]) -> Option<usize> {
         match listed {

@@ -1,6 +1,6 @@
 //! Rows of several shards become parameters of the statement that one of them computes.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::failure::Failure;
 use super::fetch::{fetch, write_out};
@@ -13,7 +13,7 @@ use crate::error::{Error, SqlState};
 use crate::merge::{Columns, cells};
 use crate::plan::Gather;
 use crate::statement::copied_query;
-use crate::wire::frame::{Header, malformed, put, server, take_u16};
+use crate::wire::frame::{Header, malformed, server, take_u16};
 use crate::wire::{Channel, TextArray};
 
 /// `inputs` are connections to the plan's shards, in their order: the statement runs on the first.
@@ -56,11 +56,7 @@ async fn expect_copy(input: &mut Connection, text: &str, tables: &[TextArray]) -
             input.expect_copy(&types);
             Ok(())
         }
-        Err(body) => {
-            let mut frame = BytesMut::new();
-            put(&mut frame, server::ERROR, |out| out.extend_from_slice(&body));
-            Err(Failure::Server(frame.freeze()))
-        }
+        Err(body) => Err(Failure::server(&body)),
     })
 }
 

@@ -120,6 +120,12 @@ pub(super) fn reading_function<'s>(
     called.or_else(|| statement.uses.fields.iter().find(reads).map(String::as_str))
 }
 
+/// A view or function in it may read such tables.
+pub(super) fn reads_unseen(statement: &Statement, resolved: &[Resolved], catalog: &Catalog) -> bool {
+    resolved.iter().any(|relation| matches!(relation.class, Class::View))
+        || reading_function(statement, resolved, catalog).is_some()
+}
+
 /// Of some relation whose columns are known.
 pub(super) fn is_column(field: &str, resolved: &[Resolved]) -> bool {
     resolved.iter().filter_map(|relation| relation.catalog.as_ref()).any(|known| known.column(field).is_some())

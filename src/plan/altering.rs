@@ -38,13 +38,10 @@ fn of_one(
             && (relation.column(column).is_some() || new.is_some_and(|new| new == column))
     };
     let after = in_configuration((Some(schema), name), &ancestors, &has, surroundings.database);
-    let keeps_key = |class: &Class| match class {
-        Class::Sharded(sharded) => has(&sharded.column),
-        _ => true,
-    };
+    let lacks_key = matches!(&after, Class::Sharded(sharded) if !has(&sharded.column));
     // A row without a key may be anywhere: it is moved when it gets one.
     let is_fine = is_same(&after, before) || (is_empty && matches!(before, Class::Home));
-    (!is_fine || !keeps_key(&after)).then(|| moves(&relation.name))
+    (!is_fine || lacks_key).then(|| moves(&relation.name))
 }
 
 fn known(table: &ObjectName, surroundings: &Surroundings<'_>) -> Option<(String, String)> {
@@ -61,6 +58,7 @@ fn is_same(one: &Class, other: &Class) -> bool {
 
 fn moves(table: &str) -> Error {
     let what = format!("an ALTER TABLE after which the rows of \"{table}\" would belong to other shards");
-    let hint = "Names of tables and key columns are those of the configuration: change it first, or make a new table and copy the rows.";
+    let hint = "Names of tables and key columns are those of the configuration: change it first, or make a new table and \
+                copy the rows.";
     Error::unsupported(what, hint)
 }

@@ -101,20 +101,16 @@ pub(super) fn route(
 
 /// Of the columns that a COPY of the table gives or takes; 0 for one that it does not have.
 pub fn types(copy: &Copy, relation: &Relation) -> Vec<u32> {
-    let type_of = |name: &String| {
-        let found = relation.columns.iter().find(|column| column.name == *name);
-        found.map_or(0, |column| column.type_oid)
-    };
     match copy.columns.as_slice() {
-        [] => relation.columns.iter().filter(|column| !column.is_generated).map(|column| column.type_oid).collect(),
-        listed => listed.iter().map(type_of).collect(),
+        [] => relation.given_columns().map(|column| column.type_oid).collect(),
+        listed => listed.iter().map(|name| relation.column(name).map_or(0, |column| column.type_oid)).collect(),
     }
 }
 
 /// Which column of the data is the key.
 fn position(copy: &Copy, relation: &Relation, key: &str) -> Result<usize, Error> {
     let position = match copy.columns.as_slice() {
-        [] => relation.columns.iter().filter(|column| !column.is_generated).position(|column| column.name == key),
+        [] => relation.given_columns().position(|column| column.name == key),
         listed => listed.iter().position(|column| column == key),
     };
     position.ok_or_else(|| {

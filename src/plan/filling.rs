@@ -45,8 +45,7 @@ impl Filling {
         }
         let hint = "Create the table first, then insert into it.";
         let refuse = || Some(Err(Error::unsupported("CREATE TABLE AS", hint)));
-        let is_opaque = resolved.iter().any(|known| matches!(known.class, Class::View))
-            || access::reading_function(&filled.query, resolved, surroundings.catalog).is_some();
+        let is_opaque = access::reads_unseen(&filled.query, resolved, surroundings.catalog);
         let is_query = matches!(filled.query.kind, Kind::Query) && ddl.what == "CREATE TABLE";
         if !is_query || is_opaque || !(ddl.temporary || lives_at_home(filled, resolved, surroundings)) {
             return refuse();

@@ -34,8 +34,7 @@ impl Mirroring {
         let mut written = resolved.iter().filter(|relation| relation.written);
         let (Some(known), None) = (written.next(), written.next()) else { return None };
         let table = known.catalog.as_ref().filter(|table| !table.has_triggers)?;
-        let is_opaque = resolved.iter().any(|relation| matches!(relation.class, Class::View))
-            || access::reading_function(statement, resolved, catalog).is_some();
+        let is_opaque = access::reads_unseen(statement, resolved, catalog);
         if known.block != 0 || !matches!(known.class, Class::Reference) || is_opaque {
             return None;
         }
@@ -95,12 +94,7 @@ fn copy(statement: &Statement, table: &Relation) -> Option<String> {
     let keeps_key = !key.is_empty() && assigned.clone().all(|column| !table.primary_key.contains(column));
     match &statement.kind {
         Kind::Insert(insert) => {
-            let columns: Vec<String> = table
-                .columns
-                .iter()
-                .filter(|column| !column.is_generated)
-                .map(|column| quoted_name(&column.name))
-                .collect();
+            let columns: Vec<String> = table.given_columns().map(|column| quoted_name(&column.name)).collect();
             let values: Vec<String> = columns.iter().map(|name| format!("r.{name}")).collect();
             let mut text = format!(
                 "INSERT INTO {qualified} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {rows}",

@@ -94,9 +94,7 @@ impl Moving {
         surroundings: &Surroundings<'_>,
     ) -> Option<Self> {
         let Kind::Update(update) = &statement.kind else { return None };
-        let is_opaque = resolved.iter().any(|relation| matches!(relation.class, Class::View))
-            || access::reading_function(statement, resolved, surroundings.catalog).is_some();
-        if is_opaque {
+        if access::reads_unseen(statement, resolved, surroundings.catalog) {
             return None;
         }
         let known = resolved.iter().find(|known| known.written && known.block == 0)?;
@@ -201,8 +199,7 @@ impl Several {
             return refuse("an UPDATE with FROM or WITH and RETURNING");
         }
         let is_assigned = |name: &String| statement.assigned.iter().any(|assigned| assigned.column == *name);
-        let columns = table.columns.iter().filter(|column| !column.is_generated);
-        let kept: Vec<_> = columns.filter(|column| !is_assigned(&column.name)).collect();
+        let kept: Vec<_> = table.given_columns().filter(|column| !is_assigned(&column.name)).collect();
         let own = kept.iter().map(|column| Target::new(column.type_oid, Source::Itself));
         let given = statement.assigned.iter().map(|assigned| {
             let type_oid = table.column(&assigned.column).map_or(0, |column| column.type_oid);

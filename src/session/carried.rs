@@ -1,6 +1,5 @@
 //! A unit of work on its way to a server connection: the client's messages, under names that the server knows.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -8,10 +7,12 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use super::Session;
 use super::again::{Trouble, trouble_of};
 use super::by_name::ByName;
+use super::describing::Describing;
 use super::digest::{Step, Steps, only_prepares};
 use super::effects::Effect;
 use super::names::Told;
-use super::numbers::{Portals, copy_comes_late, portal_in};
+use super::numbers::{Portals, copy_comes_late};
+use super::portals::portal_of;
 use super::prepared::Prepared;
 use super::replan::columns_changed;
 use super::run::terminated;
@@ -24,19 +25,8 @@ use crate::executor::{BUFFER_BYTES, Unit, move_front};
 use crate::statement::standardized;
 use crate::topology::ShardId;
 use crate::wire::frame::{Header, client, malformed, put, put_in_front, put_text, server, take_str};
-use crate::wire::message::{error_field, mix_description, put_bare, put_error, put_execute, put_named, types_in};
+use crate::wire::message::{error_field, put_bare, put_error, put_execute, put_named};
 use crate::wire::{Bind, Oids, Severity, Status, wants_binary};
-
-/// Descriptions of statements that are on their way.
-#[derive(Default)]
-struct Describing {
-    /// The statements' numbers, and the names under which the client is told.
-    statements: VecDeque<(u64, Box<str>)>,
-    /// Of the first one's parameters, once they were there (see [`mix_description`]), and their types, where numbers in
-    /// values count.
-    parameters: Option<(u32, Option<Arc<[u32]>>)>,
-    done: Vec<(u64, u32, Option<Looks>)>,
-}
 
 /// What one relay carries.
 pub(super) struct Carried<'s> {
@@ -135,10 +125,8 @@ impl<'s> Carried<'s> {
     }
 
     fn note_descriptions(&mut self, connection: &mut Connection) {
-        let Some(describing) = self.describing.take() else { return };
-        for (statement, description, looks) in describing.done {
-            connection.note_description(statement, description);
-            looks.into_iter().for_each(|looks| connection.note_looks(statement, looks));
+        if let Some(describing) = self.describing.take() {
+            describing.note_in(connection);
         }
     }
 
@@ -157,10 +145,8 @@ impl<'s> Carried<'s> {
     fn digest(&mut self, kind: u8, body: &[u8]) -> Step {
         let step = self.session.digest(kind, body);
         let Step::Bind { prepared, .. } = &step else { return step };
-        match self.session.check_bind(prepared, body, self.shard) {
-            Ok(effects) if self.counts_numbers && effects.contains(&Effect::Copies) => {
-                Step::Refused(Box::new(copy_comes_late()))
-            }
+        let checked = self.session.check_bind(prepared, body, self.shard);
+        match checked.and_then(|effects| self.check_late(effects)) {
             Ok(effects) => {
                 self.effects.extend(effects);
                 step
@@ -298,11 +284,8 @@ impl<'s> Carried<'s> {
             if let Some(frame) = self.session.renamed_query(text) {
                 return Ok(self.feed_by_name(input, connection, (header, &frame)));
             }
-            let checked = self.session.check_query(text, self.shard).and_then(|effects| match self.counts_numbers {
-                true if effects.contains(&Effect::Copies) => Err(copy_comes_late()),
-                _ => Ok(effects),
-            });
-            match checked {
+            let checked = self.session.check_query(text, self.shard);
+            match checked.and_then(|effects| self.check_late(effects)) {
                 Ok(effects) => {
                     if effects.iter().any(|effect| matches!(effect, Effect::Discard | Effect::ForgetStatements)) {
                         connection.forget_statements();
@@ -393,11 +376,21 @@ impl<'s> Carried<'s> {
     /// `false`: an Execute with this body needs a Describe in front.
     fn keeps_numbers(&mut self, cause: &Cause, body: &[u8]) -> bool {
         match cause {
-            Cause::DescribePortal => self.portals.describe(body),
-            Cause::Execute => return self.portals.may_execute(body),
-            _ => {}
+            Cause::Execute => self.portals.may_execute(body),
+            Cause::DescribePortal => {
+                self.portals.describe(body);
+                true
+            }
+            _ => true,
         }
-        true
+    }
+
+    /// What a message does that came after the unit's way was chosen: no COPY whose columns nobody has looked at.
+    fn check_late(&self, effects: Vec<Effect>) -> Result<Vec<Effect>, Error> {
+        match self.counts_numbers && effects.contains(&Effect::Copies) {
+            true => Err(copy_comes_late()),
+            false => Ok(effects),
+        }
     }
 
     fn feed_step(&mut self, input: &mut BytesMut, connection: &mut Connection, header: Header) {
@@ -449,7 +442,8 @@ impl<'s> Carried<'s> {
                 let portal = |naming: &str| body.starts_with(naming.as_bytes()) && body.get(naming.len()) == Some(&0);
                 let naming = self.naming.take_if(|(naming, _)| portal(naming));
                 if self.counts_numbers && !self.portals.may_execute(body) {
-                    put_named(&mut connection.channel.output, client::DESCRIBE, b'P', portal_in(body));
+                    let name = portal_of(body).unwrap_or_default();
+                    put_named(&mut connection.channel.output, client::DESCRIBE, b'P', name);
                     connection.owed.push(Cause::DescribePortal, Payee::Nobody);
                     self.portals.forget();
                 }
@@ -558,9 +552,9 @@ impl<'s> Carried<'s> {
             return Some(looks);
         }
         let waits = connection.has_unknown_values(body, &prepared.types);
-        let is_asked = |describing: &Describing| describing.statements.iter().any(|(asked, _)| *asked == number);
+        let is_asked = self.describing.as_ref().is_some_and(|describing| describing.expects(number));
         // Whoever binds it next should know whether its rows are to be described.
-        if (waits || (named && wants_binary(body))) && !self.describing.as_deref().is_some_and(is_asked) {
+        if (waits || (named && wants_binary(body))) && !is_asked {
             self.describe(prepared, named, connection);
         }
         (!waits).then_some(looks)
@@ -627,7 +621,7 @@ impl<'s> Carried<'s> {
     }
 
     fn describes(&mut self, number: u64, name: &str) {
-        self.describing.get_or_insert_default().statements.push_back((number, Box::from(name)));
+        self.describing.get_or_insert_default().expect(number, name);
     }
 
     /// Sends a Parse in front of what needs it, unless the server knows the statement: then gives what is known of its
@@ -795,24 +789,9 @@ impl Unit for Carried<'_> {
     }
 
     fn described(&mut self, kind: u8, body: &[u8], oids: Option<&Oids>) {
-        let Some(describing) = &mut self.describing else { return };
-        let oids = oids.filter(|oids| oids.are_in_values());
-        match describing.parameters.take() {
-            None => {
-                let types = oids.map(|_| types_in(body).into());
-                describing.parameters = Some((mix_description(0, kind, body), types));
-            }
-            Some((parameters, types)) => {
-                if let Some((number, name)) = describing.statements.pop_front() {
-                    let description = mix_description(parameters, kind, body);
-                    self.session.names.tell(&name, description);
-                    let looks = types.zip(oids).map(|(parameters, oids)| {
-                        let plain = kind == server::NO_DATA || !oids.are_in_columns(body);
-                        Looks { parameters, plain }
-                    });
-                    describing.done.push((number, description, looks));
-                }
-            }
+        let described = self.describing.as_mut().and_then(|describing| describing.hear(kind, body, oids));
+        if let Some((name, description)) = described {
+            self.session.names.tell(&name, description);
         }
     }
 

@@ -10,7 +10,7 @@ use super::decide::{Decided, Way};
 use super::digest::Steps;
 use super::effects::Effect;
 use super::names::Done;
-use super::numbers::expect_copies;
+use super::numbers::must_expect_copies;
 use super::run::{End, terminated};
 use super::signals::ends_processes;
 use super::transaction::{Open, Transaction};
@@ -68,7 +68,14 @@ impl Session {
         let Way::One { shard, access } = decided.way else { unreachable!("several shards are not relayed") };
         self.send_answers(client).await?;
         let may_repeat = self.may_repeat(access, length);
-        let mut open = match self.take_for_unit(shard, access, &decided.effects).await? {
+        let taken = match self.take_for_unit(shard, access, &decided.effects).await? {
+            Ok(open) if must_expect_copies(&open, &decided.effects) => {
+                let copies = self.copies_of(&steps, &client.input);
+                Box::pin(self.expect_copies(copies, open)).await
+            }
+            taken => taken,
+        };
+        let mut open = match taken {
             Ok(open) => open,
             Err(why) => {
                 self.names.settle(Done::Some(0));
@@ -78,15 +85,6 @@ impl Session {
         if open.lent.connection.has_outdated_statements() {
             // A connection that is lost is found to be so below.
             let _ = Box::pin(open.lent.connection.renew_statements()).await;
-        }
-        if decided.effects.contains(&Effect::Copies) && open.lent.connection.has_numbers_in_values() {
-            let copies = self.copies_of(&steps, &client.input);
-            if let Err(why) = Box::pin(expect_copies(copies, &mut open.lent.connection)).await {
-                let was_in_block = open.lent.connection.status != Status::Idle;
-                self.settle(open, &[], true, was_in_block);
-                self.names.settle(Done::Some(0));
-                return Ok(Err(Halted { why, taken: false, left: 0 }));
-            }
         }
         self.meter.route = Route::One(open.lent.shard, open.lent.role);
         self.put_news(&mut client.output);

@@ -239,17 +239,15 @@ impl Session {
                 effects::check(statement, values)?;
             }
             self.check_made(statement)?;
-            if let Kind::Do(body) = &statement.kind
-                && self.want_body(body, (wanted, effects))
-            {
-                effects::of(statement, Some(values), effects);
-                wanted.touched.merge(&template.touches().what);
-                continue;
-            }
             effects::of(statement, Some(values), effects);
             effects.extend(template.is_opaque().then_some(Effect::Unseen));
             wanted.touched.merge(&template.touches().what);
             wanted.keeping = wanted.keeping.or(template.keeping());
+            if let Kind::Do(body) = &statement.kind
+                && self.want_body(body, (wanted, effects))
+            {
+                continue;
+            }
             let plan = self.recall(statement, values).map_or_else(|| template.plan(values), Ok)?;
             wanted.add(self, statement, template, plan)?;
         }

@@ -95,7 +95,8 @@ impl Session {
             "(SELECT n.own AS name, COALESCE(n.sql, n.text, s.statement) AS statement, \
              COALESCE(s.prepare_time, pg_catalog.statement_timestamp()) AS prepare_time, \
              COALESCE(s.parameter_types, n.types::regtype[]) AS parameter_types, {result_types}\
-             n.sql IS NOT NULL OR COALESCE(s.from_sql, false) AS from_sql{counts} FROM (VALUES {known}) n (number, own, sql, text, types) LEFT JOIN pg_catalog.pg_prepared_statements s \
+             n.sql IS NOT NULL OR COALESCE(s.from_sql, false) AS from_sql{counts} \
+             FROM (VALUES {known}) n (number, own, sql, text, types) LEFT JOIN pg_catalog.pg_prepared_statements s \
              ON n.number OPERATOR(pg_catalog.=) s.name WHERE n.own IS NOT NULL \
              UNION ALL SELECT s.name, s.statement, s.prepare_time, s.parameter_types, {result_types}s.from_sql{own_counts} \
              FROM pg_catalog.pg_prepared_statements s \

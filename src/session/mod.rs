@@ -15,6 +15,7 @@ mod copying;
 mod cursors;
 mod deadlock;
 mod decide;
+mod describing;
 mod digest;
 mod ears;
 mod effects;

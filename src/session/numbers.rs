@@ -9,15 +9,18 @@ use super::Session;
 use super::block::Came;
 use super::carry::Stopped;
 use super::digest::{Step, Steps};
+use super::effects::Effect;
 use super::local::slice;
+use super::portals::portal_of;
 use super::prepared::Prepared;
 use super::ties;
+use super::transaction::Open;
 use crate::backend::Connection;
 use crate::error::Error;
 use crate::plan::types_of_copy;
 use crate::statement::{Analysis, Copy, CopyFormat, Kind, ObjectName, Statement, copied_query, quoted_name};
-use crate::wire::frame::{Header, client, take_str};
-use crate::wire::{has_unknown_values, wants_binary};
+use crate::wire::frame::{Header, client};
+use crate::wire::{Status, has_unknown_values, wants_binary};
 
 /// Whose rows a connection is ready for. What its server described last, it takes for the rows that come next.
 #[derive(Default)]
@@ -40,7 +43,7 @@ enum Described {
 impl Portals {
     /// A Bind with this body is sent; `plain`: of a statement whose rows hold no numbers.
     pub(super) fn bind(&mut self, body: &[u8], plain: bool) {
-        let name = take_str(&mut &*body).unwrap_or_default();
+        let name = portal_of(body).unwrap_or_default();
         self.plain.retain(|known| **known != *name);
         if plain || !wants_binary(body) {
             self.plain.push(Box::from(name));
@@ -52,13 +55,13 @@ impl Portals {
 
     /// The body of a Describe of a portal, which is sent.
     pub(super) fn describe(&mut self, body: &[u8]) {
-        let name = body.get(1..).map(|mut name| take_str(&mut name).unwrap_or_default());
+        let name = body.get(1..).and_then(|name| portal_of(name).ok());
         self.described = Described::Portal(Box::from(name.unwrap_or_default()));
     }
 
     /// An Execute with this body may be sent, as far as numbers go. `false`: its portal is to be described first.
     pub(super) fn may_execute(&mut self, body: &[u8]) -> bool {
-        let name = portal_in(body);
+        let name = portal_of(body).unwrap_or_default();
         match &self.described {
             Described::Nothing if self.plain.iter().any(|plain| **plain == *name) => true,
             Described::Portal(described) if **described == *name => {
@@ -73,11 +76,6 @@ impl Portals {
     pub(super) fn forget(&mut self) {
         self.described = Described::Nothing;
     }
-}
-
-/// The portal that the body of an Execute names.
-pub(super) fn portal_in(body: &[u8]) -> &str {
-    take_str(&mut &*body).unwrap_or_default()
 }
 
 impl Session {
@@ -98,6 +96,21 @@ impl Session {
             prepared.parameters.store(Some(Arc::new((of, Arc::clone(types)))));
         }
         Ok(types)
+    }
+
+    /// The connection is told what the columns of each COPY are that is sent on it next. An error: the unit ends with it.
+    pub(super) async fn expect_copies(
+        &mut self,
+        copies: Vec<Columns>,
+        mut open: Box<Open>,
+    ) -> Result<Box<Open>, Stopped> {
+        let expected = expect(copies, &mut open.lent.connection).await;
+        if let Err(stopped) = expected {
+            let was_in_block = open.lent.connection.status != Status::Idle;
+            self.settle(open, &[], true, was_in_block);
+            return Err(stopped);
+        }
+        Ok(open)
     }
 
     /// What the columns of each COPY are that the unit at the front of the input has.
@@ -170,8 +183,13 @@ fn table_query(copy: &Copy, table: &ObjectName) -> String {
     format!("SELECT {columns} FROM {}", table.quoted())
 }
 
+/// Of a unit of these effects: what its COPYs move may hold numbers.
+pub(super) fn must_expect_copies(open: &Open, effects: &[Effect]) -> bool {
+    effects.contains(&Effect::Copies) && open.lent.connection.has_numbers_in_values()
+}
+
 /// Tells the connection what the columns of each COPY are that is sent on it next.
-pub(super) async fn expect_copies(copies: Vec<Columns>, connection: &mut Connection) -> Result<(), Stopped> {
+async fn expect(copies: Vec<Columns>, connection: &mut Connection) -> Result<(), Stopped> {
     let mut types = Vec::with_capacity(copies.len());
     for columns in copies {
         types.push(match columns {

@@ -19,7 +19,7 @@ use super::effects::Effect;
 use super::local::{put_answer, put_columns, slice};
 use super::named::Wanted;
 use super::names::Done;
-use super::numbers::expect_copies;
+use super::numbers::must_expect_copies;
 use super::portals::{Pipeline, Portal, execute_of, portal_of};
 use super::prepared::Prepared;
 use super::run::{End, drop_frame, fill};
@@ -569,12 +569,12 @@ impl Session {
         open.wrote |= access == Access::Write;
         self.touch(&mut open.lent, touched, !was_in_block);
         self.record(client, [&open.lent]);
-        if effects.contains(&Effect::Copies) && open.lent.connection.has_numbers_in_values() {
+        if must_expect_copies(&open, effects) {
             let copies = self.copies_in(request.text());
-            if let Err(stopped) = Box::pin(expect_copies(copies, &mut open.lent.connection)).await {
-                self.settle(open, &[], true, was_in_block);
-                return Ok(Err(stopped));
-            }
+            open = match Box::pin(self.expect_copies(copies, open)).await {
+                Ok(open) => open,
+                Err(stopped) => return Ok(Err(stopped)),
+            };
         }
         let part = Part { shard, text: None, parameters: None };
         request.put(&mut open.lent.connection, &part, 0, request.rows());

@@ -117,8 +117,7 @@ impl Registry {
     /// Whose process that of this number is, on the server of `place`: of the one who uses it, `speaker` apart, else of the
     /// only one that was told it.
     pub(super) fn find_user(&self, process: i32, place: &CancelTarget, speaker: &Client) -> Option<Arc<Client>> {
-        let at = |target: &CancelTarget| (target.server().host.clone(), target.server().port);
-        let is_it = |target: &Arc<CancelTarget>| target.process() == process && at(target) == at(place);
+        let is_it = |target: &Arc<CancelTarget>| target.process() == process && is_at(target, place);
         let clients = self.lock();
         let mut others = clients.values().filter(|client| client.key.process != speaker.key.process);
         if let Some(user) = others.find(|client| client.lock().targets.iter().any(is_it)) {
@@ -130,11 +129,9 @@ impl Registry {
 
     /// `speaker` is about to end processes of the server of `place`, nobody knows which.
     pub(super) fn doom_users(&self, place: &CancelTarget, speaker: &Client) {
-        let at = |target: &CancelTarget| (target.server().host.clone(), target.server().port);
-        let is_there = |target: &Arc<CancelTarget>| at(target) == at(place);
         let clients = self.lock();
         let others = clients.values().filter(|client| client.key.process != speaker.key.process);
-        let users = others.filter(|client| client.lock().targets.iter().any(is_there));
+        let users = others.filter(|client| client.lock().targets.iter().any(|target| is_at(target, place)));
         users.for_each(|client| client.doomed.store(true, Ordering::Release));
     }
 
@@ -165,6 +162,12 @@ impl Registry {
     pub(super) fn is_ending(&self) -> bool {
         self.ending.load(Ordering::Acquire)
     }
+}
+
+/// On the same server.
+fn is_at(target: &CancelTarget, place: &CancelTarget) -> bool {
+    let (one, other) = (target.server(), place.server());
+    one.host == other.host && one.port == other.port
 }
 
 impl Client {

@@ -193,7 +193,9 @@ impl Session {
                 }
             }
             Effect::Pin(reason) => *pin = Some(reason),
-            Effect::Temporary(name) => open.temporary.push(name.clone()),
+            Effect::Temporary(name) => {
+                open.temporary.insert(name.clone());
+            }
             Effect::Discard => {
                 self.names.deallocate_marked();
                 if !open.forgot {

@@ -59,7 +59,7 @@ pub(super) struct Open {
     /// know before it commits.
     pub doubtful: HashSet<String>,
     /// Temporary tables that it has made.
-    pub temporary: Vec<String>,
+    pub temporary: HashSet<String>,
 }
 
 /// A cursor of a block.
@@ -89,7 +89,7 @@ impl Open {
     pub(super) fn new(lent: Lent, begun: Option<Begun>) -> Self {
         let reads_plainly = begun.as_ref().is_some_and(Begun::is_plain);
         let (others, changes, heard) = (Vec::new(), Vec::new(), Vec::new());
-        let (cursors, doubtful, temporary) = (Vec::new(), HashSet::new(), Vec::new());
+        let (cursors, doubtful, temporary) = (Vec::new(), HashSet::new(), HashSet::new());
         let (wrote, forgot) = (false, false);
         Self { lent, wrote, reads_plainly, others, begun, changes, forgot, heard, cursors, doubtful, temporary }
     }

@@ -19,8 +19,8 @@ use super::plainer::{BEFORE_QUERIES, plainer};
 use super::procedural::body_made_and_dropped;
 use super::scan::{Lexer, Token, TokenKind};
 use super::types::{
-    Analysis, Body, Filled, Hints, Insert, InsertPlaces, InsertSource, Kind, ObjectName, Overriding,
-    PREPARED_STATEMENTS, Respelling, Row, SourceQuery, Statement, Tokens, Update,
+    Analysis, Filled, Hints, Insert, InsertPlaces, InsertSource, Kind, ObjectName, Overriding, PREPARED_STATEMENTS,
+    Respelling, Row, SourceQuery, Statement, Tokens, Update,
 };
 use super::uses;
 
@@ -49,15 +49,13 @@ pub fn analyze(text: &str) -> Analysis {
     let names_prepared = statements.iter().any(|statement| names_prepared(&statement.kind));
     let lists_prepared = statements.iter().any(|statement| lists_prepared(statement));
     let parameters = numbers.max().unwrap_or(0);
-    let body = body_of_own_function(source, &statements);
+    let body = match statements.as_slice() {
+        [made, called, dropped] => {
+            body_made_and_dropped(source.cursor(made.tokens), called, source.cursor(dropped.tokens))
+        }
+        _ => None,
+    };
     Analysis { statements, parameters, literal_sensitive: sensitive, names_prepared, lists_prepared, body }
-}
-
-fn body_of_own_function(source: Source<'_>, statements: &[Arc<Statement>]) -> Option<Body> {
-    // One is always alone.
-    let [_, _, ..] = statements else { return None };
-    let with_tokens: Vec<_> = statements.iter().map(|known| (source.cursor(known.tokens), &**known)).collect();
-    body_made_and_dropped(&with_tokens)
 }
 
 fn lists_prepared(statement: &Statement) -> bool {

@@ -5,9 +5,7 @@ use super::altering::alterations;
 use super::copying::copy;
 use super::procedural::body_of_do;
 use super::scan::{Token, TokenKind};
-use super::types::{
-    Alteration, Ddl, Isolation, Kind, ObjectName, Reach, SettingControl, SettingValue, Tokens, TransactionControl,
-};
+use super::types::{Ddl, Isolation, Kind, ObjectName, Reach, SettingControl, SettingValue, Tokens, TransactionControl};
 
 /// The tokens of one statement, to be read from the front.
 #[derive(Clone, Copy)]
@@ -407,20 +405,10 @@ fn ddl(mut cursor: Cursor<'_>) -> Ddl {
         && matches!(verb.as_str(), "CREATE" | "DROP" | "ALTER");
     let makes = (temporary && object == "TABLE").then(|| name_of_new(cursor));
     let index = index_if_not_exists(&verb, &object, cursor);
-    let tables = changed_tables(&verb, &object, cursor);
-    let alters = if (&*verb, &*object) == ("ALTER", "TABLE") { alterations_of(cursor) } else { Vec::new() };
+    let tables = changed_tables(&verb, &object, &mut cursor);
+    let alters = if (&*verb, &*object) == ("ALTER", "TABLE") { alterations(cursor) } else { Vec::new() };
     let (what, transactional) = (format!("{verb} {materialized}{object}"), !concurrently && !outside);
     Ddl { what, transactional, temporary, makes, tables, alters, index, filled: None }
-}
-
-/// `TABLE [IF EXISTS] [ONLY] name [*] actions`
-fn alterations_of(mut cursor: Cursor<'_>) -> Vec<Alteration> {
-    cursor.skip(1);
-    cursor.take(&["IF", "EXISTS"]);
-    cursor.take(&["ONLY"]);
-    cursor.object();
-    cursor.take(&["*"]);
-    alterations(cursor)
 }
 
 /// `TABLE [IF NOT EXISTS] name`
@@ -436,8 +424,8 @@ fn index_if_not_exists(verb: &str, object: &str, mut cursor: Cursor<'_>) -> Opti
     ((verb, object) == ("CREATE", "INDEX") && cursor.take(&["IF", "NOT", "EXISTS"])).then(|| cursor.name())
 }
 
-/// Of DROP TABLE, ALTER TABLE and CREATE INDEX, behind the verb and what comes with it.
-fn changed_tables(verb: &str, object: &str, mut cursor: Cursor<'_>) -> Vec<ObjectName> {
+/// Of DROP TABLE, ALTER TABLE and CREATE INDEX, behind the verb and what comes with it: takes them off.
+fn changed_tables(verb: &str, object: &str, cursor: &mut Cursor<'_>) -> Vec<ObjectName> {
     cursor.skip(1);
     match (verb, object) {
         ("DROP" | "ALTER", "TABLE") | ("DROP", "VIEW") => {
@@ -452,6 +440,7 @@ fn changed_tables(verb: &str, object: &str, mut cursor: Cursor<'_>) -> Vec<Objec
     }
     cursor.take(&["ONLY"]);
     let mut tables = vec![cursor.object()];
+    cursor.take(&["*"]);
     while verb == "DROP" && cursor.take(&[","]) {
         tables.push(cursor.object());
     }

@@ -14,9 +14,7 @@ pub(super) fn body_of_do(cursor: Cursor<'_>) -> Body {
 /// What a text does by a function for its session alone, which it makes, calls and drops: the function's body.
 ///
 /// `CREATE FUNCTION pg_temp.f() … AS '…'; SELECT … FROM pg_temp.f(); DROP FUNCTION pg_temp.f()`
-pub(super) fn body_made_and_dropped(statements: &[(Cursor<'_>, &Statement)]) -> Option<Body> {
-    let [(made, _), (_, called), (dropped, _)] = statements else { return None };
-    let (mut made, mut dropped) = (*made, *dropped);
+pub(super) fn body_made_and_dropped(mut made: Cursor<'_>, called: &Statement, mut dropped: Cursor<'_>) -> Option<Body> {
     made.take(&["CREATE"]).then_some(())?;
     made.take(&["OR", "REPLACE"]);
     dropped.take(&["DROP", "FUNCTION"]).then_some(())?;

@@ -159,7 +159,7 @@ impl TextArray {
 }
 
 const TEXT: u32 = 25;
-const BINARY: u16 = 1;
+pub(super) const BINARY: u16 = 1;
 
 fn put_value(out: &mut BytesMut, value: Option<&[u8]>) {
     match value {
@@ -171,7 +171,8 @@ fn put_value(out: &mut BytesMut, value: Option<&[u8]>) {
     }
 }
 
-fn formats(rest: &mut &[u8]) -> Result<SmallVec<[u16; 8]>, Error> {
+/// Format codes behind their number.
+pub(super) fn formats(rest: &mut &[u8]) -> Result<SmallVec<[u16; 8]>, Error> {
     let count = take_u16(rest)?;
     (0..count).map(|_| take_u16(rest)).collect()
 }

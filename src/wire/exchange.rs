@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::bind::{BINARY, formats};
 use super::frame::{take_text, take_u16, take_u32};
 use super::oids::{Oids, Shape, Side};
 
@@ -285,12 +286,12 @@ pub fn has_unknown_values(body: &[u8], types: &[u32]) -> bool {
 
 /// Whether some column of its answer is to be in binary.
 pub fn wants_binary(body: &[u8]) -> bool {
-    let formats = || {
+    let asked = || {
         let rest = &mut &*body;
         values(rest)?;
-        formats(rest)
+        formats(rest).ok()
     };
-    formats().is_none_or(|formats| formats.contains(&BINARY))
+    asked().is_none_or(|formats| formats.contains(&BINARY))
 }
 
 /// Index and place of parameters.
@@ -305,7 +306,7 @@ fn long_values(body: &[u8]) -> Option<LongValues> {
 fn values(rest: &mut &[u8]) -> Option<LongValues> {
     let whole = rest.len();
     take_text(rest).and_then(|_| take_text(rest)).ok()?;
-    let formats = formats(rest)?;
+    let formats = formats(rest).ok()?;
     let mut found = SmallVec::new();
     for index in 0..take_u16(rest).ok()? {
         let index = usize::from(index);
@@ -320,12 +321,6 @@ fn values(rest: &mut &[u8]) -> Option<LongValues> {
     Some(found)
 }
 
-fn formats(rest: &mut &[u8]) -> Option<SmallVec<[u16; 8]>> {
-    let count = take_u16(rest).ok()?;
-    (0..count).map(|_| take_u16(rest).ok()).collect()
-}
-
-const BINARY: u16 = 1;
 /// Of a parameter's type: it is to be found out.
 const UNKNOWN: u32 = 705;
 /// An array without elements names their type, a record of one column that column's; no shorter value does.

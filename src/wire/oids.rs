@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::bind::BINARY;
 use super::frame::server;
 
 /// The numbers of one server, each with the one that clients know.
@@ -212,7 +213,6 @@ fn next_column(body: &[u8], start: usize) -> Option<usize> {
 /// Behind a column's name: table, column number, type, its size, its modifier, format.
 const COLUMN_BYTES: usize = 4 + 2 + 4 + 2 + 4 + 2;
 const TYPE_AT: usize = 4 + 2;
-const BINARY: u16 = 1;
 /// Since then, servers take a value in binary whose numbers are those of another (`array_recv`, `record_recv`).
 const TOLERANT: u32 = 140_000;
 
