@@ -53,7 +53,7 @@ fn action(mut cursor: Cursor<'_>) -> Option<Alteration> {
         cursor.take(&["COLUMN"]);
         cursor.take(&["IF", "NOT", "EXISTS"]);
         let name = cursor.name();
-        let filled = ["DEFAULT", "GENERATED"].iter().any(|word| cursor.has(word));
+        let filled = FILLING.iter().any(|word| cursor.has(word));
         return Some(Alteration::AddColumn { name, filled });
     }
     if cursor.take(&["DROP"]) && !is_constraint(&cursor) {
@@ -78,6 +78,10 @@ fn end_of_action(cursor: Cursor<'_>) -> usize {
     cursor.tokens.iter().map(|token| token.kind).position(ends).unwrap_or(cursor.tokens.len())
 }
 
+/// Words of a column that rows which are there get a value in.
+const FILLING: [&str; 8] =
+    ["DEFAULT", "GENERATED", "SMALLSERIAL", "SERIAL", "BIGSERIAL", "SERIAL2", "SERIAL4", "SERIAL8"];
+
 #[cfg(test)]
 mod tests {
     use super::super::types::{Kind, ObjectName};
@@ -96,9 +100,9 @@ mod tests {
         assert_eq!(
             of(
                 "alter table only a.b add c numeric(3, 2), add column if not exists \"D\" int default 1, drop column if exists e cascade, \
-                add constraint f check (g in (1, 2)), drop constraint h, alter column i drop not null, add primary key (j, k), drop l"
+                add constraint f check (g in (1, 2)), drop constraint h, add m bigserial, alter column i drop not null, add primary key (j, k), drop l"
             ),
-            [add("c", false), add("D", true), drop("e"), drop("l")]
+            [add("c", false), add("D", true), drop("e"), add("m", true), drop("l")]
         );
         let rename = |from: &str, to: &str| Alteration::RenameColumn { from: from.to_owned(), to: to.to_owned() };
         assert_eq!(of("alter table if exists a rename column b to c"), [rename("b", "c")]);
