@@ -9,6 +9,8 @@ mod raw;
 
 #[path = "protocol/bad.rs"]
 mod bad;
+#[path = "protocol/cancel.rs"]
+mod cancel;
 #[path = "protocol/differential.rs"]
 mod differential;
 #[path = "protocol/fake.rs"]

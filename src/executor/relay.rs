@@ -33,6 +33,12 @@ pub trait Unit: Send {
     /// What it failed of, another attempt may do better: the client should not see the error yet.
     fn hopes(&self) -> bool;
 
+    /// Something is about to be put on the connection that the server is to answer, and nothing else is owed.
+    fn asks(&mut self);
+
+    /// All of that has been written.
+    fn has_asked(&mut self, connection: &Connection);
+
     /// A part of a statement's description; `body` as far as it is there, `oids` by whose numbers it was.
     fn described(&mut self, kind: u8, body: &[u8], oids: Option<&Oids>);
 
@@ -59,12 +65,14 @@ pub enum Broken {
 
 /// Relays until the unit is complete and nothing is owed. What the client has not been sent yet is in its `output`.
 pub async fn relay(client: &mut Channel, connection: &mut Connection, unit: &mut dyn Unit) -> Result<(), Broken> {
-    let mut relay = Relay { complete: false, answered: false, passing: 0, passing_to_client: false };
+    let mut relay = Relay { complete: false, asked: true, answered: false, passing: 0, passing_to_client: false };
     std::future::poll_fn(|cx| relay.poll(cx, client, connection, unit)).await
 }
 
 struct Relay {
     complete: bool,
+    /// What is owed has been asked for.
+    asked: bool,
     /// Something of the server's is for the client, and it should have it.
     answered: bool,
     /// Bytes still to come of a frame of the server that has been settled already.
@@ -91,7 +99,7 @@ impl Relay {
             }
             // What it waited for came from nowhere.
             let waits_no_more = unit.waits() && connection.owed.is_empty();
-            let mut progress = self.poll_server(cx, client, connection)?;
+            let mut progress = self.poll_server(cx, client, connection, unit)?;
             progress |= waits_no_more && connection.channel.output.len() < BUFFER_BYTES;
             if !progress {
                 let most = if hungry { usize::MAX } else { BUFFER_BYTES };
@@ -110,13 +118,23 @@ impl Relay {
         if connection.channel.output.len() >= BUFFER_BYTES {
             return Ok(false);
         }
+        if self.asked && connection.owed.is_empty() {
+            self.asked = false;
+            unit.asks();
+        }
         self.complete = unit.feed(&mut client.input, connection).map_err(Broken::Refused)?;
         connection.owed.give(&mut client.output);
         Ok(!self.complete && !unit.waits() && connection.channel.output.len() < BUFFER_BYTES)
     }
 
     /// `true`: there is more to do at once.
-    fn poll_server(&self, cx: &mut Context<'_>, client: &Channel, connection: &mut Connection) -> Result<bool, Broken> {
+    fn poll_server(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &Channel,
+        connection: &mut Connection,
+        unit: &mut dyn Unit,
+    ) -> Result<bool, Broken> {
         let full = connection.channel.output.len() >= BUFFER_BYTES;
         let lost = |connection: &Connection, cause: &std::io::Error, midway| Broken::Server {
             error: connection.lost(cause),
@@ -125,7 +143,12 @@ impl Relay {
         let mut written = false;
         if !connection.channel.is_written() {
             match connection.channel.poll_flush_in_turn(cx) {
-                Poll::Ready(Ok(())) => written = full,
+                Poll::Ready(Ok(())) => {
+                    written = full;
+                    if !std::mem::replace(&mut self.asked, true) {
+                        unit.has_asked(connection);
+                    }
+                }
                 // What the server had to say before it left may still be there to read.
                 Poll::Ready(Err(_)) => connection.channel.output.clear(),
                 Poll::Pending => {}

@@ -783,6 +783,16 @@ impl Unit for Carried<'_> {
         self.waiting
     }
 
+    fn asks(&mut self) {
+        self.session.client.is_to_write();
+    }
+
+    fn has_asked(&mut self, connection: &Connection) {
+        if self.session.client.has_written() {
+            cancel_late(connection);
+        }
+    }
+
     fn parameter(&mut self, name: &str, value: &str) -> bool {
         self.heard.push((name.to_owned(), value.to_owned()));
         self.session.hear(name, value)
@@ -827,6 +837,18 @@ impl Unit for Carried<'_> {
     fn wants_notification(&self, body: &[u8]) -> bool {
         (self.listens || self.session.pinned.is_some()) && !self.session.is_told_elsewhere(body)
     }
+}
+
+/// Tells the server of a CancelRequest that it has slept through.
+#[cold]
+fn cancel_late(connection: &Connection) {
+    let target = Arc::clone(connection.target());
+    target.announce();
+    tokio::spawn(async move {
+        if let Err(cause) = target.cancel().await {
+            tracing::debug!(%cause, "cancel request");
+        }
+    });
 }
 
 /// The number in the server's warning that it has no such process, whatever its language.

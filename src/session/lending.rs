@@ -148,6 +148,13 @@ impl Session {
             },
             None => self.lend_live(shard, access, begun).await?,
         };
+        // Its server was told, while that did nothing.
+        if begun.is_none()
+            && let Err(error) = self.client.check_cancelled()
+        {
+            self.part_with(lent, true, Instant::now());
+            return Err(error.into());
+        }
         Ok(lent)
     }
 

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::backend::CancelTarget;
 use crate::error::{Error, SqlState};
@@ -40,6 +40,10 @@ pub struct Client {
     state: AtomicU8,
     bound: Mutex<Bound>,
     cancelled: Notify,
+    /// Of its unit of work, as far as it concerns a CancelRequest: the flags below.
+    cancelling: AtomicU8,
+    /// Told when what such a request waits for has come.
+    ripe: Notify,
     /// Its session is to end, whatever it is in the midst of.
     terminated: AtomicBool,
     /// Somebody ends processes of a server that it uses: losing that one, it has been ended.
@@ -47,6 +51,19 @@ pub struct Client {
     /// Of its session while that waits for the client.
     waker: AtomicWaker,
 }
+
+/// A CancelRequest has come for the unit of work.
+const CANCELLED: u8 = 1;
+/// What the unit asks is still to be written. A server that is told of a CancelRequest before does nothing yet: the request
+/// would be lost.
+const UNWRITTEN: u8 = 2;
+/// The CancelRequest waits for that.
+const PATIENT: u8 = 4;
+/// A CancelRequest has come between two units. It is for the next one if that had been sent before: then it is there to read.
+const EARLY: u8 = 8;
+
+/// So long a request waits for the session to see what there is to read, or for its statement to be written.
+const RIPENING: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Bound {
@@ -185,6 +202,8 @@ impl Client {
             state: AtomicU8::new(0),
             bound: Mutex::default(),
             cancelled: Notify::new(),
+            cancelling: AtomicU8::new(0),
+            ripe: Notify::new(),
             terminated: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
             waker: AtomicWaker::new(),
@@ -228,7 +247,42 @@ impl Client {
         self.begun.store(u64::try_from(micros).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.units.store(self.units() + 1, Ordering::Relaxed);
         self.doomed.store(false, Ordering::Relaxed);
+        let early = self.cancelling.load(Ordering::Acquire) & EARLY != 0;
+        self.cancelling.store(if early { CANCELLED } else { 0 }, Ordering::Release);
+        if early {
+            self.ripe.notify_waiters();
+        }
         self.become_(State::Active);
+    }
+
+    /// What its unit asks of one server is about to be put, and will be [written](Client::has_written).
+    pub(super) fn is_to_write(&self) {
+        self.cancelling.fetch_or(UNWRITTEN, Ordering::AcqRel);
+    }
+
+    /// From now on its server knows what to end. `true`: it is to be told; the CancelRequest came before.
+    pub(super) fn has_written(&self) -> bool {
+        let was = self.cancelling.fetch_and(!UNWRITTEN, Ordering::AcqRel);
+        if was & PATIENT != 0 {
+            self.ripe.notify_waiters();
+        }
+        was & (CANCELLED | PATIENT) == CANCELLED
+    }
+
+    /// Refused where a CancelRequest has come for the unit.
+    pub(super) fn check_cancelled(&self) -> Result<(), Error> {
+        match self.cancelling.load(Ordering::Acquire) & CANCELLED {
+            0 => Ok(()),
+            _ => Err(cancelled()),
+        }
+    }
+
+    /// A CancelRequest has come while it was between two units, and `has_sent`s the next one already or not.
+    pub(super) fn meets_early_cancel(&self, has_sent: impl FnOnce() -> bool) {
+        if self.cancelling.load(Ordering::Acquire) & EARLY != 0 && !has_sent() {
+            self.cancelling.fetch_and(!EARLY, Ordering::AcqRel);
+            self.ripe.notify_waiters();
+        }
     }
 
     /// The connections that it uses.
@@ -298,14 +352,34 @@ impl Client {
 
     /// Ends what the client runs or waits for, as a CancelRequest does; returns when its servers have sent their signals.
     pub(super) async fn cancel(&self) {
-        let targets = self.targets_to_cancel();
-        if self.state() == State::Waiting {
+        let state = self.state();
+        if matches!(state, State::Idle | State::InTransaction) && !self.is_terminated() {
+            return self.cancel_early().await;
+        }
+        let (unit, ripe) = (self.units(), self.ripe.notified());
+        let noted = |was| Some(was | CANCELLED | if was & UNWRITTEN != 0 { PATIENT } else { 0 });
+        let noted = self.cancelling.fetch_update(Ordering::AcqRel, Ordering::Acquire, noted);
+        let mut targets = self.targets_to_cancel();
+        if state == State::Waiting {
             self.cancelled.notify_waiters();
+        }
+        if noted.is_ok_and(|was| was & UNWRITTEN != 0) {
+            let _ = timeout(RIPENING, ripe).await;
+            targets = if self.units() == unit { self.targets_to_cancel() } else { Vec::new() };
         }
         let outcomes = join_all(targets.iter().map(|target| target.cancel())).await;
         for cause in outcomes.into_iter().filter_map(Result::err) {
             tracing::debug!(%cause, "cancel request");
         }
+    }
+
+    /// It does nothing; what it has sent meanwhile is what is meant. What it sends afterwards is not.
+    async fn cancel_early(&self) {
+        let ripe = self.ripe.notified();
+        self.cancelling.fetch_or(EARLY, Ordering::AcqRel);
+        self.waker.wake();
+        let _ = timeout(RIPENING, ripe).await;
+        self.cancelling.fetch_and(!EARLY, Ordering::AcqRel);
     }
 
     /// Ends its session, as the server does that of a process which is terminated.
@@ -335,12 +409,12 @@ impl Client {
 
     /// Waits in the client's name; a CancelRequest ends that.
     pub(super) async fn wait_for<T>(&self, waited: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let cancelled = self.cancelled();
+        let told = self.cancelled();
         self.become_(State::Waiting);
         let outcome = tokio::select! {
             biased;
             outcome = waited => outcome,
-            () = cancelled => Err(Error::new(SqlState::CANCELED, "canceling statement due to user request")),
+            () = told => Err(cancelled()),
         };
         self.become_(State::Active);
         outcome
@@ -355,6 +429,10 @@ impl Client {
     fn lock(&self) -> MutexGuard<'_, Bound> {
         self.bound.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn cancelled() -> Error {
+    Error::new(SqlState::CANCELED, "canceling statement due to user request")
 }
 
 impl Drop for Registered {

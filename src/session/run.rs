@@ -404,6 +404,7 @@ impl Session {
 
     /// Sends what is due and waits for more of the client; meanwhile notifications pass on a pinned connection.
     async fn read(&mut self, client: &mut Channel) -> Result<(), End> {
+        self.client.meets_early_cancel(|| client.has_unread());
         std::future::poll_fn(|cx| client.poll_flush_in_turn(cx)).await.map_err(End::Gone)?;
         self.meter.traffic(client);
         client.relax();
@@ -441,6 +442,7 @@ impl Session {
                 return Poll::Ready(Heard::Notified);
             }
             self.client.waits(cx.waker());
+            self.client.meets_early_cancel(|| client.has_unread());
             if self.client.is_terminated() {
                 return Poll::Ready(Heard::Terminated);
             }

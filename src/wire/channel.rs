@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -156,6 +157,16 @@ impl Channel {
             Stream::ServerTls(_) | Stream::ClientTls(_) | Stream::Closed => {
                 self.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
             }
+        }
+    }
+
+    /// The peer has sent what is not read yet, or has left.
+    pub fn has_unread(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        let mut peek = |socket: SockRef<'_>| socket.peek(&mut byte).is_ok();
+        match &self.stream {
+            Stream::Unix(stream) => peek(stream.into()),
+            stream => stream.tcp().is_some_and(|stream| peek(stream.into())),
         }
     }
 

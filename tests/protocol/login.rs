@@ -1,7 +1,6 @@
 //! Log-ins: servers that conduct them in other ways than PostgreSQL, or not honestly; what clients may ask for.
 
 use std::collections::BTreeSet;
-use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
 use pgweir::wire::scram::{ClientExchange, Mechanism};
@@ -13,7 +12,7 @@ use crate::stage::{Stage, WHO, assert_told};
 use crate::support::Proxy;
 
 /// A client's log-in where the server conducts its own so.
-fn log_in(greeting: Greeting) -> (Stage, Option<(String, String)>) {
+pub(crate) fn log_in(greeting: Greeting) -> (Stage, Option<(String, String)>) {
     let stage = Stage::start();
     stage.server.greet_with(greeting);
     let (client, reply) = Raw::try_connect(stage.proxy.port, &WHO);
@@ -38,42 +37,6 @@ fn servers_may_say_more_or_less_than_postgresql() {
         let mut client = stage.client();
         stage.works(&mut client);
     }
-}
-
-/// Where the server gave no key, a cancel request is in vain, and the connection is not used again.
-#[test]
-fn without_a_key_nothing_is_cancelled() {
-    let (mut stage, error) = log_in(vec![messages("R0 Z(I)")]);
-    assert_eq!(error, None);
-    let mut client = stage.client();
-    client.send(&query("select 1"));
-    let on = stage.server.expect("Q");
-    Raw::cancel(stage.proxy.port, &client.key.clone());
-    stage.server.say(on, &messages("C(SELECT 0) Z(I)"));
-    assert_told(&mut client, "C(SELECT 0) Z(I)", "cancelled in vain");
-    stage.server.expect_closed(on);
-    assert_ne!(stage.works(&mut client), on);
-}
-
-/// A client that waits for the end of its request, as libpq does, may send what comes next: the request must not hit that.
-#[test]
-fn a_cancel_request_is_over_when_the_server_has_had_it() {
-    let mut stage = Stage::start();
-    let mut client = stage.client();
-    client.send(&query("select 1"));
-    let on = stage.server.expect("Q");
-    let kept = stage.server.keep_cancels();
-    let request = Raw::begin_cancel(stage.proxy.port, &client.key);
-    request.set_nonblocking(true).unwrap();
-    let at_server = kept.recv().unwrap();
-    stage.pulse();
-    let early = request.peek(&mut [0]).map_err(|cause| cause.kind());
-    assert_eq!(early, Err(ErrorKind::WouldBlock), "the server has not had it");
-    drop(at_server);
-    request.set_nonblocking(false).unwrap();
-    assert_eq!((&request).read(&mut [0]).unwrap_or(0), 0);
-    stage.server.say(on, &messages("E(57014 cancelled) Z(I)"));
-    assert_told(&mut client, "E(57014 cancelled) Z(I)", "cancelled");
 }
 
 /// A server that cannot prove to know the password, or asks for what must not be given, is not logged in to.
