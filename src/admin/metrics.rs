@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::process::Process;
 use super::show::{cache_figures, state_name};
 use crate::backend::Pool;
-use crate::balance::ServerState;
+use crate::balance::Condition;
 use crate::figures::{BOUNDS_MICROS, Distribution, Route, Totals};
 use crate::session::Shared;
 use crate::topology::{Role, Server};
@@ -218,7 +218,7 @@ fn pools(page: &mut Page<'_>, shared: &Shared) -> fmt::Result {
 
 fn servers(page: &mut Page<'_>, shared: &Shared) -> fmt::Result {
     let fleet = shared.control.fleet();
-    let of = |count: fn(&ServerState) -> u64| {
+    let of = |count: fn(&Condition) -> u64| {
         fleet.states().iter().map(|state| (of_server(&state.server), count(state))).collect::<Vec<_>>()
     };
     let up = fleet.states().iter().map(|state| {
@@ -229,8 +229,8 @@ fn servers(page: &mut Page<'_>, shared: &Shared) -> fmt::Result {
     });
     page.gauges("pgweir_server_up", "1: the last probe was answered", up.collect())?;
     page.gauges("pgweir_server_in_flight", "Statements at the server", of(|state| u64::from(state.in_flight())))?;
-    page.counters("pgweir_server_requests", "Statements sent to the server", of(ServerState::served))?;
-    page.counters("pgweir_probe_failures", "Probes without an answer", of(ServerState::failed_probes))?;
+    page.counters("pgweir_server_requests", "Statements sent to the server", of(Condition::served))?;
+    page.counters("pgweir_probe_failures", "Probes without an answer", of(Condition::failed_probes))?;
     let latencies = fleet.states().iter().map(|state| (of_server(&state.server), state.latency())).collect();
     page.seconds("pgweir_server_latency", "Moving average (peak EWMA) that balancing goes by", latencies)
 }

@@ -6,6 +6,7 @@ mod choose;
 mod ladder;
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,19 +17,26 @@ use tokio::time::Instant;
 pub use choose::{Access, Candidate, Choice, Need, Unfit};
 pub use ladder::{Ladder, Lsn, Sample};
 
-use crate::topology::{ConfiguredRole, Role, Server, ServerId, ShardId, Topology};
+use crate::topology::{ConfiguredRole, OTHERS, Role, Server, ServerId, ShardId, Topology};
 
 /// All servers of one topology, as they are at the moment.
 pub struct Fleet {
     /// By [`ServerId`].
     servers: Vec<Arc<ServerState>>,
-    shards: HashMap<(String, ShardId), Arc<ShardState>>,
+    /// So many of them have an entry of their own; behind come those of databases that were found.
+    configured: usize,
+    shards: HashMap<String, HashMap<ShardId, Arc<ShardState>>>,
     turn: AtomicU32,
 }
 
-/// One server. Kept over a reload as long as its endpoint stays.
+/// One server under one database name. Kept over a reload as long as its endpoint stays.
 pub struct ServerState {
     pub server: Arc<Server>,
+    condition: Arc<Condition>,
+}
+
+/// How a server is: the same for all databases that were found on it.
+pub struct Condition {
     health: Mutex<Health>,
     in_flight: AtomicU32,
     /// Peak EWMA of the time that units took, in microseconds.
@@ -89,26 +97,36 @@ pub struct InFlight {
 impl Fleet {
     /// States of servers whose endpoint stays are taken over from `previous`.
     pub fn new(topology: &Topology, previous: Option<&Self>) -> Self {
-        let servers = topology.servers.iter().map(|server| {
+        let mut servers: Vec<Arc<ServerState>> = Vec::with_capacity(topology.servers.len());
+        let mut shards: HashMap<String, HashMap<ShardId, Arc<ShardState>>> = HashMap::new();
+        let is_configured = |server: &&Arc<Server>| !topology.is_found(&server.database);
+        for server in topology.servers.iter().take_while(is_configured) {
             let known = previous.and_then(|fleet| fleet.servers.iter().find(|state| alike(&state.server, server)));
-            known.filter(|state| state.server == *server).cloned().unwrap_or_else(|| Arc::new(ServerState::new(server)))
-        });
-        let mut shards = HashMap::new();
-        for server in &topology.servers {
-            let key = (server.database.clone(), server.shard);
-            let known = previous.and_then(|fleet| fleet.shards.get(&key)).cloned();
+            let known = known.filter(|state| state.server == *server).cloned();
+            servers.push(known.unwrap_or_else(|| Arc::new(ServerState::new(server))));
+            let known = previous.and_then(|fleet| fleet.shard(&server.database, server.shard)).cloned();
             let alias = topology.servers.iter().filter(|other| holds_the_same(other, server)).find_map(|other| {
-                shards.get(&(other.database.clone(), other.shard)).map(|state: &Arc<ShardState>| &state.newest)
+                shards.get(&other.database)?.get(&other.shard).map(|state: &Arc<ShardState>| Arc::clone(&state.newest))
             });
-            let newest = alias.cloned().unwrap_or_default();
-            let made = || Arc::new(ShardState { newest, ..ShardState::default() });
-            shards.entry(key).or_insert_with(|| known.unwrap_or_else(made));
+            let made = || Arc::new(ShardState { newest: alias.unwrap_or_default(), ..ShardState::default() });
+            let of_database = shards.entry(server.database.clone()).or_default();
+            of_database.entry(server.shard).or_insert_with(|| known.unwrap_or_else(made));
         }
-        Self { servers: servers.collect(), shards, turn: AtomicU32::new(0) }
+        let configured = servers.len();
+        for server in &topology.servers[configured..] {
+            let others = servers.iter().find(|state| is_others(&state.server, server)).expect("it was found there");
+            let condition = Arc::clone(&others.condition);
+            servers.push(Arc::new(ServerState { server: Arc::clone(server), condition }));
+            if !shards.contains_key(&server.database) {
+                shards.insert(server.database.clone(), shards[OTHERS].clone());
+            }
+        }
+        Self { servers, configured, shards, turn: AtomicU32::new(0) }
     }
 
+    /// Of servers that have an entry.
     pub fn states(&self) -> &[Arc<ServerState>] {
-        &self.servers
+        &self.servers[..self.configured]
     }
 
     pub fn state(&self, id: ServerId) -> &Arc<ServerState> {
@@ -116,8 +134,7 @@ impl Fleet {
     }
 
     pub fn shard(&self, database: &str, shard: ShardId) -> Option<&Arc<ShardState>> {
-        // A key of two owned parts cannot be looked up by borrowed ones; shards are few.
-        self.shards.iter().find(|((name, id), _)| *id == shard && name == database).map(|(_, state)| state)
+        self.shards.get(database)?.get(&shard)
     }
 
     /// A unit begins on the server that was chosen. Who chooses and does not begin takes nobody's turn.
@@ -152,6 +169,11 @@ fn holds_the_same(one: &Server, other: &Server) -> bool {
     (&one.host, one.port, &one.database_name) == (&other.host, other.port, &other.database_name)
 }
 
+/// The server of a database that was found is that of the entry.
+fn is_others(others: &Server, found: &Server) -> bool {
+    others.database == OTHERS && (&others.host, others.port) == (&found.host, found.port)
+}
+
 fn alike(one: &Server, other: &Server) -> bool {
     (&one.database, &one.host, one.port, &one.database_name)
         == (&other.database, &other.host, other.port, &other.database_name)
@@ -175,17 +197,27 @@ impl ServerState {
             lag_bytes: None,
             position: None,
         };
-        Self {
-            server: Arc::clone(server),
+        let condition = Condition {
             health: Mutex::new(health),
             in_flight: AtomicU32::new(0),
             latency: AtomicU64::new(0),
             served: AtomicU64::new(0),
             failed_probes: AtomicU64::new(0),
             suspected: Notify::new(),
-        }
+        };
+        Self { server: Arc::clone(server), condition: Arc::new(condition) }
     }
+}
 
+impl Deref for ServerState {
+    type Target = Condition;
+
+    fn deref(&self) -> &Condition {
+        &self.condition
+    }
+}
+
+impl Condition {
     pub fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -252,12 +252,6 @@ impl General {
     }
 }
 
-impl DatabaseEntry {
-    pub fn server_database(&self) -> &str {
-        self.database_name.as_deref().unwrap_or(&self.name)
-    }
-}
-
 impl Default for General {
     fn default() -> Self {
         Self {

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
@@ -186,8 +186,23 @@ impl Pools {
         }
     }
 
+    /// Closes sessions in databases of this name; those that are lent, when they come back.
+    pub(super) fn forget(&self, database: &str) {
+        self.lock().retain(|login, pool| {
+            let stays = login.database != database;
+            if !stays {
+                pool.close();
+            }
+            stays
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Login, Pool>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn of(&self, login: &Login) -> Result<Pool, Cause> {
-        let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pools = self.lock();
         if let Some(pool) = pools.get(login) {
             return Ok(pool.clone());
         }

@@ -22,7 +22,8 @@ mod waits;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::task::JoinSet;
@@ -38,7 +39,7 @@ use crate::backend::login_of;
 use crate::balance::Fleet;
 use crate::cache::{Space, Spaces};
 use crate::error::{Error, SqlState};
-use crate::topology::{Credential, Database, Server, ShardId, Topology};
+use crate::topology::{Credential, Database, OTHERS, Server, ShardId, Topology};
 use connect::{Login, Pools};
 use primaries::Primaries;
 use schema::Schema;
@@ -52,9 +53,27 @@ pub struct Control {
     spaces: Arc<Spaces>,
     /// Changes whenever a snapshot does.
     epoch: Arc<AtomicU64>,
-    tasks: Mutex<JoinSet<()>>,
+    tasks: Mutex<Tasks>,
+}
+
+/// They end when they are dropped.
+#[derive(Default)]
+struct Tasks {
+    /// Of all databases.
+    common: JoinSet<()>,
+    of_database: HashMap<String, JoinSet<()>>,
     /// Those that stay when the topology changes.
-    listening: Mutex<JoinSet<()>>,
+    listening: HashMap<String, JoinSet<()>>,
+    pools: Arc<Pools>,
+    /// See [`Known::askers`].
+    askers: Arc<Pools>,
+}
+
+impl Tasks {
+    fn let_go(&mut self, database: &str) {
+        self.of_database.remove(database);
+        [&self.pools, &self.askers].into_iter().for_each(|pools| pools.forget(database));
+    }
 }
 
 /// A topology and the states of its servers, which are numbered by it.
@@ -88,19 +107,102 @@ impl Control {
             spaces: Arc::new(Spaces::new(Instant::now())),
             epoch: Arc::new(AtomicU64::new(1)),
             tasks: Mutex::default(),
-            listening: Mutex::default(),
         });
-        control.start_tasks();
+        control.start_tasks(&mut control.tasks());
         control
     }
 
     /// Takes another topology: what is known of servers that stay, stays.
-    pub fn apply(&self, topology: Topology) {
+    pub fn apply(&self, mut topology: Topology) {
+        let mut tasks = self.tasks();
+        let before = self.topology();
+        topology.epoch = before.epoch + 1;
+        topology.find_again(&before, |_| true);
+        self.take(topology);
+        self.progress.forget_found();
+        self.start_tasks(&mut tasks);
+    }
+
+    fn take(&self, topology: Topology) {
         let fleet = Arc::new(Fleet::new(&topology, Some(&self.cluster.load().fleet)));
         self.cluster.store(Arc::new(Cluster { topology: Arc::new(topology), fleet }));
         self.epoch.fetch_add(1, Ordering::AcqRel);
-        self.progress.forget_found();
-        self.start_tasks();
+    }
+
+    /// Whether there is a database of this name, which may have no entry of its own: then it is looked for where one says
+    /// that there may be others.
+    pub async fn find(&self, name: &str) -> Result<bool, Error> {
+        let topology = self.topology();
+        if name == OTHERS || topology.database(name).is_some() || topology.others().is_none() {
+            return Ok(name != OTHERS && topology.database(name).is_some());
+        }
+        let failed = |why: String| {
+            tracing::warn!(database = name, why, "looking for a database");
+            Error::new(SqlState::UNAVAILABLE, format!("whether there is a database \"{name}\" cannot be asked"))
+        };
+        let (askers, login) = self.askers(OTHERS).ok_or_else(|| failed("no server to ask".to_owned()))?;
+        let rows =
+            asked(&askers, &login, (IS_THERE, &[name]), topology.process.connect_timeout).await.map_err(failed)?;
+        if rows.is_empty() {
+            return Ok(false);
+        }
+        let mut tasks = self.tasks();
+        let topology = self.topology();
+        if topology.database(name).is_some() {
+            return Ok(true);
+        }
+        if topology.databases.len() >= MOST_DATABASES {
+            return Err(Error::new(SqlState::SATURATED, format!("more than {MOST_DATABASES} databases are in use")));
+        }
+        let now = Instant::now();
+        self.take(topology.with(name, now));
+        let Cluster { topology, fleet } = self.cluster();
+        if let Some(shard) = fleet.shard(name, ShardId(0)) {
+            // Who reads there is to find a replica that has it.
+            shard.wrote(now);
+        }
+        let mut databases = HashMap::clone(&self.databases.load());
+        if let Some(database) = topology.database(name) {
+            self.start_database(database, &mut databases, &mut tasks);
+        }
+        self.databases.store(Arc::new(databases));
+        Ok(true)
+    }
+
+    /// Forgets a database that was found. Whoever logs in has it found again.
+    pub fn release(&self, name: &str) {
+        let mut tasks = self.tasks();
+        let topology = self.topology();
+        if topology.is_found(name) {
+            tasks.let_go(name);
+            tasks.listening.remove(name);
+            self.take(topology.without(name));
+            let mut databases = HashMap::clone(&self.databases.load());
+            databases.remove(name);
+            self.databases.store(Arc::new(databases));
+        }
+    }
+
+    /// Returns when no connection of the control plane leads to a database that was found any more, or after a while. None
+    /// will, until it is [taken up](Control::take_up) again.
+    pub async fn let_go(&self, name: &str) {
+        self.tasks().let_go(name);
+        let Some((askers, login)) = self.askers(OTHERS) else { return };
+        let limit = self.topology().process.connect_timeout;
+        let question = (IS_WATCHED, &[name][..]);
+        let left = async { while asked(&askers, &login, question, limit).await.is_ok_and(|rows| !rows.is_empty()) {} };
+        let _ = tokio::time::timeout(limit, left).await;
+    }
+
+    pub fn take_up(&self, name: &str) {
+        let mut tasks = self.tasks();
+        let topology = self.topology();
+        let found = topology.database(name).filter(|_| !tasks.of_database.contains_key(name));
+        if let Some(database) = found {
+            let mut databases = HashMap::clone(&self.databases.load());
+            self.start_database(database, &mut databases, &mut tasks);
+            self.databases.store(Arc::new(databases));
+        }
     }
 
     pub fn cluster(&self) -> Cluster {
@@ -207,7 +309,6 @@ impl Control {
     /// What the home shard's primary keeps of a user's password; nothing, if it lets no such user in. The client has no
     /// part in the session that is asked.
     pub async fn password_kept(&self, database: &str, name: &str) -> Result<Option<String>, Error> {
-        let askers = self.databases.load().get(database).and_then(|known| known.askers.clone());
         let topology = self.topology();
         let process = &topology.process;
         let failed = |why: String| {
@@ -215,21 +316,9 @@ impl Control {
             tracing::warn!(database, why, "auth_query failed");
             Error::new(SqlState::UNAVAILABLE, message)
         };
-        let found = askers.and_then(|askers| askers.home().map(|login| (askers, login)));
-        let (askers, login) = found.ok_or_else(|| failed("no server to ask".to_owned()))?;
-        let (query, user) = (&process.auth_query, [name]);
-        let asking = async {
-            match askers.lend(&login).await?.texts(query, &user).await {
-                // The connection had died since it was used last, and so may others have that wait beside it.
-                Err(cause) if cause.sqlstate().is_none_or(|code| code.starts_with("57P")) => {
-                    connect::connect(&login).await?.texts(query, &user).await
-                }
-                answer => answer,
-            }
-        };
-        let answer = tokio::time::timeout(process.connect_timeout, asking).await;
-        let rows = answer.map_err(|_| failed("no answer in time".to_owned()))?;
-        let rows = rows.map_err(|cause| failed(cause.to_string()))?;
+        let (askers, login) = self.askers(database).ok_or_else(|| failed("no server to ask".to_owned()))?;
+        let question = (process.auth_query.as_str(), &[name][..]);
+        let rows = asked(&askers, &login, question, process.connect_timeout).await.map_err(failed)?;
         // Of anything but one row for just this name nobody is let in.
         Ok(match rows.as_slice() {
             [row] => match row.as_slice() {
@@ -245,9 +334,23 @@ impl Control {
         self.databases.load().get(database)?.askers.as_ref()?.home_server()
     }
 
-    fn start_tasks(&self) {
+    /// To ask the home shard's primary of a database something on behalf of clients.
+    fn askers(&self, database: &str) -> Option<(Primaries, Login)> {
+        let askers = self.databases.load().get(database)?.askers.clone()?;
+        let login = askers.home()?;
+        Some((askers, login))
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, Tasks> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those of the topology before end.
+    fn start_tasks(&self, tasks: &mut Tasks) {
         let Cluster { topology, fleet } = self.cluster();
-        let mut tasks = JoinSet::new();
+        let mut listening = std::mem::take(&mut tasks.listening);
+        listening.retain(|name, _| topology.database(name).is_some());
+        *tasks = Tasks { listening, ..Tasks::default() };
         for state in fleet.states() {
             let server = &state.server;
             let (Some(shard), Some(login)) = (fleet.shard(&server.database, server.shard), login(server, &topology))
@@ -256,43 +359,47 @@ impl Control {
                 continue;
             };
             let interval = topology.process.probe_interval;
-            tasks.spawn(probe::watch(Arc::clone(state), Arc::clone(shard), login, interval));
+            tasks.common.spawn(probe::watch(Arc::clone(state), Arc::clone(shard), login, interval));
         }
-        let (pools, askers) = (Arc::new(Pools::default()), Arc::new(Pools::default()));
-        let before = self.databases.load_full();
-        let mut databases = HashMap::new();
+        let mut databases = HashMap::clone(&self.databases.load());
+        databases.retain(|name, _| topology.database(name).is_some());
         for database in topology.databases.values() {
-            let known = before.get(&database.name).cloned().unwrap_or_default();
-            let primaries = Primaries::new(database, &topology, &fleet, &pools);
-            let askers = Some(Primaries::new(database, &topology, &fleet, &askers));
-            let known = Known { spaces: Arc::default(), askers, ..known };
-            if topology.process.cache.is_some() {
-                tasks.spawn(spaces::watch(self.learning(database, &known, &pools)));
-            }
-            databases.insert(database.name.clone(), known.clone());
-            known.listener.follow(primaries.clone());
-            if !before.contains_key(&database.name) {
-                let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
-                listening.spawn(listen::watch(Arc::clone(&known.listener)));
-            }
-            let epochs = Arc::clone(&self.epoch);
-            tasks.spawn(catalog::watch(known.catalog, Arc::clone(database), primaries.clone(), epochs));
-            if database.is_sharded() {
-                let (progress, retention) = (Arc::clone(&self.progress), topology.process.decision_retention);
-                tasks.spawn(recovery::watch(primaries.clone(), progress, retention));
-                tasks.spawn(async move { known.schema.ensure(&primaries).await });
-            }
+            self.start_database(database, &mut databases, tasks);
         }
         if topology.process.cache.is_some() {
-            tasks.spawn(outcomes::watch(Arc::clone(&self.spaces), topology, fleet, pools));
+            let pools = Arc::clone(&tasks.pools);
+            tasks.common.spawn(outcomes::watch(Arc::clone(&self.spaces), topology, fleet, pools));
         }
         self.databases.store(Arc::new(databases));
-        // The tasks of the topology before end with their set.
-        *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
     }
-}
 
-impl Control {
+    fn start_database(&self, database: &Arc<Database>, databases: &mut HashMap<String, Known>, tasks: &mut Tasks) {
+        let Cluster { topology, fleet } = self.cluster();
+        let mut started = JoinSet::new();
+        let known = databases.get(&database.name).cloned().unwrap_or_default();
+        let primaries = Primaries::new(database, &topology, &fleet, &tasks.pools);
+        let askers = Some(Primaries::new(database, &topology, &fleet, &tasks.askers));
+        let known = Known { spaces: Arc::default(), askers, ..known };
+        if topology.process.cache.is_some() {
+            started.spawn(spaces::watch(self.learning(database, &known, &tasks.pools)));
+        }
+        databases.insert(database.name.clone(), known.clone());
+        known.listener.follow(primaries.clone());
+        tasks.listening.entry(database.name.clone()).or_insert_with(|| {
+            let mut listening = JoinSet::new();
+            listening.spawn(listen::watch(Arc::clone(&known.listener)));
+            listening
+        });
+        let epochs = Arc::clone(&self.epoch);
+        started.spawn(catalog::watch(known.catalog, Arc::clone(database), primaries.clone(), epochs));
+        if database.is_sharded() {
+            let (progress, retention) = (Arc::clone(&self.progress), topology.process.decision_retention);
+            started.spawn(recovery::watch(primaries.clone(), progress, retention));
+            started.spawn(async move { known.schema.ensure(&primaries).await });
+        }
+        tasks.of_database.insert(database.name.clone(), started);
+    }
+
     fn learning(&self, database: &Arc<Database>, known: &Known, pools: &Arc<Pools>) -> Learning {
         Learning {
             database: Arc::clone(database),
@@ -304,6 +411,26 @@ impl Control {
             epoch: Arc::clone(&self.epoch),
         }
     }
+}
+
+/// The rows of a statement with text parameters, asked on a connection that others share.
+async fn asked(
+    askers: &Primaries,
+    login: &Login,
+    (query, parameters): (&str, &[&str]),
+    limit: Duration,
+) -> Result<Vec<Vec<Option<String>>>, String> {
+    let asking = async {
+        match askers.lend(login).await?.texts(query, parameters).await {
+            // The connection had died since it was used last, and so may others have that wait beside it.
+            Err(cause) if cause.sqlstate().is_none_or(|code| code.starts_with("57P")) => {
+                connect::connect(login).await?.texts(query, parameters).await
+            }
+            answer => answer,
+        }
+    };
+    let answer = tokio::time::timeout(limit, asking).await.map_err(|_| "no answer in time".to_owned())?;
+    answer.map_err(|cause| cause.to_string())
 }
 
 /// `[control]`, else the database's first user.
@@ -341,3 +468,8 @@ fn login_on(server: &Server, user: String, password: String) -> Login {
         tls_negotiation: server.tls_negotiation,
     }
 }
+
+const IS_THERE: &str = "SELECT datname::text FROM pg_database WHERE datname = $1";
+const IS_WATCHED: &str = "SELECT pid::text FROM pg_stat_activity WHERE datname = $1 AND application_name = 'pgweir' AND usename = current_user";
+/// Each has tasks of its own.
+const MOST_DATABASES: usize = 1000;

@@ -27,7 +27,7 @@ pub(super) async fn watch(spaces: Arc<Spaces>, topology: Arc<Topology>, fleet: A
         for write in open {
             let witness = write.witness();
             let place = (witness.server.host.clone(), witness.server.port);
-            let over = if leads_elsewhere(&witness.server, &fleet) {
+            let over = if leads_elsewhere(&witness.server, &topology, &fleet) {
                 // Whatever the old primary did, it is the new one's state that counts from now on.
                 true
             } else if away.contains(&place) {
@@ -69,11 +69,10 @@ async fn ask(witness: &Witness, client: &Client) -> Result<bool, SqlError> {
 }
 
 /// Another server has become the primary of the shard.
-fn leads_elsewhere(server: &Server, fleet: &Fleet) -> bool {
-    let mut of_shard = fleet
-        .states()
-        .iter()
-        .filter(|state| state.server.database == server.database && state.server.shard == server.shard);
+fn leads_elsewhere(server: &Server, topology: &Topology, fleet: &Fleet) -> bool {
+    let database = topology.database(&server.database);
+    let shard = database.and_then(|database| database.shards.get(usize::from(server.shard.0)));
+    let mut of_shard = shard.iter().flat_map(|shard| &shard.servers).map(|&id| fleet.state(id));
     of_shard.any(|state| {
         let another = (&state.server.host, state.server.port) != (&server.host, server.port);
         another && state.health().role == Some(Role::Primary)

@@ -81,6 +81,9 @@ impl Frontend {
         let claim = Claim { name, end_point: opening.end_point.as_deref(), way: demand.way };
         let shown = self.logins.proofs.check(channel, claim, known).await?;
         let Some(user) = user else { return Err(wrong(name).into()) };
+        if database != ADMIN {
+            self.shared.find(database).await?;
+        }
         self.learn_proof(&topology, (&user, database), shown).await?;
         if database == ADMIN {
             let registered = self.register(channel, opening, (name, ADMIN), None);
@@ -272,7 +275,9 @@ impl AuthenticationOk {
 fn asked_place<'t>(topology: &'t Topology, database: &'t str, user: Option<&Arc<User>>) -> &'t str {
     let mut known = topology.servers.iter().map(|server| server.database.as_str());
     let first = || known.find(|&known| user.is_none_or(|user| user.may_use(known)));
-    Some(database).filter(|&database| database != ADMIN).or_else(first).unwrap_or(database)
+    let others = || topology.others().map(|others| &*others.name);
+    let is_there = |database: &&str| topology.database(database).is_some();
+    Some(database).filter(is_there).or_else(others).or_else(first).unwrap_or(database)
 }
 
 fn visitor<'a>(channel: &Channel, (user, database): (&'a str, &'a str)) -> Result<Visitor<'a>, Refusal> {

@@ -138,6 +138,11 @@ impl Session {
     async fn take_for_unit(&mut self, shard: ShardId, access: Access, effects: &[Effect]) -> Came<Box<Open>> {
         let signals = effects.iter().any(|effect| matches!(effect, Effect::Signal { .. } | Effect::Number));
         self.recalls = effects.contains(&Effect::Recalls);
+        if effects.iter().any(|effect| matches!(effect, Effect::Vacates(_)))
+            && let Err(error) = Box::pin(self.vacate(effects)).await
+        {
+            return Ok(Err(error.into()));
+        }
         let begun = match &self.transaction {
             Transaction::Begun(begun) if signals => Some(begun.clone()),
             _ => None,
@@ -167,6 +172,7 @@ impl Session {
         open: Open,
         (broken, was_in_block, effects): (Broken, bool, &[Effect]),
     ) -> Result<Option<Stopped>, End> {
+        self.vacated(effects, true);
         if self.client.is_terminated() {
             open.abandon();
             return Err(End::Refused(terminated()));
@@ -215,6 +221,7 @@ impl Session {
         if open.wrote && effects.contains(&Effect::Ddl) {
             self.note_ddl(effects);
         }
+        self.vacated(effects, failed);
         self.settle(open, effects, failed, was_in_block);
         let ended_all = self.names.settle(done);
         if failed && ended_all && effects.contains(&Effect::Discard) {

@@ -7,7 +7,8 @@ use crate::backend::PREFIX;
 use crate::backend::settings::local;
 use crate::error::Error;
 use crate::statement::{
-    Call, CopyFormat, Given, Isolation, Kind, SettingControl, Statement, TransactionControl, Value, Values, quoted_name,
+    Call, CopyFormat, Given, Isolation, Kind, SettingControl, Statement, TransactionControl, Vacated, Value, Values,
+    quoted_name,
 };
 
 /// In the order of the statements of a unit.
@@ -49,6 +50,8 @@ pub(super) enum Effect {
     Replay(String),
     /// Catalogs may have changed.
     Ddl,
+    /// Nobody else may be using a database.
+    Vacates(Vacated),
     /// `pg_cancel_backend`, or `pg_terminate_backend` (`end`): of the process of this number, if that is known.
     Signal {
         process: Option<i32>,
@@ -72,7 +75,10 @@ pub(super) fn of(statement: &Statement, values: Option<&Values<'_>>, effects: &m
             effects.push(Effect::Pin(ties::TEMPORARY));
             effects.extend(ddl.makes.clone().map(Effect::Temporary));
         }
-        Kind::Ddl(_) => effects.push(Effect::Ddl),
+        Kind::Ddl(ddl) => {
+            effects.extend(ddl.vacates.clone().map(Effect::Vacates));
+            effects.push(Effect::Ddl);
+        }
         Kind::Copy(copy) if copy.is_client => {
             let is_binary = copy.options.as_ref().is_none_or(|options| options.format == CopyFormat::Binary);
             effects.extend(is_binary.then_some(Effect::Copies));

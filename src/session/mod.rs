@@ -53,6 +53,7 @@ mod ties;
 mod transaction;
 mod transfer;
 mod unit;
+mod vacating;
 mod views;
 mod wishes;
 mod writes;
@@ -221,6 +222,9 @@ impl Session {
             again: None,
             retrying: None,
         };
+        // It may have been made a moment ago, and not be on every replica.
+        let found = session.snapshot.topology.found_at(&session.snapshot.name);
+        found.into_iter().for_each(|at| session.position.saw(session.snapshot.database.home, at));
         session.derive();
         session
     }

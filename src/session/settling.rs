@@ -221,7 +221,7 @@ impl Session {
             Effect::Local => self.local_variant = rand::random(),
             // The former is waited for when the unit has been settled.
             Effect::Ddl | Effect::Untie | Effect::Signal { .. } | Effect::Number | Effect::Recalls => {}
-            Effect::Copies => {}
+            Effect::Vacates(_) | Effect::Copies => {}
         }
     }
 

@@ -184,16 +184,35 @@ impl Shared {
         self.cache.load_full()
     }
 
+    /// A database that is to be logged in to may have to be looked for.
+    pub async fn find(&self, database: &str) -> Result<(), Error> {
+        match self.control.find(database).await? {
+            true => Ok(()),
+            false => Err(self.unknown(database)),
+        }
+    }
+
+    /// Closes what leads to a database that was found, unless it is in use.
+    pub(super) fn release(&self, database: &str) {
+        self.control.release(database);
+        self.pools.retain(&self.control.topology());
+    }
+
+    fn unknown(&self, database: &str) -> Error {
+        let error = Error::new(SqlState::UNKNOWN_DATABASE, format!("database \"{database}\" does not exist"));
+        match self.control.topology().others() {
+            Some(_) => error,
+            None => error
+                .with_detail("pgweir's configuration does not name it.")
+                .with_hint("Add it to [[databases]], or one by the name \"*\"."),
+        }
+    }
+
     /// Topology, database and catalog as they are now.
     pub fn snapshot(&self, database: &str) -> Result<Snapshot, Error> {
         let epoch = self.control.epoch();
         let Cluster { topology, fleet } = self.control.cluster();
-        let unknown = || {
-            Error::new(SqlState::UNKNOWN_DATABASE, format!("database \"{database}\" does not exist"))
-                .with_detail("pgweir's configuration does not name it.")
-                .with_hint("Add it to [[databases]].")
-        };
-        let known = topology.database(database).cloned().ok_or_else(unknown)?;
+        let known = topology.database(database).cloned().ok_or_else(|| self.unknown(database))?;
         let catalog = self.control.catalog(database).map(|cell| cell.current()).unwrap_or_default();
         let (cache, spaces) = (self.cache(), self.control.spaces_of(database));
         Ok(Snapshot { epoch, topology, fleet, database: known, catalog, cache, spaces, name: Arc::from(database) })

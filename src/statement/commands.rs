@@ -5,7 +5,9 @@ use super::altering::alterations;
 use super::copying::copy;
 use super::procedural::body_of_do;
 use super::scan::{Token, TokenKind};
-use super::types::{Ddl, Isolation, Kind, ObjectName, Reach, SettingControl, SettingValue, Tokens, TransactionControl};
+use super::types::{
+    Ddl, Isolation, Kind, ObjectName, Reach, SettingControl, SettingValue, Tokens, TransactionControl, Vacated,
+};
 
 /// The tokens of one statement, to be read from the front.
 #[derive(Clone, Copy)]
@@ -404,11 +406,34 @@ fn ddl(mut cursor: Cursor<'_>) -> Ddl {
     let outside = matches!(object.as_str(), "DATABASE" | "TABLESPACE" | "SYSTEM" | "SUBSCRIPTION")
         && matches!(verb.as_str(), "CREATE" | "DROP" | "ALTER");
     let makes = (temporary && object == "TABLE").then(|| name_of_new(cursor));
+    let vacates = (object == "DATABASE").then(|| vacated(&verb, cursor)).flatten();
     let index = index_if_not_exists(&verb, &object, cursor);
     let tables = changed_tables(&verb, &object, &mut cursor);
     let alters = if (&*verb, &*object) == ("ALTER", "TABLE") { alterations(cursor) } else { Vec::new() };
     let (what, transactional) = (format!("{verb} {materialized}{object}"), !concurrently && !outside);
-    Ddl { what, transactional, temporary, makes, tables, alters, index, filled: None }
+    Ddl { what, transactional, temporary, makes, tables, alters, index, filled: None, vacates }
+}
+
+/// `DATABASE …`
+fn vacated(verb: &str, mut cursor: Cursor<'_>) -> Option<Vacated> {
+    cursor.skip(1);
+    cursor.take(&["IF", "EXISTS"]);
+    let name = cursor.name();
+    let database = match verb {
+        "DROP" => Some(name),
+        "ALTER" => (cursor.take(&["RENAME"]) || cursor.take(&["SET", "TABLESPACE"])).then_some(name),
+        _ => loop {
+            if cursor.tokens.is_empty() {
+                break None;
+            }
+            if cursor.take(&["TEMPLATE"]) {
+                cursor.take(&["="]);
+                break Some(cursor.name());
+            }
+            cursor.skip(1);
+        },
+    };
+    database.map(|database| Vacated { database, forced: verb == "DROP" && cursor.has("FORCE") })
 }
 
 /// `TABLE [IF NOT EXISTS] name`

@@ -91,6 +91,16 @@ pub struct Ddl {
     pub index: Option<String>,
     /// CREATE TABLE … AS, CREATE MATERIALIZED VIEW.
     pub filled: Option<Filled>,
+    pub vacates: Option<Vacated>,
+}
+
+/// A database that nobody else may be using: what DROP DATABASE drops, ALTER DATABASE … RENAME or SET TABLESPACE changes,
+/// CREATE DATABASE … TEMPLATE copies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vacated {
+    pub database: String,
+    /// Whoever uses it is sent away (FORCE).
+    pub forced: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

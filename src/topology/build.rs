@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::caching::{CacheLimits, Caching};
+use super::found::{MAINTENANCE, OTHERS};
 use super::mapping::KeyRange;
 use super::{
     ClientTls, Credential, Database, Key, KeyType, Mapping, Process, Server, ServerId, Setting, Shard, ShardId,
@@ -25,7 +26,7 @@ impl Topology {
         let process = builder.process(&users);
         builder.check_cache();
         if builder.problems.is_empty() {
-            Ok(Self { epoch, servers, databases, users, rules, process })
+            Ok(Self { epoch, servers, databases, users, rules, process, found: BTreeMap::new() })
         } else {
             Err(ConfigError::new(Arc::clone(&config.source), builder.problems))
         }
@@ -63,7 +64,7 @@ impl Builder<'_> {
                 role: entry.role,
                 host: entry.host.clone(),
                 port: entry.port,
-                database_name: entry.server_database().to_owned(),
+                database_name: entry.database_name.clone().unwrap_or_else(|| name_on_server(entry).to_owned()),
                 // Nobody listens in on a UNIX socket.
                 tls: if entry.host.starts_with('/') { ServerTls::Disable } else { entry.tls },
                 tls_ca: entry.tls_ca.clone(),
@@ -83,6 +84,10 @@ impl Builder<'_> {
         }
         if entry.name.is_empty() || entry.host.is_empty() {
             self.problem("an empty name or host", at("name"), "Give both.");
+        }
+        if entry.name == OTHERS && entry.shard > 0 {
+            let help = "Give a sharded database a name of its own.";
+            self.problem("databases without an entry have no shards", at("shard"), help);
         }
         if entry.host.starts_with('/') && !matches!(entry.tls, ServerTls::Disable | ServerTls::Prefer) {
             self.problem("there is no TLS on a UNIX socket", at("tls"), "Leave it out: nobody listens in there.");
@@ -384,7 +389,8 @@ impl Builder<'_> {
         let sharded = sharded.map(|(index, name)| (format!("sharded_tables.{index}.database"), name));
         let reference = config.reference_tables.iter().map(|entry| &entry.database).enumerate();
         let reference = reference.map(|(index, name)| (format!("reference_tables.{index}.database"), name));
-        let unknown: Vec<_> = sharded.chain(reference).filter(|(_, name)| !databases.contains_key(*name)).collect();
+        let is_named = |name: &str| name != OTHERS && databases.contains_key(name);
+        let unknown: Vec<_> = sharded.chain(reference).filter(|(_, name)| !is_named(name)).collect();
         for (at, name) in unknown {
             self.problem(format!("no database \"{name}\""), at, "Name one of the [[databases]].");
         }
@@ -561,6 +567,10 @@ pub(super) fn pattern(name: &str) -> TablePattern {
 }
 
 /// The database that clients connect to for the admin console.
+fn name_on_server(entry: &DatabaseEntry) -> &str {
+    if entry.name == OTHERS { MAINTENANCE } else { &entry.name }
+}
+
 pub const ADMIN: &str = "pgweir";
 pub(super) const EMPTY_POOL: &str = "a pool needs at least one connection";
 const MOST_PEERS: usize = 16;

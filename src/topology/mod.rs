@@ -5,14 +5,17 @@
 mod access;
 mod build;
 mod caching;
+mod found;
 mod key;
 mod mapping;
 mod users;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 pub use crate::config::{
     Auth, CertificateName, ClientCertificate, ConfiguredRole, Consistency, CrossShardWrites, EvictionPolicy, FileEntry,
@@ -22,6 +25,7 @@ use access::ANYBODY;
 pub use access::{Demand, IdentMap, Rules, Verdict, Visitor};
 pub use build::ADMIN;
 pub use caching::{CacheLimits, CacheRule, Caching};
+pub use found::OTHERS;
 pub use key::{Key, KeyType};
 pub use mapping::{KeyBound, KeyRange, Mapping, ShardSet};
 
@@ -43,6 +47,8 @@ pub struct Topology {
     pub users: Vec<Arc<User>>,
     pub rules: Rules,
     pub process: Process,
+    /// Databases that have no entry of their own and are there, with the moment when each was found to be.
+    found: BTreeMap<String, Instant>,
 }
 
 /// What holds for the whole process. A duration of zero means "no limit".

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::access::ANYBODY;
 use super::build::{Builder, EMPTY_POOL};
+use super::found::OTHERS;
 use super::{Credential, User, UserDatabases};
 use crate::config::{Auth, OneOrMany, SecretEntry, UserEntry};
 
@@ -46,7 +47,7 @@ impl Builder<'_> {
             OneOrMany::Many(names) => names.clone(),
         };
         for name in &names {
-            if !self.config.databases.iter().any(|database| database.name == *name) {
+            if !self.config.databases.iter().any(|database| database.name == *name || database.name == OTHERS) {
                 let at = format!("users.{index}.database");
                 self.problem(format!("no database \"{name}\""), at, "Name one of the [[databases]], or \"*\".");
             }
