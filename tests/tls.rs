@@ -663,6 +663,11 @@ fn much_passes_through_both_encryptions() {
     let copied = psql_as(APP, proxy.port, "dbname=shop sslmode=require", PASSWORD, &arguments);
     let said = String::from_utf8_lossy(&copied.stdout);
     assert!(said.ends_with("1249975000\n"), "{said}{}", String::from_utf8_lossy(&copied.stderr));
+    // The encryption holds some of it while the server is slow to read.
+    fs::write(&file, format!("select length('{}');\n", "x".repeat(8_000_000)).repeat(5)).unwrap();
+    let arguments = ["-At", "-f", file.to_str().unwrap()];
+    let long = psql_as(APP, proxy.port, "dbname=shop sslmode=require connect_timeout=10", PASSWORD, &arguments);
+    assert_eq!(String::from_utf8_lossy(&long.stdout), "8000000\n".repeat(5));
 }
 
 /// A client that hears nothing of the end of the encryption takes the connection for cut off.

@@ -77,7 +77,7 @@ def compare(servers, suite, options):
         if way == "direct":
             said = run(suite, folder, servers.direct(suite.database), names_of, log)
         else:
-            with servers.through(suite.databases) as target:
+            with servers.through(suite.database) as target:
                 said = run(suite, folder, target, names_of, log)
         found[way] = suite.read(said), time.monotonic() - began
     (direct, direct_seconds), (through, through_seconds) = found["direct"], found["through"]

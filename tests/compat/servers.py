@@ -97,9 +97,9 @@ class Servers:
         return Target("direct", self.primary, database)
 
     @contextlib.contextmanager
-    def through(self, databases):
-        with self.proxy(databases) as port:
-            yield Target("through", port, databases[0])
+    def through(self, database):
+        with self.proxy() as port:
+            yield Target("through", port, database)
 
     def psql(self, database, sql, password=None, port=None):
         # A text of several statements by standard input: each is a transaction of its own.
@@ -138,19 +138,18 @@ class Servers:
                 wait(lambda: self.psql("postgres", replayed, port=port) == "t", "a replica does not catch up")
 
     @contextlib.contextmanager
-    def proxy(self, databases):
-        """pgweir in transaction mode, all at its defaults, reads on the replicas."""
+    def proxy(self):
+        """pgweir in transaction mode, all at its defaults, reads on the replicas, whatever databases and roles there are."""
         text = ['[general]\nhost = "127.0.0.1"\nport = 0\nadmin_users = ["postgres"]\n']
         text.append(f'[control]\nuser = "{SUPERUSER}"\npassword = "{self.control}"\n')
-        for name in databases:
-            for server in self.servers:
-                text.append(
-                    f'[[databases]]\nname = "{name}"\nrole = "{server["role"]}"\nhost = "127.0.0.1"\n'
-                    f"port = {server['port']}\n"
-                )
+        for server in self.servers:
+            text.append(
+                f'[[databases]]\nname = "*"\nrole = "{server["role"]}"\nhost = "127.0.0.1"\nport = {server["port"]}\n'
+            )
         for name, password in USERS.items():
             trust = 'auth = "trust"\n' if name == SUPERUSER else ""
             text.append(f'[[users]]\nname = "{name}"\npassword = "{password}"\n{trust}')
+        text.append('[[users]]\nname = "*"\nauth = "query"\n')
         file = self.folder / "pgweir.toml"
         file.write_text("".join(text))
         log = self.folder / "pgweir.log"
@@ -174,7 +173,7 @@ class ShardedServers(Servers):
         return Target("direct", self.primary, "whole", user=self.ready["user"], password=self.ready["password"])
 
     @contextlib.contextmanager
-    def through(self, _databases):
+    def through(self, _database):
         user, password = self.ready["user"], self.ready["password"]
         yield Target("through", self.ready["port"], self.ready["database"], user=user, password=password)
 
