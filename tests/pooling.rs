@@ -6,6 +6,8 @@ mod support;
 
 #[path = "pooling/by_name.rs"]
 mod by_name;
+#[path = "pooling/identity.rs"]
+mod identity;
 #[path = "pooling/outdated.rs"]
 mod outdated;
 #[path = "pooling/peers.rs"]

@@ -15,7 +15,7 @@ use super::login::{self, Address, Login, Opened};
 use super::numbering::{Looks, Numbering};
 use super::owed::{Cause, Event, Owed, Payee, Verdict};
 use super::pool::Place;
-use super::settings::{Settings, difference};
+use super::settings::{LoginRole, Settings, difference};
 use crate::error::{Error, SqlState};
 use crate::topology::Server;
 use crate::wire::frame::{Header, client, malformed, put, server};
@@ -513,8 +513,8 @@ impl Connection {
             self.close_statements(report).await?;
         }
         let sql = match self.unclean {
-            true => CLEARING.to_owned() + &difference(&Settings::default(), wanted),
-            false => difference(&self.applied, wanted),
+            true => CLEARING.to_owned() + &difference(&Settings::default(), wanted, self.login_role()),
+            false => difference(&self.applied, wanted, self.login_role()),
         };
         if !sql.is_empty() {
             self.put_texts(&[&sql])?;
@@ -526,6 +526,11 @@ impl Connection {
         self.applied = Arc::clone(wanted);
         self.unclean = false;
         Ok(Ok(()))
+    }
+
+    fn login_role(&self) -> LoginRole {
+        let is_superuser = self.reported.iter().any(|(name, value)| name == "is_superuser" && value == "on");
+        if is_superuser { LoginRole::Superuser } else { LoginRole::Other }
     }
 
     /// The client of a statement has gone: ends the statement on the server, then the connection.

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::snapshot::names;
-use crate::backend::settings::{Settings, quoted};
+use crate::backend::settings::{DATE_STYLE, SESSION_USER, Settings, date_style_over, quoted};
 use crate::error::{Error, SqlState};
 use crate::statement::embeds_ascii;
 
@@ -46,24 +46,20 @@ impl Tracked {
     }
 
     pub fn apply(&mut self, change: &Change) {
+        let current = Arc::make_mut(&mut self.current);
         match change {
-            Change::Set { name, value } => {
-                Arc::make_mut(&mut self.current).insert(name.clone(), value.clone());
-            }
+            Change::Set { name, value } => put(current, name, value),
             Change::Reset(name) => {
-                let current = Arc::make_mut(&mut self.current);
-                match self.startup.get(name) {
-                    Some(value) => current.insert(name.clone(), value.clone()),
-                    None => current.remove(name),
-                };
+                take_back(current, name, &self.startup);
+                if name == SESSION_USER {
+                    take_back(current, "role", &self.startup);
+                }
             }
             Change::ResetAll => {
                 // RESET ALL leaves who the session is alone.
-                let identity = ["role", "session_authorization"];
-                let mut fresh = BTreeMap::clone(&self.startup);
-                let kept = self.current.iter().filter(|(name, _)| identity.contains(&name.as_str()));
-                fresh.extend(kept.map(|(name, value)| (name.clone(), value.clone())));
-                self.current = Arc::new(fresh);
+                current.retain(|name, _| is_identity(name));
+                let startup = self.startup.iter().filter(|(name, _)| !is_identity(name));
+                current.extend(startup.map(|(name, value)| (name.clone(), value.clone())));
             }
         }
     }
@@ -73,13 +69,14 @@ impl Tracked {
     pub fn on_server(applied: &Settings, change: &Change) -> Settings {
         let mut applied = BTreeMap::clone(applied);
         match change {
-            Change::Set { name, value } => {
-                applied.insert(name.clone(), value.clone());
-            }
+            Change::Set { name, value } => put(&mut applied, name, value),
             Change::Reset(name) => {
                 applied.remove(name);
+                if name == SESSION_USER {
+                    applied.remove("role");
+                }
             }
-            Change::ResetAll => applied.retain(|name, _| name == "role" || name == "session_authorization"),
+            Change::ResetAll => applied.retain(|name, _| is_identity(name)),
         }
         Arc::new(applied)
     }
@@ -118,6 +115,30 @@ impl Tracked {
     fn position(&self, name: &str) -> Option<usize> {
         self.savepoints.iter().rposition(|(known, _)| known == name)
     }
+}
+
+/// What SET makes of settings.
+fn put(settings: &mut BTreeMap<String, String>, name: &str, value: &str) {
+    let value = match name {
+        DATE_STYLE => date_style_over(settings.get(name).map(String::as_str), value),
+        _ => value.to_owned(),
+    };
+    if name == SESSION_USER {
+        settings.remove("role");
+    }
+    settings.insert(name.to_owned(), value);
+}
+
+/// What RESET makes of one.
+fn take_back(settings: &mut BTreeMap<String, String>, name: &str, startup: &BTreeMap<String, String>) {
+    match startup.get(name) {
+        Some(value) => settings.insert(name.to_owned(), value.clone()),
+        None => settings.remove(name),
+    };
+}
+
+fn is_identity(name: &str) -> bool {
+    name == "role" || name == SESSION_USER
 }
 
 /// The settings of a startup packet: every parameter that is not the protocol's own, and `options`
