@@ -534,7 +534,7 @@ fn check(statement: &Statement, resolved: &[Resolved], surroundings: &Surroundin
     }
     // Those that can be are written out before.
     let mut relations = statement.blocks.iter().flat_map(|block| &block.relations);
-    if relations.any(|relation| relation.renames && relation.table.is_some()) {
+    if views::names_matter(resolved) && relations.any(|relation| relation.renames && relation.table.is_some()) {
         let what = "a table whose columns are given other names in this way";
         return Err(Error::unsupported(what, "Leave the columns their names."));
     }

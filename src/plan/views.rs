@@ -28,6 +28,7 @@ pub(super) enum Place {
 /// Where a statement reads views over sharded tables, and the like. One that names its shard means the view that is there.
 pub(super) fn places(statement: &Statement, resolved: &[Resolved]) -> Vec<Place> {
     let is_placed = statement.hints.shard.is_some() || statement.hints.key.is_some();
+    let names_matter = names_matter(resolved);
     let relation = |known: &Resolved| &statement.blocks[known.block].relations[known.relation];
     let place = |known: &Resolved| {
         let relation = relation(known);
@@ -36,7 +37,7 @@ pub(super) fn places(statement: &Statement, resolved: &[Resolved]) -> Vec<Place>
             return if is_view { Through::new(statement, known).map(Place::Through) } else { None };
         }
         if !matches!(known.class, Class::View) || is_placed {
-            return relation.place.filter(|_| relation.renames).map(Place::Renamed);
+            return relation.place.filter(|_| relation.renames && names_matter).map(Place::Renamed);
         }
         let query = known.catalog.as_ref()?.definition.as_ref()?;
         let (alias, named) = match (relation.aliased, &known.catalog) {
@@ -54,6 +55,11 @@ pub(super) fn places(statement: &Statement, resolved: &[Resolved]) -> Vec<Place>
     let start = statement.tokens.start;
     let respelled = respelling.map(|respelling| Place::Respelled { respelling, start });
     resolved.iter().filter_map(place).chain(respelled).collect()
+}
+
+/// What columns are called is looked at. Where it is not, the server alone knows what a row with renamed columns is.
+pub(super) fn names_matter(resolved: &[Resolved]) -> bool {
+    resolved.iter().any(|known| matches!(known.class, Class::Sharded(_) | Class::Reference | Class::View))
 }
 
 /// The text with all of these written out, if its statements have any; what comes of it may have others.

@@ -1,6 +1,6 @@
 //! What a session is told of itself.
 
-use super::Bench;
+use super::{Bench, direct};
 use crate::raw::{Raw, Reply, parse};
 
 fn log_in(bench: &Bench, application: &str) -> Reply {
@@ -42,4 +42,18 @@ fn prepared_statements_are_shown_to_whom_they_belong() {
     assert_eq!(client.refusal("select nope, pg_prepared_statements.name from pg_prepared_statements"), "42703");
     client.rows("deallocate all");
     assert_eq!((client.rows(shown).len(), bench.pinned_by().len()), (0, 0));
+}
+
+#[test]
+fn columns_that_an_alias_renames_are_what_the_server_makes_of_them() {
+    let bench = Bench::start("renaming", "");
+    direct(
+        "create table renamed (a int, b int); insert into renamed values (1, 2); grant select on renamed to renaming",
+    );
+    let mut client = bench.client();
+    assert_eq!(client.value("select row_to_json(r) from renamed r (x, y)"), "{\"a\":1,\"b\":2}");
+    assert_eq!(
+        client.value("explain (verbose, costs off) select x from renamed r (x, y)"),
+        "Seq Scan on public.renamed r"
+    );
 }
