@@ -67,7 +67,12 @@ pub(super) enum Effect {
 
 /// Appends what `statement` does, executed with `values`, if they are known.
 pub(super) fn of(statement: &Statement, values: Option<&Values<'_>>, effects: &mut Vec<Effect>) {
-    match &statement.kind {
+    of_kind(&statement.kind, statement, values, effects);
+    statement.calls.iter().for_each(|call| of_call(call, values, effects));
+}
+
+fn of_kind(kind: &Kind, statement: &Statement, values: Option<&Values<'_>>, effects: &mut Vec<Effect>) {
+    match kind {
         Kind::Setting(control) => of_setting(control, effects),
         Kind::Transaction(control) => of_transaction(control, effects),
         // Catalogs know nothing of them.
@@ -109,9 +114,12 @@ pub(super) fn of(statement: &Statement, values: Option<&Values<'_>>, effects: &m
         Kind::Call => effects.push(Effect::Unseen),
         Kind::Unknown { .. } => effects.extend([Effect::Unseen, Effect::Ddl]),
         Kind::Update(_) if names(statement, "pg_settings") => effects.push(Effect::Pin(ties::SET_CONFIG)),
+        // CREATE TABLE … AS.
+        Kind::Explain { analyze: true, inner } if matches!(**inner, Kind::Ddl(_)) => {
+            of_kind(inner, statement, values, effects);
+        }
         _ => {}
     }
-    statement.calls.iter().for_each(|call| of_call(call, values, effects));
 }
 
 fn names(statement: &Statement, table: &str) -> bool {

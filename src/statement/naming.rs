@@ -28,7 +28,7 @@ pub enum Naming {
 pub(super) fn names_prepared(kind: &Kind) -> bool {
     match kind {
         Kind::Prepare { .. } | Kind::Execute { .. } | Kind::Deallocate { name: Some(_) } => true,
-        Kind::Explain { inner, .. } => matches!(**inner, Kind::Execute { .. }),
+        Kind::Explain { inner, .. } => matches!(**inner, Kind::Execute { .. } | Kind::Ddl(_)),
         // CREATE TABLE … AS EXECUTE, as a rule none.
         Kind::Ddl(_) => true,
         _ => false,
@@ -55,7 +55,8 @@ fn named(text: &str, tokens: &[Token], (kind, part): (&Kind, Tokens)) -> Option<
         Kind::Explain { inner, .. } if matches!(**inner, Kind::Execute { .. }) => {
             part.iter().position(|token| written(token).eq_ignore_ascii_case("EXECUTE"))? + 1
         }
-        Kind::Ddl(_) => (1..part.len()).find(|&index| word(index - 1, "AS") && word(index, "EXECUTE"))? + 1,
+        Kind::Ddl(_) => behind_as_execute(part.len(), &word)?,
+        Kind::Explain { inner, .. } if matches!(**inner, Kind::Ddl(_)) => behind_as_execute(part.len(), &word)?,
         _ => return None,
     };
     let token = part.get(at).filter(|token| matches!(token.kind, TokenKind::Word | TokenKind::QuotedName))?;
@@ -69,6 +70,11 @@ fn named(text: &str, tokens: &[Token], (kind, part): (&Kind, Tokens)) -> Option<
     };
     let place = token.start as usize..token.end as usize;
     Some(NameOfPrepared { name: folded(written(token), token.kind), place, naming })
+}
+
+/// CREATE TABLE … AS EXECUTE name
+fn behind_as_execute(length: usize, word: &impl Fn(usize, &str) -> bool) -> Option<usize> {
+    Some((1..length).find(|&index| word(index - 1, "AS") && word(index, "EXECUTE"))? + 1)
 }
 
 /// PREPARE name [(type, …)] AS statement: where the last begins.
@@ -93,12 +99,12 @@ mod tests {
     fn names_are_found_where_they_stand() {
         let text = "prepare \"My q\" (numeric(3, 2), int) as select $1; /* e */ EXECUTE A(b(1)); deallocate prepare c; \
                     explain (analyze, costs off) execute d; deallocate prepare; deallocate all; select e; prepare f; \
-                    create temp table t (a) as execute g";
+                    create temp table t (a) as execute g; explain analyze create table u as execute h";
         let found = prepared_names(text);
         let seen: Vec<_> = found.iter().map(|found| (&*found.name, &text[found.place.clone()])).collect();
         assert_eq!(
             seen,
-            [("My q", "\"My q\""), ("a", "A"), ("c", "c"), ("d", "d"), ("prepare", "prepare"), ("g", "g")]
+            [("My q", "\"My q\""), ("a", "A"), ("c", "c"), ("d", "d"), ("prepare", "prepare"), ("g", "g"), ("h", "h")]
         );
         let Naming::Makes(body) = found[0].naming.clone() else { panic!("{found:?}") };
         assert_eq!(&text[body], "select $1");
