@@ -1159,6 +1159,36 @@ fn a_number_that_another_drew_is_not_told() {
 }
 
 #[test]
+fn the_number_that_was_drawn_last_is_told() {
+    let bench = Bench::start("last_drawing", "default_pool_size = 2");
+    direct("create table last_draws(id serial); grant all on last_draws, last_draws_id_seq to last_drawing");
+    let (mut client, mut other) = (bench.client(), bench.client());
+    let insert = "insert into last_draws default values";
+    client.rows(insert);
+    other.rows("begin read only; select 1");
+    client.rows("begin");
+    client.rows(insert);
+    other.rows("commit");
+    client.rows("commit");
+    assert_eq!([client.value("select lastval()"), client.value("select currval('last_draws_id_seq')")], ["2", "2"]);
+}
+
+#[test]
+fn who_draws_numbers_finds_them_when_it_writes() {
+    let bench = Bench::start("counting", "default_pool_size = 2");
+    direct("create sequence counter; grant all on counter to counting");
+    direct("create table counted(v int default currval('counter')); grant all on counted to counting");
+    let (mut client, mut other) = (bench.client(), bench.client());
+    for number in 1..5 {
+        other.rows("begin read only; select 1");
+        client.rows("select nextval('counter')");
+        other.rows("commit");
+        client.rows("insert into counted default values");
+        assert_eq!(client.value("select max(v) from counted"), number.to_string());
+    }
+}
+
+#[test]
 fn a_client_is_ended_by_the_number_that_it_was_told() {
     let bench = Bench::start("ending", "default_pool_size = 3");
     let terminate = |client: &Raw| format!("select pg_terminate_backend({})", number(client));

@@ -49,12 +49,21 @@ pub struct Connection {
     tainted: bool,
     /// What ran for its client may have changed more of the server's session than can be told.
     unsure: bool,
-    /// The client that wrote last, by its process number: the server's session knows the numbers that it drew.
-    pub writer: Option<i32>,
+    /// Who wrote last: the server's session knows the numbers that it drew.
+    pub writer: Option<Writer>,
     /// As `unsure`, and the client is another one now.
     unclean: bool,
     /// What the server made of its prepared statements may not hold any more.
     outdated: bool,
+}
+
+/// A client's write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Writer {
+    /// The client's process number.
+    pub client: i32,
+    /// Which of its writes that was.
+    pub nth: u64,
 }
 
 /// ParameterStatus messages: names and values in the order of a log-in, shared by connections alike.

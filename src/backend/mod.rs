@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use anew::Anew;
 pub use connection::{
-    CancelTarget, Connection, PREFIX, Reported, Settled, StatementName, describe_failure, is_fatal, is_last_word, skip,
-    statement_name,
+    CancelTarget, Connection, PREFIX, Reported, Settled, StatementName, Writer, describe_failure, is_fatal,
+    is_last_word, skip, statement_name,
 };
 pub use login::{Address, Learnt, Login, Proof, read_parameter};
 pub use numbering::Looks;

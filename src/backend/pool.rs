@@ -128,9 +128,12 @@ impl Pool {
     }
 
     /// The connection on which this client wrote last, if nobody else did since and it is free.
-    pub fn lend_of(&self, writer: i32, worker: usize, now: Instant) -> Option<Box<Connection>> {
+    pub fn lend_of(&self, client: i32, worker: usize, now: Instant) -> Option<Box<Connection>> {
         let mut state = self.lock();
-        let position = state.idle.iter().position(|connection| connection.writer == Some(writer))?;
+        let nth =
+            |connection: &Connection| connection.writer.filter(|writer| writer.client == client).map(|own| own.nth);
+        let found = state.idle.iter().enumerate().filter_map(|(position, idle)| Some((nth(idle)?, position)));
+        let (_, position) = found.max()?;
         let connection = state.idle.remove(position);
         let connection = self.sound(&mut state, connection, now)?;
         drop(state);

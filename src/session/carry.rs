@@ -94,7 +94,8 @@ impl Session {
         let kept = may_retry.then(|| Kept::new(client, length, may_repeat));
         if access == Access::Write {
             open.wrote = true;
-            open.lent.connection.writer = Some(self.client.key.process);
+            self.last_write.nth += 1;
+            open.lent.connection.writer = Some(self.last_write);
         }
         self.foretell(client, &mut open, &decided);
         open.lent.connection.owed.start_counting();
@@ -143,6 +144,7 @@ impl Session {
         {
             return Ok(Err(error.into()));
         }
+        self.counts |= self.recalls || effects.contains(&Effect::Counts);
         let begun = match &self.transaction {
             Transaction::Begun(begun) if signals => Some(begun.clone()),
             _ => None,

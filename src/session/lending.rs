@@ -265,7 +265,7 @@ impl Session {
             figures: &self.meter.figures,
             begun: self.meter.lately(),
             without,
-            writer: self.recalls.then_some(self.client.key.process),
+            writer: (self.recalls || self.counts).then_some(self.client.key.process),
         }
     }
 

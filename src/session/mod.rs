@@ -69,6 +69,7 @@ pub use run::End;
 pub use snapshot::Snapshot;
 pub use station::{Learned, Shared, Spill, Station};
 
+use crate::backend::Writer;
 use crate::backend::settings::Settings;
 use crate::statement::{Analysis, Isolation, LiteralSpan, embeds_ascii};
 use crate::topology::{PoolerMode, User};
@@ -121,6 +122,9 @@ pub struct Session {
     doubtful: bool,
     /// The unit that is served asks for numbers which the session drew.
     recalls: bool,
+    /// So did one before, or it counted a sequence on: writes go where the last one went, if they can.
+    counts: bool,
+    last_write: Writer,
     /// By what has run since everybody was told.
     altered: Altered,
     /// Of a session that listens to notifications.
@@ -181,6 +185,7 @@ impl Session {
         let reported = |name: &str| welcome.reported.iter().find(|(known, _)| known == name).map(|(_, value)| &**value);
         let escapes = reported(STANDARD_STRINGS) == Some("off");
         let letters = reported("client_encoding").map_or(Letters::Readable, Letters::of);
+        let client_number = client.key.process;
         let mut session = Self {
             escapes,
             letters,
@@ -207,6 +212,8 @@ impl Session {
             doubtful: false,
             altered: Altered::Not,
             recalls: false,
+            counts: false,
+            last_write: Writer { client: client_number, nth: 0 },
             ears: None,
             wishes: Wishes::default(),
             position: Position::default(),

@@ -50,7 +50,7 @@ impl Session {
     ) -> Result<Box<Open>, Stopped> {
         let connection = &mut open.lent.connection;
         let was_in_block = connection.status != Status::Idle;
-        let are_own = connection.writer == Some(self.client.key.process);
+        let are_own = connection.writer == Some(self.last_write);
         if are_own || connection.status == Status::Failed || self.snapshot.database.is_sharded() {
             return Ok(open);
         }

@@ -91,7 +91,7 @@ pub(super) struct Borrower<'a> {
     pub begun: Instant,
     /// The server that has just failed it: any other is better.
     pub without: Option<ServerId>,
-    /// The client that asks for numbers which it drew: where it wrote last is better.
+    /// The client that asks for numbers which it drew, now and then: where it wrote last is better.
     pub writer: Option<i32>,
 }
 
