@@ -243,7 +243,6 @@ fn relation(name: &str, columns: &str) -> Relation {
         type_oid: if written.ends_with(['~', '!', '?']) { 25 } else { 20 },
         not_null: false,
         needs_value: false,
-        is_serial: false,
         collation_is_bytes: !written.ends_with(['~', '?']),
         is_nondeterministic: written.ends_with('?'),
         varying_default: written.ends_with('*'),
@@ -299,7 +298,10 @@ fn functions(catalog: &mut Catalog) {
             "count sum avg min max bool_and bool_or string_agg array_agg lower upper length abs row_number rank",
         ),
         (Immutable, "generate_series unnest any_value"),
-        (Stable, "now date_trunc current_setting to_char pg_table_is_visible pg_is_in_recovery"),
+        (
+            Stable,
+            "now date_trunc current_setting to_char pg_table_is_visible pg_is_in_recovery pg_stat_get_live_tuples",
+        ),
         (
             Volatile,
             "random clock_timestamp gen_random_uuid pg_sleep nextval setval currval pg_advisory_lock set_config",

@@ -41,7 +41,10 @@ fn reading(statement: &Statement, relations: &[Resolved], catalog: &Catalog) -> 
     if let Some(call) = statement.calls.iter().find(|call| !is_harmless(call, catalog)) {
         return (Access::Write, format!("function {} may write", call.name.name));
     }
-    let of_server = |call: &Call| OF_THE_SERVER.contains(&call.name.name.as_str());
+    let of_server = |call: &Call| {
+        let name = call.name.name.as_str();
+        OF_THE_SERVER.contains(&name) || name.starts_with("pg_stat_")
+    };
     let mut primary = None;
     if relations.is_empty() && statement.calls.iter().any(of_server) {
         primary = Some("asks about the server itself".to_owned());
