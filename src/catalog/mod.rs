@@ -105,8 +105,6 @@ pub struct Column {
     pub not_null: bool,
     /// It is that, and has no default either.
     pub needs_value: bool,
-    /// The default calls `nextval`, or the column is an identity column.
-    pub is_serial: bool,
     /// The column's collation sorts by bytes, or its type has none.
     pub collation_is_bytes: bool,
     /// Equal texts may have different bytes.

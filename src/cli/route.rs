@@ -118,7 +118,6 @@ fn assumed_column(name: &str) -> Column {
         type_oid: 0,
         not_null: false,
         needs_value: false,
-        is_serial: false,
         collation_is_bytes: true,
         is_nondeterministic: false,
         varying_default: false,

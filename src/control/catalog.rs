@@ -204,11 +204,12 @@ impl Seen {
             }
         };
         let epoch = next(epochs);
-        let catalog = relations(client, epoch, Arc::clone(&functions)).await?;
+        let sharded = database.is_sharded();
+        let catalog = relations(client, epoch, Arc::clone(&functions), sharded).await?;
         // Before anybody knows of the tables.
         self.give_blocks(primaries, database, &catalog).await;
         match self.keep_uniques(primaries, database, &catalog).await {
-            true => relations(client, epoch, functions).await,
+            true => relations(client, epoch, functions, sharded).await,
             false => Ok(catalog),
         }
     }
@@ -242,7 +243,7 @@ impl Seen {
 
 pub(super) async fn load(client: &Client, epoch: u64) -> Result<Catalog, SqlError> {
     let functions = functions(client, "true").await?;
-    relations(client, epoch, Arc::new(functions)).await
+    relations(client, epoch, Arc::new(functions), true).await
 }
 
 /// Those of this condition.
@@ -260,9 +261,11 @@ async fn functions(client: &Client, which: &str) -> Result<Functions, SqlError> 
     Ok(functions)
 }
 
-async fn relations(client: &Client, epoch: u64, functions: Arc<Functions>) -> Result<Catalog, SqlError> {
+/// What views are made of is of use where there are shards.
+async fn relations(client: &Client, epoch: u64, functions: Arc<Functions>, sharded: bool) -> Result<Catalog, SqlError> {
     let mut catalog = Catalog { epoch, loaded: true, functions, ..Catalog::default() };
-    let queries = [DEFAULT_COLLATION, RELATIONS, COLUMNS, SEQUENCES, VIEWS, DEFINITIONS, KEPT_UNIQUE];
+    let definitions = if sharded { DEFINITIONS } else { NO_DEFINITIONS };
+    let queries = [DEFAULT_COLLATION, RELATIONS, COLUMNS, SEQUENCES, VIEWS, definitions, KEPT_UNIQUE];
     let [default, all, columns, sequences, views, definitions, kept_unique] = client.rows_of_each(queries).await?;
     catalog.default_collation_is_bytes = default.first().is_some_and(|row| flag(row, 0));
     let of = |relation: Relation| (relation.oid, relation);
@@ -270,7 +273,7 @@ async fn relations(client: &Client, epoch: u64, functions: Arc<Functions>) -> Re
     for row in columns {
         let owner = number(&row, 0).and_then(|oid| relations.get_mut(&oid));
         if let (Some(relation), Some(type_oid)) = (owner, number(&row, 2)) {
-            if number(&row, 6).is_some() {
+            if number(&row, 5).is_some() {
                 relation.primary_key.push(text(&row, 1));
             }
             relation.columns.push(column(&row, type_oid, catalog.default_collation_is_bytes));
@@ -314,16 +317,15 @@ fn column(row: &Row, type_oid: u32, default_is_bytes: bool) -> Column {
         name: text(row, 1),
         type_oid,
         not_null: flag(row, 3),
-        needs_value: flag(row, 11),
-        is_serial: flag(row, 4),
-        collation_is_bytes: match number(row, 7) {
+        needs_value: flag(row, 10),
+        collation_is_bytes: match number(row, 6) {
             None | Some(0) => true,
             Some(DEFAULT_COLLATION_OID) => default_is_bytes,
-            Some(_) => flag(row, 5),
+            Some(_) => flag(row, 4),
         },
-        is_nondeterministic: flag(row, 8),
-        varying_default: flag(row, 9),
-        is_generated: flag(row, 10),
+        is_nondeterministic: flag(row, 7),
+        varying_default: flag(row, 8),
+        is_generated: flag(row, 9),
         sequence: None,
     }
 }
@@ -415,7 +417,6 @@ const RELATIONS: &str = "SELECT c.oid, n.nspname, c.relname, c.relkind, c.relper
      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
      WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND n.nspname !~ '^pg_(toast|temp)'";
 const COLUMNS: &str = "SELECT a.attrelid, a.attname, a.atttypid, a.attnotnull, \
-     a.attidentity <> '' OR coalesce(pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%', false), \
      coalesce(o.collcollate IN ('C', 'POSIX'), false), \
      array_position(i.indkey::int2[], a.attnum), a.attcollation, \
      coalesce(NOT o.collisdeterministic, false), \
@@ -429,12 +430,14 @@ const COLUMNS: &str = "SELECT a.attrelid, a.attname, a.atttypid, a.attnotnull, \
      LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary \
      WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.oid >= 16384 \
      ORDER BY a.attrelid, a.attnum";
-/// Of columns whose default is `nextval` and nothing else, and of identity columns.
+/// Of columns whose default is `nextval` (function 1574) of a sequence by name and nothing else but the cast to the
+/// column's type, and of identity columns. `pg_get_expr` would tell it in words, but locks the tables.
 const SEQUENCES: &str = "SELECT a.attrelid, a.attname, n.nspname, s.relname, a.attidentity = 'a' \
      FROM (SELECT d.adrelid AS owner, d.adnum AS number, p.refobjid AS sequence FROM pg_attrdef d \
          JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid \
            AND p.refclassid = 'pg_class'::regclass \
-         WHERE pg_get_expr(d.adbin, d.adrelid) ~ '^nextval\\(''[^'']*''::regclass\\)$' \
+         WHERE d.adbin::text ~ \
+           '^({FUNCEXPR [^{]*:funcformat 2 [^{]*:args \\()?{FUNCEXPR :funcid 1574 [^{]*:args \\({CONST [^{]*$' \
        UNION ALL SELECT p.refobjid, p.refobjsubid, p.objid FROM pg_depend p \
          WHERE p.classid = 'pg_class'::regclass AND p.refclassid = 'pg_class'::regclass AND p.deptype = 'i') used \
      JOIN pg_attribute a ON a.attrelid = used.owner AND a.attnum = used.number AND NOT a.attisdropped \
@@ -453,12 +456,16 @@ const VIEWS: &str = "WITH RECURSIVE direct AS ( \
 const KEPT_UNIQUE: &str = "SELECT t.tgrelid, field FROM pg_trigger t, \
      unnest(string_to_array(encode(t.tgargs, 'escape'), E'\\\\000')) AS field \
      WHERE t.tgname = 'pgweir_unique_insert' AND t.tgenabled IN ('O', 'A') AND field <> ''";
-/// What is not in `pg_catalog` is named with its schema: clients have paths of their own.
-const DEFINITIONS: &str = "WITH path AS MATERIALIZED (SELECT set_config('search_path', 'pg_catalog', true)) \
+/// What is not in `pg_catalog` is named with its schema: clients have paths of their own. The tables behind the views are
+/// locked for it: whoever changes some of them one after another must not wait for this in a circle, so it gives up before
+/// a server looks for one (`deadlock_timeout`).
+const DEFINITIONS: &str = "WITH path AS MATERIALIZED (SELECT set_config('search_path', 'pg_catalog', true), \
+       set_config('lock_timeout', '100ms', true)) \
      SELECT c.oid, pg_get_viewdef(c.oid) FROM path, pg_class c WHERE c.relkind = 'v' AND c.oid >= 16384";
+const NO_DEFINITIONS: &str = "SELECT WHERE false";
 /// An aggregate of a user's is as volatile as the functions that it is made of.
 /// One that names no table, by the words of its body or of other functions that it calls, is as one of PostgreSQL's. A body
-/// that is not a text (from version 14 on) is in the definition.
+/// that is not a text (from version 14 on) is in the definition, for which its tables are locked (see [`DEFINITIONS`]).
 const FUNCTIONS: &str = "SELECT p.proname, n.nspname, \
      CASE WHEN p.oid < 16384 OR p.prokind <> 'a' THEN p.provolatile \
        WHEN 'v' IN (t.provolatile, f.provolatile) THEN 'v' WHEN 's' IN (t.provolatile, f.provolatile) THEN 's' \
@@ -470,7 +477,7 @@ const FUNCTIONS: &str = "SELECT p.proname, n.nspname, \
              AND strpos(lower(body.words), lower(o.proname)) > 0)), p.prokind = 'a' \
      FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang \
      CROSS JOIN LATERAL (SELECT CASE WHEN p.prosrc <> '' OR p.prokind <> 'f' OR p.oid < 16384 THEN p.prosrc \
-       ELSE pg_get_functiondef(p.oid) END AS words) body \
+       WHEN set_config('lock_timeout', '100ms', true) <> '' THEN pg_get_functiondef(p.oid) END AS words) body \
      LEFT JOIN pg_aggregate a ON a.aggfnoid = p.oid LEFT JOIN pg_proc t ON t.oid = a.aggtransfn \
      LEFT JOIN pg_proc f ON f.oid = a.aggfinalfn";
 /// Of columns that are declared without one.

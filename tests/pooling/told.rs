@@ -1,6 +1,6 @@
 //! What a session is told of itself.
 
-use super::{Bench, direct};
+use super::{Bench, direct, soon, straight};
 use crate::raw::{Raw, Reply, parse};
 
 fn log_in(bench: &Bench, application: &str) -> Reply {
@@ -42,6 +42,23 @@ fn prepared_statements_are_shown_to_whom_they_belong() {
     assert_eq!(client.refusal("select nope, pg_prepared_statements.name from pg_prepared_statements"), "42703");
     client.rows("deallocate all");
     assert_eq!((client.rows(shown).len(), bench.pinned_by().len()), (0, 0));
+}
+
+#[test]
+fn what_is_in_the_database_is_known_while_its_tables_are_locked() {
+    let bench = Bench::start("knowing", "");
+    direct(
+        "create table locked_now (id serial, day date default now()); create view of_locked as select * from locked_now; \
+         grant create on schema public to knowing",
+    );
+    let mut owner = straight();
+    owner.rows("begin; lock table locked_now");
+    let mut client = bench.client();
+    client.rows("create table made_meanwhile (id serial)");
+    soon(|| client.rows("explain route select * from made_meanwhile").concat().contains("query: a read"));
+    let locks = "select count(*) from pg_locks where relation in ('locked_now'::regclass, 'of_locked'::regclass)";
+    assert_eq!(owner.value(locks), "1");
+    owner.rows("rollback");
 }
 
 #[test]
