@@ -15,7 +15,7 @@ use super::login::{self, Address, Login, Opened};
 use super::numbering::{Looks, Numbering};
 use super::owed::{Cause, Event, Owed, Payee, Verdict};
 use super::pool::Place;
-use super::settings::{LoginRole, Settings, difference};
+use super::settings::{LoginRole, Settings, difference, has_identity};
 use crate::error::{Error, SqlState};
 use crate::topology::Server;
 use crate::wire::frame::{Header, client, malformed, put, server};
@@ -55,6 +55,8 @@ pub struct Connection {
     unclean: bool,
     /// What the server made of its prepared statements may not hold any more.
     outdated: bool,
+    /// See [`Connection::doubt_role`].
+    roles: u64,
 }
 
 /// A client's write.
@@ -150,6 +152,7 @@ impl Connection {
             writer: None,
             unclean: false,
             outdated: false,
+            roles: 0,
         })
     }
 
@@ -174,6 +177,12 @@ impl Connection {
     /// What it reports is not what its client has set out of sight.
     pub fn is_trusted(&self) -> bool {
         !self.unsure && !self.tainted
+    }
+
+    /// `roles` changes with the roles that there are: by the name that the connection has, there may be another one now.
+    pub(super) fn doubt_role(&mut self, roles: u64) {
+        let is_another = std::mem::replace(&mut self.roles, roles) != roles;
+        self.unclean |= is_another && has_identity(&self.applied);
     }
 
     /// Its client is done with it.

@@ -12,6 +12,7 @@ pub mod settings;
 mod tls;
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use anew::Anew;
@@ -36,6 +37,7 @@ pub struct Pools {
     all: Mutex<All>,
     /// See [`Pools::ask`].
     questions: Semaphore,
+    roles: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -59,7 +61,7 @@ struct Key {
 
 impl Default for Pools {
     fn default() -> Self {
-        Self { all: Mutex::default(), questions: Semaphore::new(QUESTIONS) }
+        Self { all: Mutex::default(), questions: Semaphore::new(QUESTIONS), roles: Arc::default() }
     }
 }
 
@@ -71,7 +73,8 @@ impl Pools {
             return Arc::clone(pool);
         }
         let login = login_by(learnt, server, user);
-        let pool = Pool::new(Arc::clone(server), &user.name, login, limits_of(server, user, process));
+        let limits = limits_of(server, user, process);
+        let pool = Pool::new(Arc::clone(server), &user.name, login, limits, &self.roles);
         if paused.contains(&server.database) {
             pool.pause();
         }
@@ -111,6 +114,11 @@ impl Pools {
         };
         let answer = tokio::time::timeout(process.connect_timeout, asking).await;
         answer.unwrap_or_else(|_| Err(login::refused(server, "connecting took too long")))
+    }
+
+    /// Roles may have been dropped and made anew: what connections have set by name is set again.
+    pub fn doubt_roles(&self) {
+        self.roles.fetch_add(1, Ordering::AcqRel);
     }
 
     pub fn all(&self) -> Vec<Arc<Pool>> {

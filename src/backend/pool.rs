@@ -33,6 +33,8 @@ pub struct Pool {
     pub user: String,
     pub login: Login,
     limits: Limits,
+    /// See [`Pools::doubt_roles`](super::Pools::doubt_roles).
+    roles: Arc<AtomicU64>,
     state: Mutex<State>,
     /// Clients that ever waited, and for how long altogether.
     waited: AtomicU64,
@@ -89,12 +91,13 @@ pub struct Seen {
 }
 
 impl Pool {
-    pub fn new(server: Arc<Server>, user: &str, login: Login, limits: Limits) -> Arc<Self> {
+    pub fn new(server: Arc<Server>, user: &str, login: Login, limits: Limits, roles: &Arc<AtomicU64>) -> Arc<Self> {
         Arc::new(Self {
             server,
             user: user.to_owned(),
             login,
             limits,
+            roles: Arc::clone(roles),
             state: Mutex::default(),
             waited: AtomicU64::new(0),
             waited_micros: AtomicU64::new(0),
@@ -121,6 +124,7 @@ impl Pool {
     /// The idle connection, if it may still be used; else its place is free.
     fn sound(&self, state: &mut State, mut connection: Box<Connection>, now: Instant) -> Option<Box<Connection>> {
         if connection.is_quiet() && !connection.is_older_than(self.limits.lifetime, now) {
+            connection.doubt_role(self.roles.load(Ordering::Acquire));
             return Some(connection);
         }
         state.forget(connection);
@@ -233,6 +237,7 @@ impl Pool {
             return;
         }
         connection.change_hands();
+        connection.doubt_role(self.roles.load(Ordering::Acquire));
         connection.channel.relax_large();
         connection.used = now;
         let mut state = self.lock();

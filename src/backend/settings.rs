@@ -40,6 +40,11 @@ pub fn difference(applied: &Settings, wanted: &Settings, login: LoginRole) -> St
     }
 }
 
+/// Somebody else has been set than who has logged in.
+pub(super) fn has_identity(settings: &Settings) -> bool {
+    IDENTITY.into_iter().any(|name| settings.contains_key(name))
+}
+
 /// Of all but who the session is.
 fn differing_others(applied: &Settings, wanted: &Settings) -> String {
     let mut sql = String::new();

@@ -368,6 +368,9 @@ impl Shared {
 
     /// DDL has run: nobody's next statement is to go by what was there before.
     pub(super) async fn catalog_changed(&self, database: &Database, is_sure: bool) {
+        if is_sure {
+            self.pools.doubt_roles();
+        }
         self.control.catalog_changed(database, is_sure).await;
     }
 }

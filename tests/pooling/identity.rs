@@ -57,3 +57,23 @@ fn half_of_a_date_style_leaves_the_other_half() {
         assert_eq!(other.value("show datestyle"), "German, DMY");
     }
 }
+
+#[test]
+fn a_role_made_anew_is_the_one_that_is_meant() {
+    let bench = Bench::start("renewing", "default_pool_size = 2");
+    direct("alter role renewing superuser; create role renewed");
+    let (mut client, mut other) = (bench.client(), bench.client());
+    // One of the two connections has the role already,
+    other.rows("begin; select 1");
+    client.rows("set role renewed");
+    other.rows("commit");
+    other.rows("drop role renewed");
+    other.rows("create role renewed");
+    client.rows("set role renewed");
+    // and is the only one that is free.
+    for held in ["select 1", "select 2"] {
+        other.rows(&format!("begin; {held}"));
+        assert_eq!(client.value("select current_user"), "renewed");
+        other.rows("commit");
+    }
+}
