@@ -1189,6 +1189,28 @@ fn who_draws_numbers_finds_them_when_it_writes() {
 }
 
 #[test]
+fn modes_of_transactions_are_those_that_were_said() {
+    let bench = Bench::start("modal", "default_pool_size = 1");
+    let (mut client, mut other) = (bench.client(), bench.client());
+    let modes = "select current_setting('transaction_isolation') || ' ' || current_setting('transaction_read_only') || ' ' \
+         || current_setting('transaction_deferrable')";
+    client.rows("set session characteristics as transaction isolation level serializable, read only, deferrable");
+    other.rows("select 1");
+    assert_eq!(client.value(modes), "serializable on on");
+    client.rows("begin not deferrable");
+    assert_eq!(client.value(modes), "serializable on off");
+    client.rows("commit");
+    client.rows("set session characteristics as transaction read write, not deferrable");
+    other.rows("select 1");
+    assert_eq!(client.value(modes), "serializable off off");
+    other.rows("begin");
+    other.rows("set transaction isolation level repeatable read, deferrable");
+    other.rows("commit and chain");
+    assert_eq!(other.value(modes), "repeatable read off on");
+    other.rows("commit");
+}
+
+#[test]
 fn a_client_is_ended_by_the_number_that_it_was_told() {
     let bench = Bench::start("ending", "default_pool_size = 3");
     let terminate = |client: &Raw| format!("select pg_terminate_backend({})", number(client));

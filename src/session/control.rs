@@ -96,7 +96,7 @@ impl Session {
                 Some(Answer::tag(begin_tag(text)))
             }
             (Transaction::Begun(_), Control::Begin { .. }) => Some(already_begun(text)),
-            (Transaction::Begun(begun), Control::SetTransaction { read_only, isolation }) => {
+            (Transaction::Begun(begun), Control::SetTransaction { read_only, isolation, .. }) => {
                 begun.read_only = read_only.unwrap_or(begun.read_only);
                 begun.isolation = isolation.or(begun.isolation);
                 begun.texts.push(text.to_owned());
@@ -136,7 +136,9 @@ impl Session {
         self.end_unreached(commit);
         let ended = std::mem::replace(&mut self.transaction, Transaction::Idle);
         if let (true, Transaction::Begun(mut begun)) = (chain, ended) {
-            begun.texts.truncate(1);
+            // Its modes are those of the one before.
+            let mut is_first = true;
+            begun.texts.retain(|text| std::mem::take(&mut is_first) || sets_transaction(text));
             self.transaction = Transaction::Begun(begun);
         }
         Answer::tag(if commit { "COMMIT" } else { "ROLLBACK" })
@@ -242,6 +244,13 @@ pub(super) fn begin_tag(text: &str) -> &'static str {
     if text.trim_start().starts_with(['s', 'S']) { "START TRANSACTION" } else { "BEGIN" }
 }
 const LOCAL_OUTSIDE: &str = "SET LOCAL can only be used in transaction blocks";
+
+/// SET TRANSACTION, as the client wrote it.
+fn sets_transaction(text: &str) -> bool {
+    let mut words = text.split_ascii_whitespace();
+    let mut is_next = |word: &str| words.next().is_some_and(|next| next.eq_ignore_ascii_case(word));
+    is_next("set") && is_next("transaction")
+}
 
 pub(super) fn already_begun(text: &str) -> Answer {
     let warning = "there is already a transaction in progress";

@@ -142,6 +142,11 @@ fn of_setting(control: &SettingControl, effects: &mut Vec<Effect>) {
         SettingControl::Set { name, value: None, .. } | SettingControl::Reset { name } => {
             effects.push(Effect::Setting(Change::Reset(name.clone())));
         }
+        SettingControl::Several(settings) => effects.extend(
+            settings
+                .iter()
+                .map(|(name, value)| Effect::Setting(Change::Set { name: name.clone(), value: value.sql.clone() })),
+        ),
         SettingControl::ResetAll => effects.push(Effect::Setting(Change::ResetAll)),
         SettingControl::Discard { what } if what == "ALL" => effects.push(Effect::Discard),
         SettingControl::Discard { .. } => effects.extend([Effect::Untie, Effect::Counts]),
@@ -163,19 +168,19 @@ fn of_transaction(control: &TransactionControl, effects: &mut Vec<Effect>) {
             effects.extend([Effect::RollbackTo(name.clone()), named("ROLLBACK TO", name)]);
         }
         TransactionControl::Begin { read_only, isolation, deferrable } => {
-            let mut text = format!("BEGIN{}", modes(*read_only, *isolation));
-            text.push_str(if *deferrable { " DEFERRABLE" } else { "" });
+            let text = format!("BEGIN{}", modes(*read_only, *isolation, *deferrable));
             let begun = Begun { texts: vec![text], read_only: read_only.unwrap_or(false), isolation: *isolation };
             effects.push(Effect::Begin(begun));
         }
-        TransactionControl::SetTransaction { read_only, isolation } => {
-            effects.push(Effect::Replay(format!("SET TRANSACTION{}", modes(*read_only, *isolation))));
+        TransactionControl::SetTransaction { read_only, isolation, deferrable } => {
+            let modes = modes(*read_only, *isolation, *deferrable);
+            effects.push(Effect::Replay(format!("SET TRANSACTION{modes}")));
         }
     }
 }
 
 /// As BEGIN and SET TRANSACTION take them.
-fn modes(read_only: Option<bool>, isolation: Option<Isolation>) -> String {
+fn modes(read_only: Option<bool>, isolation: Option<Isolation>, deferrable: Option<bool>) -> String {
     let level = isolation.map(|level| match level {
         Isolation::ReadUncommitted => " ISOLATION LEVEL READ UNCOMMITTED",
         Isolation::ReadCommitted => " ISOLATION LEVEL READ COMMITTED",
@@ -183,7 +188,8 @@ fn modes(read_only: Option<bool>, isolation: Option<Isolation>) -> String {
         Isolation::Serializable => " ISOLATION LEVEL SERIALIZABLE",
     });
     let access = read_only.map(|read_only| if read_only { " READ ONLY" } else { " READ WRITE" });
-    [level, access].into_iter().flatten().collect()
+    let deferrable = deferrable.map(|deferrable| if deferrable { " DEFERRABLE" } else { " NOT DEFERRABLE" });
+    [level, access, deferrable].into_iter().flatten().collect()
 }
 
 fn of_call(call: &Call, values: Option<&Values<'_>>, effects: &mut Vec<Effect>) {

@@ -193,10 +193,11 @@ const LISTS_OF_NAMES: [&str; 4] =
     ["search_path", "temp_tablespaces", "session_preload_libraries", "local_preload_libraries"];
 
 /// Settings that say nothing about what a text means. The server itself follows changes of `search_path` and `role`.
-const SILENT: [&str; 19] = [
+const SILENT: [&str; 20] = [
     "application_name",
     "client_encoding",
     "client_min_messages",
+    "default_transaction_deferrable",
     "default_transaction_isolation",
     "default_transaction_read_only",
     "extra_float_digits",

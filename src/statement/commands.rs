@@ -204,8 +204,8 @@ fn transaction(keyword: &str, mut cursor: Cursor<'_>) -> Option<TransactionContr
         "START" if !cursor.peek().eq_ignore_ascii_case("TRANSACTION") => return None,
         "BEGIN" | "START" => {
             cursor.take_any(&["WORK", "TRANSACTION"]);
-            let (read_only, isolation) = modes(cursor)?;
-            Control::Begin { read_only, isolation, deferrable: cursor.has("DEFERRABLE") }
+            let Modes { read_only, isolation, deferrable } = modes(cursor)?;
+            Control::Begin { read_only, isolation, deferrable }
         }
         "COMMIT" | "ROLLBACK" if cursor.take(&["PREPARED"]) => Control::TwoPhase,
         "COMMIT" | "END" => {
@@ -236,9 +236,16 @@ fn chained(mut cursor: Cursor<'_>) -> Option<bool> {
     cursor.tokens.is_empty().then_some(chain)
 }
 
+#[derive(Default)]
+struct Modes {
+    read_only: Option<bool>,
+    isolation: Option<Isolation>,
+    deferrable: Option<bool>,
+}
+
 /// `None`: there is something among them that is no mode.
-fn modes(mut cursor: Cursor<'_>) -> Option<(Option<bool>, Option<Isolation>)> {
-    let (mut read_only, mut isolation) = (None, None);
+fn modes(mut cursor: Cursor<'_>) -> Option<Modes> {
+    let Modes { mut read_only, mut isolation, mut deferrable } = Modes::default();
     while !cursor.tokens.is_empty() {
         if cursor.take(&["ISOLATION", "LEVEL"]) {
             isolation = Some(isolation_level(&mut cursor)?);
@@ -246,12 +253,16 @@ fn modes(mut cursor: Cursor<'_>) -> Option<(Option<bool>, Option<Isolation>)> {
             read_only = Some(true);
         } else if cursor.take(&["READ", "WRITE"]) {
             read_only = Some(false);
-        } else if !(cursor.take(&["NOT", "DEFERRABLE"]) || cursor.take(&["DEFERRABLE"])) {
+        } else if cursor.take(&["NOT", "DEFERRABLE"]) {
+            deferrable = Some(false);
+        } else if cursor.take(&["DEFERRABLE"]) {
+            deferrable = Some(true);
+        } else {
             return None;
         }
         cursor.take(&[","]);
     }
-    Some((read_only, isolation))
+    Some(Modes { read_only, isolation, deferrable })
 }
 
 fn isolation_level(cursor: &mut Cursor<'_>) -> Option<Isolation> {
@@ -266,9 +277,12 @@ fn isolation_level(cursor: &mut Cursor<'_>) -> Option<Isolation> {
 
 fn set(mut cursor: Cursor<'_>) -> Kind {
     if cursor.take(&["TRANSACTION"]) || cursor.take(&["LOCAL", "TRANSACTION"]) {
-        let modes = if cursor.peek().eq_ignore_ascii_case("SNAPSHOT") { Some((None, None)) } else { modes(cursor) };
-        let Some((read_only, isolation)) = modes else { return Kind::Unknown { keyword: "SET".to_owned() } };
-        return Kind::Transaction(TransactionControl::SetTransaction { read_only, isolation });
+        let is_snapshot = cursor.peek().eq_ignore_ascii_case("SNAPSHOT");
+        let modes = if is_snapshot { Some(Modes::default()) } else { modes(cursor) };
+        let Some(Modes { read_only, isolation, deferrable }) = modes else {
+            return Kind::Unknown { keyword: "SET".to_owned() };
+        };
+        return Kind::Transaction(TransactionControl::SetTransaction { read_only, isolation, deferrable });
     }
     if cursor.take(&["CONSTRAINTS"]) {
         // Lasts until the end of the transaction, as what it sets.
@@ -296,23 +310,27 @@ fn setting(name: String, value: Option<SettingValue>, local: bool) -> Kind {
     Kind::Setting(SettingControl::Set { name, value, local })
 }
 
-/// One mode is a setting of its own; several at once are too rare to be carried.
+/// Each mode is a setting of its own.
 fn characteristics(cursor: Cursor<'_>) -> Kind {
-    let quoted = |text: &str| Some(SettingValue { sql: format!("'{text}'"), plain: text.to_owned() });
-    match modes(cursor).unwrap_or_default() {
-        (Some(read_only), None) => {
-            setting("default_transaction_read_only".to_owned(), quoted(if read_only { "on" } else { "off" }), false)
-        }
-        (None, Some(isolation)) => {
-            let level = match isolation {
-                Isolation::ReadUncommitted => "read uncommitted",
-                Isolation::ReadCommitted => "read committed",
-                Isolation::RepeatableRead => "repeatable read",
-                Isolation::Serializable => "serializable",
-            };
-            setting("default_transaction_isolation".to_owned(), quoted(level), false)
-        }
-        _ => Kind::Unknown { keyword: "SET".to_owned() },
+    let Modes { read_only, isolation, deferrable } = modes(cursor).unwrap_or_default();
+    let switch = |on: bool| if on { "on" } else { "off" };
+    let level = isolation.map(|isolation| match isolation {
+        Isolation::ReadUncommitted => "read uncommitted",
+        Isolation::ReadCommitted => "read committed",
+        Isolation::RepeatableRead => "repeatable read",
+        Isolation::Serializable => "serializable",
+    });
+    let settings = [("isolation", level), ("read_only", read_only.map(switch)), ("deferrable", deferrable.map(switch))];
+    let set = |(mode, value): (&str, Option<&str>)| {
+        let value = value?;
+        let value = SettingValue { sql: format!("'{value}'"), plain: value.to_owned() };
+        Some((format!("default_transaction_{mode}"), value))
+    };
+    let mut settings: Vec<_> = settings.into_iter().filter_map(set).collect();
+    match (settings.len(), settings.pop()) {
+        (1, Some((name, value))) => setting(name, Some(value), false),
+        (_, Some(last)) => Kind::Setting(SettingControl::Several(settings.into_iter().chain([last]).collect())),
+        (_, None) => Kind::Unknown { keyword: "SET".to_owned() },
     }
 }
 

@@ -200,6 +200,11 @@ fn settings_are_read_as_postgresql_names_them() {
     assert_eq!(control("set session timezone = 'Asia/Tokyo'"), set("timezone", "'Asia/Tokyo'", "Asia/Tokyo"));
     assert_eq!(control("set time zone 'UTC'"), set("timezone", "'UTC'", "UTC"));
     assert_eq!(control("set names 'UTF8'"), set("client_encoding", "'UTF8'", "UTF8"));
+    let read_only = "set session characteristics as transaction read only";
+    assert_eq!(control(read_only), set("default_transaction_read_only", "'on'", "on"));
+    let SettingControl::Several(both) = control(&format!("{read_only}, not deferrable")) else { panic!("{read_only}") };
+    let names: Vec<_> = both.iter().map(|(name, value)| (&**name, &*value.plain)).collect();
+    assert_eq!(names, [("default_transaction_read_only", "on"), ("default_transaction_deferrable", "off")]);
     assert_eq!(control("set pgweir.shard = 1"), set("pgweir.shard", "1", "1"));
     assert_eq!(control("SET SHARD TO '1'"), set("pgweir.shard", "'1'", "1"));
     assert_eq!(control("SET SHARDING KEY TO '42'"), set("pgweir.key", "'42'", "42"));

@@ -143,7 +143,7 @@ pub enum TransactionControl {
     Begin {
         read_only: Option<bool>,
         isolation: Option<Isolation>,
-        deferrable: bool,
+        deferrable: Option<bool>,
     },
     /// COMMIT or END; `chain` for AND CHAIN.
     Commit {
@@ -165,6 +165,7 @@ pub enum TransactionControl {
     SetTransaction {
         read_only: Option<bool>,
         isolation: Option<Isolation>,
+        deferrable: Option<bool>,
     },
     /// PREPARE TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED, by the client.
     TwoPhase,
@@ -209,6 +210,8 @@ pub enum SettingControl {
         name: String,
     },
     ResetAll,
+    /// Several settings at once, as SET SESSION CHARACTERISTICS can: names and values.
+    Several(Vec<(String, SettingValue)>),
     Show {
         name: String,
     },
