@@ -1174,6 +1174,20 @@ fn the_number_that_was_drawn_last_is_told() {
 }
 
 #[test]
+fn numbers_are_found_while_others_write() {
+    let bench = Bench::start("recalling", "default_pool_size = 4");
+    direct("create table recalled(id serial); grant all on recalled, recalled_id_seq to recalling");
+    let mut clients = [(); 4].map(|()| bench.client());
+    // That they ask is known from the first time on.
+    clients[0].refusal("select lastval()");
+    for round in 0..3 {
+        clients.iter_mut().for_each(|client| _ = client.rows("insert into recalled default values"));
+        let numbers = clients.each_mut().map(|client| client.value("select lastval()"));
+        assert_eq!(numbers, [1, 2, 3, 4].map(|number| (round * 4 + number).to_string()));
+    }
+}
+
+#[test]
 fn who_draws_numbers_finds_them_when_it_writes() {
     let bench = Bench::start("counting", "default_pool_size = 2");
     direct("create sequence counter; grant all on counter to counting");

@@ -2,7 +2,7 @@
 //! served.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub struct Pool {
     /// See [`Pools::doubt_roles`](super::Pools::doubt_roles).
     roles: Arc<AtomicU64>,
     state: Mutex<State>,
+    /// Clients have asked for numbers that they drew before: see [`Pool::next_idle`].
+    recalls: AtomicBool,
     /// Clients that ever waited, and for how long altogether.
     waited: AtomicU64,
     waited_micros: AtomicU64,
@@ -99,6 +101,7 @@ impl Pool {
             limits,
             roles: Arc::clone(roles),
             state: Mutex::default(),
+            recalls: AtomicBool::new(false),
             waited: AtomicU64::new(0),
             waited_micros: AtomicU64::new(0),
             longest_queue: AtomicUsize::new(0),
@@ -116,9 +119,26 @@ impl Pool {
         if !state.waiters.is_empty() {
             return None;
         }
-        let position = state.idle.iter().rposition(|connection| connection.worker == worker)?;
+        let own = |connection: &Connection| connection.worker == worker;
+        let position = self.next_idle(&state, own).filter(|&position| self.may_lend(&state, position, now))?;
         let connection = state.idle.remove(position);
         self.sound(&mut state, connection, now)
+    }
+
+    /// The last one used is lent first. Where clients ask for numbers that they drew, the one whose client has had longest
+    /// to do so.
+    fn next_idle(&self, state: &State, fits: impl Fn(&Connection) -> bool) -> Option<usize> {
+        match self.recalls.load(Ordering::Relaxed) {
+            false => state.idle.iter().rposition(|connection| fits(connection)),
+            true => state.idle.iter().position(|connection| fits(connection)),
+        }
+    }
+
+    /// A client that wrote there a moment ago may be about to ask: there is no need of another connection.
+    fn may_lend(&self, state: &State, position: usize, now: Instant) -> bool {
+        let idle = &state.idle[position];
+        let may_ask = idle.writer.is_some() && now.saturating_duration_since(idle.used) < ASKED_WITHIN;
+        !(may_ask && state.taken < self.limits.size && self.recalls.load(Ordering::Relaxed))
     }
 
     /// The idle connection, if it may still be used; else its place is free.
@@ -132,7 +152,9 @@ impl Pool {
     }
 
     /// The connection on which this client wrote last, if nobody else did since and it is free.
-    pub fn lend_of(&self, client: i32, worker: usize, now: Instant) -> Option<Box<Connection>> {
+    /// `recalls`: it asks for numbers that it drew.
+    pub fn lend_of(&self, client: i32, recalls: bool, worker: usize, now: Instant) -> Option<Box<Connection>> {
+        self.recalls.fetch_or(recalls, Ordering::Relaxed);
         let mut state = self.lock();
         let nth =
             |connection: &Connection| connection.writer.filter(|writer| writer.client == client).map(|own| own.nth);
@@ -188,8 +210,9 @@ impl Pool {
         let mut state = self.lock();
         state.forget_who_gave_up();
         if state.waiters.is_empty() && !state.paused {
-            while let Some(connection) = state.take_idle(worker) {
-                if let Some(connection) = self.sound(&mut state, connection, Instant::now()) {
+            let now = Instant::now();
+            while let Some(connection) = self.take_idle(&mut state, worker, now) {
+                if let Some(connection) = self.sound(&mut state, connection, now) {
                     return Taken::Connection(connection);
                 }
             }
@@ -202,6 +225,12 @@ impl Pool {
         state.waiters.push_back(sender);
         self.longest_queue.fetch_max(state.waiters.len(), Ordering::Relaxed);
         Taken::Waiting(receiver)
+    }
+
+    fn take_idle(&self, state: &mut State, worker: usize, now: Instant) -> Option<Box<Connection>> {
+        let own = self.next_idle(state, |connection| connection.worker == worker);
+        let position = own.or_else(|| self.next_idle(state, |_| true))?;
+        self.may_lend(state, position, now).then(|| state.idle.remove(position))
     }
 
     async fn wait(&self, handed: oneshot::Receiver<Handed>) -> Result<Handed, Error> {
@@ -380,6 +409,9 @@ impl Pool {
     }
 }
 
+/// Between the write that draws a number and the question what it was.
+const ASKED_WITHIN: Duration = Duration::from_secs(1);
+
 enum Taken {
     Connection(Box<Connection>),
     Place(Place),
@@ -387,14 +419,6 @@ enum Taken {
 }
 
 impl State {
-    fn take_idle(&mut self, worker: usize) -> Option<Box<Connection>> {
-        let own = self.idle.iter().rposition(|connection| connection.worker == worker);
-        match own {
-            Some(position) => Some(self.idle.remove(position)),
-            None => self.idle.pop(),
-        }
-    }
-
     fn note_opened(&mut self, target: &Arc<CancelTarget>) {
         // Those that are gone cost their place until the list would grow.
         if self.opened.len() == self.opened.capacity() {

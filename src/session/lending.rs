@@ -265,7 +265,8 @@ impl Session {
             figures: &self.meter.figures,
             begun: self.meter.lately(),
             without,
-            writer: (self.recalls || self.counts).then_some(self.client.key.process),
+            writer: self.counts.then_some(self.client.key.process),
+            recalls: self.recalls,
         }
     }
 

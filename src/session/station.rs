@@ -93,6 +93,8 @@ pub(super) struct Borrower<'a> {
     pub without: Option<ServerId>,
     /// The client that asks for numbers which it drew, now and then: where it wrote last is better.
     pub writer: Option<i32>,
+    /// It does so now.
+    pub recalls: bool,
 }
 
 /// A connection that was lent, and where it leads.
@@ -235,13 +237,13 @@ impl Shared {
         need: &Need<'_>,
         known: &mut KnownPools,
     ) -> Option<Borrowed> {
-        let Borrower { snapshot, user, worker, begun, without, writer, .. } = *borrower;
+        let Borrower { snapshot, user, worker, begun, without, writer, recalls, .. } = *borrower;
         if without.is_some() {
             return None;
         }
         let choice = snapshot.fleet.choose(need, begun, &[]).ok()?;
         let pool = known.get(choice.server, &snapshot.topology, |server| self.pool(server, user, snapshot));
-        let written = writer.and_then(|writer| pool.lend_of(writer, worker, begun));
+        let written = writer.and_then(|writer| pool.lend_of(writer, recalls, worker, begun));
         let connection = match written {
             Some(connection) => connection,
             None => pool.lend_at_once(worker, begun)?,
@@ -318,7 +320,16 @@ impl Shared {
         };
         let mut known = KnownPools::default();
         let figures = &*self.figures.of(worker, &snapshot.name, snapshot.database.shards.len());
-        let borrower = Borrower { snapshot, user, worker, figures, begun: Instant::now(), without: None, writer: None };
+        let borrower = Borrower {
+            snapshot,
+            user,
+            worker,
+            figures,
+            begun: Instant::now(),
+            without: None,
+            writer: None,
+            recalls: false,
+        };
         let borrowed = match self.lend(&borrower, &need, &mut known).await {
             Err(error) if error.sqlstate == SqlState::UNAVAILABLE => {
                 // A replica knows the same; the primary may be away.

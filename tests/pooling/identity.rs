@@ -38,7 +38,7 @@ fn what_a_superuser_has_set_stays_when_it_is_nobody_special() {
 
 #[test]
 fn half_of_a_date_style_leaves_the_other_half() {
-    let bench = Bench::start("dating", "default_pool_size = 1");
+    let bench = Bench::start("half_dated", "default_pool_size = 1");
     let mut client = bench.client_with(&[("datestyle", "Postgres, MDY")]);
     let mut other = bench.client_with(&[("datestyle", "SQL, DMY")]);
     let mut third = bench.client();
