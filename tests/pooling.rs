@@ -1553,6 +1553,28 @@ fn a_table_made_anew_is_at_once_read_where_it_is() {
 }
 
 #[test]
+fn who_keeps_a_connection_may_write_after_reading() {
+    let (cluster, _) = mortal();
+    let user = |name: &str, mode: &str| {
+        format!(
+            "[[users]]\nname = \"{name}\"\nauth = \"trust\"\nserver_user = \"{SUPERUSER}\"\n\
+             server_password = \"{PASSWORD}\"\npooler_mode = \"{mode}\"\n"
+        )
+    };
+    let users = ["session", "transaction"].map(|mode| user(mode, mode)).concat();
+    let proxy = Proxy::start(&format!("{users}{}", cluster.databases_toml()));
+    for name in ["session", "transaction"] {
+        let mut client = Raw::connect(proxy.port, &[("user", name), ("database", "shop")]);
+        let standby = "select pg_is_in_recovery()";
+        client.rows("declare held cursor with hold for values (1), (2)");
+        assert_eq!([client.value("fetch held"), client.value(standby)], ["1", "f"]);
+        client.rows("create table written_later(v int)");
+        assert_eq!([client.value("fetch held"), client.value("select count(*) from written_later")], ["2", "0"]);
+        client.rows("drop table written_later");
+    }
+}
+
+#[test]
 fn who_replicates_has_a_connection_of_its_own() {
     let (_cluster, proxy) = mortal();
     let as_usual = [("user", SUPERUSER), ("database", "shop")];

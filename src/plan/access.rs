@@ -17,6 +17,10 @@ pub(super) fn of(statement: &Statement, relations: &[Resolved], catalog: &Catalo
 
 fn natural(kind: &Kind, statement: &Statement, relations: &[Resolved], catalog: &Catalog) -> (Access, String) {
     match kind {
+        Kind::DeclareCursor { hold: true, .. } => match reading(statement, relations, catalog) {
+            (Access::Read, _) => (Access::PrimaryRead, "the session stays there, and may write".to_owned()),
+            otherwise => otherwise,
+        },
         Kind::Query | Kind::DeclareCursor { .. } => reading(statement, relations, catalog),
         Kind::Copy(copy) if !copy.from && copy.is_client => reading(statement, relations, catalog),
         Kind::Explain { analyze: false, inner } if !matches!(**inner, Kind::Query) => {

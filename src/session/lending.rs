@@ -252,6 +252,8 @@ impl Session {
         };
         let access = match self.retrying {
             Some(Again::OnPrimary) => crate::balance::Access::Primary,
+            // It stays with the session, which may write there next.
+            _ if access == Access::Read && self.is_session_pooled() => crate::balance::Access::Primary,
             _ => need.access,
         };
         self.need_of_fill(Need { access, wrote: need.wrote.max(newest), ..need }, self.meter.lately())
