@@ -568,6 +568,18 @@ fn who_idles_in_a_transaction_is_disconnected() {
 }
 
 #[test]
+fn a_limit_of_idling_that_a_client_sets_itself_disconnects_it() {
+    let bench = Bench::start("nodding", "default_pool_size = 1");
+    let (mut client, mut other) = (bench.client(), bench.client());
+    client.rows("set idle_in_transaction_session_timeout = '100ms'");
+    client.rows("begin; select 1");
+    let last = client.reply();
+    assert_eq!((last.sqlstate(), last.status), ("25P03", ' '));
+    assert_eq!(last.error.unwrap().1, "terminating connection due to idle-in-transaction timeout");
+    assert_eq!(other.value("select 1"), "1");
+}
+
+#[test]
 fn a_statement_that_takes_too_long_is_cancelled_on_the_server() {
     let bench = Bench::start("slow", "default_pool_size = 1\nquery_timeout = '300ms'");
     let mut client = bench.client();

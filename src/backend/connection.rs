@@ -588,6 +588,24 @@ impl Connection {
         gone.map_or(Ok(()), |cause| Err(self.lost(&cause)))
     }
 
+    /// As [`Connection::expired`], of what comes while nothing is asked; else the waker is woken when something does.
+    pub fn poll_expired(&mut self, cx: &mut Context<'_>) -> Option<Error> {
+        if !self.owed.is_empty() {
+            return None;
+        }
+        while let Poll::Ready(Ok(1..)) = self.channel.poll_fill(cx) {}
+        self.expired()
+    }
+
+    /// The server has ended the session because its client said nothing for too long: its words.
+    pub fn expired(&self) -> Option<Error> {
+        let header = Header::whole(&self.channel.input).ok()??;
+        let body = &self.channel.input[Header::BYTES..header.length];
+        let code = error_field(body, b'C').filter(|_| header.kind == server::ERROR)?;
+        let sqlstate = EXPIRED.into_iter().find(|known| known.0 == code)?;
+        Some(Error::new(sqlstate, error_field(body, b'M').unwrap_or_default()))
+    }
+
     /// The server has ended the session, and said why.
     pub fn ended(&self, body: &[u8]) -> Error {
         let (server, lost) = (&self.server, self.lost(&std::io::ErrorKind::ConnectionAborted.into()));
@@ -689,6 +707,9 @@ fn put_notice(told: &mut BytesMut, kind: u8, body: &[u8]) {
         put(told, kind, |out| out.extend_from_slice(body));
     }
 }
+
+/// Limits of a session's own: `idle_in_transaction_session_timeout`, `transaction_timeout`, `idle_session_timeout`.
+const EXPIRED: [SqlState; 3] = [SqlState::IDLE_IN_TRANSACTION, SqlState("25P04"), SqlState("57P05")];
 
 /// 20 digits, at most.
 pub type StatementName = arrayvec::ArrayString<27>;

@@ -435,6 +435,9 @@ impl Session {
             {
                 return Poll::Ready(Heard::Server);
             }
+            if let Some(error) = self.transaction.poll_expired(cx) {
+                return Poll::Ready(Heard::Expired(error));
+            }
             if let Poll::Ready(filled) = client.poll_fill(cx) {
                 return Poll::Ready(Heard::Client(filled));
             }
@@ -451,6 +454,8 @@ impl Session {
         match heard.await {
             Heard::End => Err(End::Refused(shutting_down())),
             Heard::Terminated => Err(End::Refused(terminated())),
+            // Its client hears of it as of a server that it is connected to itself.
+            Heard::Expired(error) => Err(End::Refused(error)),
             Heard::Client(Ok(0)) => Err(End::Gone(std::io::ErrorKind::UnexpectedEof.into())),
             Heard::Client(Ok(_)) => Ok(()),
             Heard::Client(Err(cause)) => Err(End::Gone(cause)),
@@ -466,7 +471,9 @@ impl Session {
     fn hear_pinned(&mut self, client: &mut Channel) -> Result<(), End> {
         let Some(pin) = &mut self.pin else { return Ok(()) };
         let (connection, mut told) = (&mut pin.lent.connection, Vec::new());
-        let lost = |connection: &Connection| Err(End::Refused(connection_lost(&connection.server)));
+        let lost = |connection: &Connection| {
+            Err(End::Refused(connection.expired().unwrap_or_else(|| connection_lost(&connection.server))))
+        };
         if connection.channel.input.is_empty() {
             return lost(connection);
         }
@@ -512,6 +519,8 @@ impl Session {
 enum Heard {
     Client(std::io::Result<usize>),
     Server,
+    /// A server has ended the block.
+    Expired(Error),
     /// What others told, by the shared connection.
     Notified,
     /// The process ends.

@@ -1,10 +1,12 @@
 //! Where a client stands between two units of work.
 
 use std::collections::{BTreeMap, HashSet};
+use std::task::Context;
 
 use super::lent::Lent;
 use super::settings::Change;
 use crate::backend::Connection;
+use crate::error::Error;
 use crate::executor::MergedCursor;
 use crate::statement::Isolation;
 use crate::topology::ShardId;
@@ -83,6 +85,18 @@ impl Cursor {
 pub(super) struct Member {
     pub lent: Lent,
     pub wrote: bool,
+}
+
+impl Transaction {
+    /// See [`Connection::poll_expired`].
+    pub(super) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Option<Error> {
+        match self {
+            Self::Open(open) | Self::Failed(Some(open)) => {
+                open.lents().find_map(|lent| lent.connection.poll_expired(cx))
+            }
+            Self::Idle | Self::Begun(_) | Self::Failed(None) => None,
+        }
+    }
 }
 
 impl Open {
