@@ -580,6 +580,19 @@ fn a_limit_of_idling_that_a_client_sets_itself_disconnects_it() {
 }
 
 #[test]
+fn a_client_that_wants_no_warnings_gets_none() {
+    let bench = Bench::start("unwarned", "");
+    let mut client = bench.client();
+    assert_eq!(client.query("rollback").kinds, "NCZ");
+    client.rows("set client_min_messages = error");
+    assert_eq!(client.query("rollback").kinds, "CZ");
+    assert_eq!(client.extended(&[parse("", "commit"), bind("", &[]), execute()]).kinds, "12CZ");
+    client.rows("reset client_min_messages");
+    assert_eq!(client.query("rollback").kinds, "NCZ");
+    assert_eq!(bench.client_with(&[("client_min_messages", "ERROR")]).query("rollback").kinds, "CZ");
+}
+
+#[test]
 fn a_statement_that_takes_too_long_is_cancelled_on_the_server() {
     let bench = Bench::start("slow", "default_pool_size = 1\nquery_timeout = '300ms'");
     let mut client = bench.client();

@@ -25,7 +25,7 @@ impl Session {
     pub(super) fn answer_query(&mut self, text: &str, statement: &Statement, out: &mut BytesMut) -> bool {
         let Some(answer) = self.answer_statement(text, statement) else { return false };
         match answer {
-            Ok(answer) => put_answer(out, &answer, true),
+            Ok(answer) => self.put_answer(out, &answer, true),
             Err(error) => self.put_failure(out, &error),
         }
         put_ready(out, self.transaction.status());
@@ -133,8 +133,25 @@ impl Session {
         out: &mut BytesMut,
     ) -> Result<(), Error> {
         match self.answer_statement(text, statement) {
-            Some(answer) => answer.map(|answer| put_answer(out, &answer, false)),
+            Some(answer) => answer.map(|answer| self.put_answer(out, &answer, false)),
             None => Err(crate::wire::frame::malformed("a statement that needs a server")),
+        }
+    }
+
+    pub(super) fn put_answer(&self, out: &mut BytesMut, answer: &Answer, with_columns: bool) {
+        answer.warning.iter().for_each(|warning| self.warn(out, warning));
+        if let Some(columns) = answer.columns.as_ref().filter(|_| with_columns) {
+            put_text_columns(out, columns);
+        }
+        answer.rows.iter().for_each(|row| put_text_row(out, row));
+        put_command_complete(out, &answer.tag);
+    }
+
+    /// A warning of the proxy's own, unless the client has said that it wants none.
+    pub(super) fn warn(&self, out: &mut BytesMut, warning: &Error) {
+        let least = self.settings.value("client_min_messages").map(|level| level.trim_matches('\''));
+        if !least.is_some_and(|level| ABOVE_WARNING.iter().any(|above| level.eq_ignore_ascii_case(above))) {
+            put_warning(out, warning);
         }
     }
 
@@ -178,19 +195,11 @@ pub(super) fn put_columns(out: &mut BytesMut, prepared: &Prepared) {
     }
 }
 
-pub(super) fn put_answer(out: &mut BytesMut, answer: &Answer, with_columns: bool) {
-    if let Some(warning) = &answer.warning {
-        put_warning(out, warning);
-    }
-    if let Some(columns) = answer.columns.as_ref().filter(|_| with_columns) {
-        put_text_columns(out, columns);
-    }
-    answer.rows.iter().for_each(|row| put_text_row(out, row));
-    put_command_complete(out, &answer.tag);
-}
-
 /// A statement's own text, without its neighbours.
 pub(super) fn slice(text: &str, tokens: Tokens) -> &str {
     let ranges = token_ranges(text);
     text.get(bytes_of(&ranges, tokens)).unwrap_or(text)
 }
+
+/// Values of `client_min_messages`.
+const ABOVE_WARNING: [&str; 3] = ["error", "fatal", "panic"];

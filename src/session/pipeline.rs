@@ -16,7 +16,7 @@ use super::cursors::read_by_cursor;
 use super::decide::{Decided, Way, block_has_failed};
 use super::digest::{Step, Steps};
 use super::effects::Effect;
-use super::local::{put_answer, put_columns, slice};
+use super::local::{put_columns, slice};
 use super::named::Wanted;
 use super::names::Done;
 use super::numbers::must_expect_copies;
@@ -34,7 +34,7 @@ use crate::plan::{Access, Part, Surroundings, of_each_shard};
 use crate::statement::{Kind, Statement, TransactionControl, constraints};
 use crate::topology::ShardId;
 use crate::wire::frame::{Header, client, put, server};
-use crate::wire::message::{put_bare, put_command_complete, put_ready, put_warning};
+use crate::wire::message::{put_bare, put_command_complete, put_ready};
 use crate::wire::{Bind, Channel, Status, put_formats};
 
 impl Session {
@@ -366,7 +366,7 @@ impl Session {
         if is_implicit && matches!(control, Control::Commit { .. } | Control::Rollback { .. }) {
             *implicit = false;
             let warning = nothing_to_end("").warning;
-            warning.iter().for_each(|warning| put_warning(&mut client.output, warning));
+            warning.iter().for_each(|warning| self.warn(&mut client.output, warning));
             if !self.has_open_block() {
                 self.transaction = Transaction::Begun(Begun::implicit());
             }
@@ -384,7 +384,7 @@ impl Session {
     ) -> Came<()> {
         let came = self.control_block(client, statement, slice(text, statement.tokens)).await?;
         self.put_news(&mut client.output);
-        Ok(came.map(|answer| put_answer(&mut client.output, &answer, false)))
+        Ok(came.map(|answer| self.put_answer(&mut client.output, &answer, false)))
     }
 
     /// The proxy's own statements, and what needs no server as the session stands.
@@ -542,7 +542,7 @@ impl Session {
         let surroundings = Surroundings { database, catalog, search_path: &self.search_path };
         let found = constraints(std::str::from_utf8(text).unwrap_or_default());
         let warnings = of_each_shard(&found, &surroundings);
-        warnings.iter().for_each(|warning| put_warning(&mut client.output, warning));
+        warnings.iter().for_each(|warning| self.warn(&mut client.output, warning));
     }
 
     /// A statement on one shard.

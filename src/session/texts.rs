@@ -7,7 +7,7 @@ use super::Session;
 use super::block::{Came, concerns_all};
 use super::carry::Stopped;
 use super::decide::{Decided, Way};
-use super::local::{put_answer, slice};
+use super::local::slice;
 use super::named::Wanted;
 use super::portals::Pipeline;
 use super::run::{CHECKED_BYTES, End};
@@ -104,7 +104,7 @@ impl Session {
             return self.execute_control(client, implicit, (statement, text), control).await;
         }
         if let Some(answer) = self.answer_statement(text, statement) {
-            return Ok(answer.map(|answer| put_answer(&mut client.output, &answer, true)).map_err(Into::into));
+            return Ok(answer.map(|answer| self.put_answer(&mut client.output, &answer, true)).map_err(Into::into));
         }
         if concerns_all(&statement.kind) && self.has_open_block() {
             return self.execute_in_all(client, (statement, text)).await;
