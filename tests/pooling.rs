@@ -580,6 +580,20 @@ fn a_limit_of_idling_that_a_client_sets_itself_disconnects_it() {
 }
 
 #[test]
+fn a_block_whose_server_is_lost_is_not_there_for_an_empty_statement_either() {
+    let bench = Bench::start("hollow", "default_pool_size = 1");
+    let mut client = bench.client();
+    client.rows("begin; select 1");
+    assert_eq!((client.query("").kinds.as_str(), client.query(";").status), ("IZ", 'T'));
+    direct("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'hollow'");
+    until(|| bench.server_connections("") == 0);
+    let reply = client.query(";");
+    assert_eq!((reply.sqlstate(), reply.status), ("08006", 'E'));
+    client.rows("rollback");
+    assert_eq!(client.value("select 1"), "1");
+}
+
+#[test]
 fn a_client_that_wants_no_warnings_gets_none() {
     let bench = Bench::start("unwarned", "");
     let mut client = bench.client();

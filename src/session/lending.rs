@@ -47,6 +47,16 @@ impl Session {
         Ok(open)
     }
 
+    /// Where a statement needs no server: the open block may have lost one all the same.
+    pub(super) fn overhear_block(&mut self) -> Result<(), Error> {
+        let Transaction::Open(open) = &mut self.transaction else { return Ok(()) };
+        let Some(error) = open.lents().find_map(|lent| lent.connection.overhear().err()) else { return Ok(()) };
+        if let Transaction::Open(open) = std::mem::replace(&mut self.transaction, Transaction::Idle) {
+            self.lose(*open, true, &[]);
+        }
+        Err(error)
+    }
+
     /// As [`Session::take_connection`], where there is nothing to wait for.
     fn take_at_once(&mut self, shard: ShardId, access: Access) -> Option<Box<Open>> {
         match std::mem::replace(&mut self.transaction, Transaction::Idle) {

@@ -264,7 +264,10 @@ impl Session {
         let mut out = bytes::BytesMut::new();
         match analysis.statements.as_slice() {
             [] => {
-                put_bare(&mut out, frame::server::EMPTY_QUERY);
+                match self.overhear_block() {
+                    Ok(()) => put_bare(&mut out, frame::server::EMPTY_QUERY),
+                    Err(error) => self.put_failure(&mut out, &error),
+                }
                 put_ready(&mut out, self.transaction.status());
                 Some(out)
             }
