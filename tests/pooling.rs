@@ -1496,6 +1496,29 @@ fn notifications_come_at_the_end_of_a_unit_or_between_two() {
 }
 
 #[test]
+fn what_a_trigger_notifies_comes_with_its_statement() {
+    let bench = Bench::start("triggering", "default_pool_size = 2");
+    direct(
+        "create table rung(n int); grant all on rung to public;
+         create function ring() returns trigger language plpgsql as
+             $$begin perform pg_notify('bell', new.n::text); return new; end$$;
+         create trigger ring after insert on rung for each row execute function ring()",
+    );
+    let mut listener = bench.client();
+    listener.rows("listen bell");
+    for number in 0..20 {
+        let own = listener.query(&format!("insert into rung values ({number})"));
+        assert_eq!((own.kinds.as_str(), own.notified), ("CAZ", vec![number.to_string()]));
+    }
+    listener.rows("begin; insert into rung values (20)");
+    let own = listener.query("commit");
+    assert_eq!((own.kinds.as_str(), own.notified), ("CAZ", vec!["20".to_owned()]));
+    listener.send(&raw::query("insert into rung values (21)"));
+    let (_, told) = std::iter::from_fn(|| listener.frame()).find(|(kind, _)| *kind == b'A').unwrap();
+    assert_eq!(told[..4], number(&listener).to_be_bytes(), "it is the client's own");
+}
+
+#[test]
 fn who_listens_in_session_mode_hears_by_its_own_connection() {
     let bench = Bench::start("keeping_ears", "default_pool_size = 2");
     let (mut listener, mut speaker) = (bench.session_client(), bench.client());

@@ -209,7 +209,7 @@ impl Session {
         let may_commit = !was_in_block || decided.effects.contains(&Effect::Commit);
         self.touch(&mut open.lent, &decided.touched, may_commit);
         self.record(client, [&open.lent]);
-        if decided.effects.contains(&Effect::Notify) {
+        if decided.effects.contains(&Effect::Notify) || (self.ears.is_some() && open.wrote) {
             self.lend_voice(&mut open.lent);
         }
     }

@@ -103,6 +103,8 @@ impl Session {
 
     pub(super) fn note_write(&mut self, shard: ShardId, now: Instant) {
         self.position.wrote(shard, now);
+        // A function or a trigger may have notified.
+        self.ears.iter_mut().for_each(|ears| ears.notifies());
         // Probes look out for the replica that has it.
         if let Some(state) = self.shard_state(shard) {
             state.wrote(now);
