@@ -307,6 +307,23 @@ fn trusting(cluster: &Cluster) -> Proxy {
 const TRUST: &str = "default_pool_size = 5";
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_replica_does_not_know_yet_is_read_from_the_primary() {
+    let cluster = trio().await;
+    let proxy = start(&cluster.toml());
+    until_fit(&proxy, 2).await;
+    let reader = connect(proxy.port).await;
+    block_in_place(|| (1..=2).for_each(|replica| cluster.pause_replay(0, replica)));
+    let add = "alter table registers add column novel int not null default 7";
+    block_in_place(|| cluster.sql(0, Role::Primary, add));
+    assert_eq!(rows(&reader, "select distinct novel from registers").await.unwrap(), ["7"]);
+    let row = reader.query_one("select novel from registers limit 1", &[]).await.unwrap();
+    assert_eq!(row.get::<_, i32>(0), 7);
+    assert_eq!(refusal(&reader, "select newest from registers").await, "42703", "nobody knows that");
+    block_in_place(|| cluster.sql(0, Role::Primary, "alter table registers drop column novel"));
+    block_in_place(|| (1..=2).for_each(|replica| cluster.resume_replay(0, replica)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_is_late_or_cut_off_serves_nothing_until_it_is_back() {
     let cluster = trio().await;
     let proxy = start(&format!("max_replica_lag = \"400ms\"\n{}", cluster.toml()));

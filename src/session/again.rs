@@ -29,8 +29,8 @@ pub(super) struct Kept {
 /// What another attempt may do better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
-    /// The server refused to write.
-    ReadOnly,
+    /// The server refused to write, or does not know a name: on a replica, a primary may do.
+    Replica,
     /// The server's copy of a prepared statement does not hold any more.
     Outdated,
 }
@@ -39,7 +39,7 @@ pub(super) enum Trouble {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Again {
     Without(ServerId),
-    /// The replica says that it is no read.
+    /// The replica says that it is no read, or does not know yet what others have made meanwhile.
     OnPrimary,
     /// With prepared statements made anew, on the connection that the session has kept for it.
     Anew,
@@ -109,16 +109,16 @@ impl Session {
     ) -> Result<(), Box<Open>> {
         match trouble {
             Trouble::Outdated => self.make_anew(client, kept, open).await,
-            Trouble::ReadOnly if self.try_primary(client, kept, open.lent.role) => {
+            Trouble::Replica if self.try_primary(client, kept, open.lent.role) => {
                 self.names.settle(Done::Some(0));
                 self.settle(open, &[], true, false);
                 Ok(())
             }
-            Trouble::ReadOnly => Err(open),
+            Trouble::Replica => Err(open),
         }
     }
 
-    /// Whether the unit is served anew on the primary, because a replica found that it writes.
+    /// Whether the unit is served anew on the primary, because a replica cannot.
     fn try_primary(&mut self, client: &mut Channel, kept: Option<Kept>, role: Role) -> bool {
         role == Role::Replica && self.begin_again(client, kept.filter(|kept| kept.reads), Again::OnPrimary)
     }
@@ -159,12 +159,15 @@ impl Session {
 
 /// By the error that a unit ended with.
 pub(super) fn trouble_of(body: &[u8], fault: Fault) -> Option<Trouble> {
-    if error_field(body, b'C') == Some(SqlState::READ_ONLY.0) {
-        return Some(Trouble::ReadOnly);
+    if is_outdated(body, fault) {
+        return Some(Trouble::Outdated);
     }
-    is_outdated(body, fault).then_some(Trouble::Outdated)
+    let code = error_field(body, b'C')?;
+    (code == SqlState::READ_ONLY.0 || UNKNOWN.contains(&code)).then_some(Trouble::Replica)
 }
 
+/// A table, a column, a function, a type or the like, a schema that there is not.
+const UNKNOWN: [&str; 5] = ["42P01", "42703", "42883", "42704", "3F000"];
 /// Longer units are not kept.
 pub(super) const MOST_KEPT: usize = 16 * 1024;
 /// Of all statements served.
