@@ -656,6 +656,18 @@ fn a_cancel_request_ends_its_own_statement_alone() {
     assert_eq!((one.value("select 1"), other.value("select 1")), ("1".to_owned(), "1".to_owned()));
 }
 
+#[test]
+fn a_signal_to_one_who_had_the_connection_before_does_not_cancel_its_sender() {
+    let bench = Bench::start("mistaken", "default_pool_size = 1");
+    let (mut idle, mut other) = (bench.client(), bench.client());
+    let process = idle.value(PID);
+    let reply = other.query(&format!("select pg_cancel_backend({process})"));
+    assert_eq!((reply.error, reply.status), (None, 'I'));
+    let own = other.value(PID);
+    assert_eq!(other.refusal(&format!("select pg_cancel_backend({own})")), "57014", "its own, which it has asked for");
+    assert_eq!(idle.value("select 1"), "1");
+}
+
 /// Protocol 3.2 has longer keys, all of which counts.
 #[test]
 fn a_long_key_ends_its_own_statement() {

@@ -332,6 +332,11 @@ impl Client {
         self.lock().asked = Arc::downgrade(target);
     }
 
+    /// It was told this number last.
+    pub(super) fn has_asked(&self, target: &Arc<CancelTarget>) -> bool {
+        self.lock().asked.upgrade().is_some_and(|asked| Arc::ptr_eq(&asked, target))
+    }
+
     /// Who it is to those whom it notifies: by the number that it asked for last, else by its own.
     pub(super) fn number(&self) -> i32 {
         self.lock().asked.upgrade().map_or(self.key.process, |target| target.process())

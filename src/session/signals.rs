@@ -14,7 +14,7 @@ use crate::wire::Status;
 impl Session {
     /// Clients know one another by process numbers of ours. Their own, or a superuser's, calls of the functions that signal
     /// processes reach them; the server, which has no such process, then says so. Gives the connection to go on with: who
-    /// ends the process behind it by its number means somebody who had it before. `begun`: the block that begins with this.
+    /// signals the process behind it by its number means somebody who had it before. `begun`: the block that begins with this.
     pub(super) async fn signal(
         &mut self,
         open: Box<Open>,
@@ -36,8 +36,7 @@ impl Session {
         if effects.contains(&Effect::Number) {
             self.client.asks(open.lent.connection.target());
         }
-        let own = Effect::Signal { process: Some(open.lent.connection.target().process()), end: true };
-        if effects.contains(&own)
+        if effects.iter().any(|effect| self.is_mistaken(effect, open.lent.connection.target()))
             && self.pinned.is_none()
             && (begun.is_some() || open.lent.connection.status == Status::Idle)
         {
@@ -48,6 +47,17 @@ impl Session {
             return another.map_err(|_| End::Refused(terminated()));
         }
         Ok(open)
+    }
+
+    /// Whether a signal that goes to the process behind this connection is meant for somebody else. To cancel itself, a client
+    /// must have asked for the number.
+    fn is_mistaken(&self, effect: &Effect, place: &Arc<CancelTarget>) -> bool {
+        match effect {
+            Effect::Signal { process: Some(process), end } if *process == place.process() => {
+                *end || !self.client.has_asked(place)
+            }
+            _ => false,
+        }
     }
 
     /// The same of those whose numbers the server has been given at execution, and did not know.
