@@ -1225,6 +1225,17 @@ fn the_number_that_was_drawn_last_is_told() {
 }
 
 #[test]
+fn a_write_that_draws_nothing_makes_no_number_ones_own() {
+    let bench = Bench::start("not_drawing", "default_pool_size = 1");
+    direct("create table not_drawn(id serial); grant all on not_drawn, not_drawn_id_seq to not_drawing");
+    let (mut client, mut other) = (bench.client(), bench.client());
+    client.refusal("select lastval()");
+    other.rows("insert into not_drawn default values");
+    client.rows("delete from not_drawn");
+    assert_eq!(client.refusal("select lastval()"), "55000");
+}
+
+#[test]
 fn numbers_are_found_while_others_write() {
     let bench = Bench::start("recalling", "default_pool_size = 4");
     direct("create table recalled(id serial); grant all on recalled, recalled_id_seq to recalling");

@@ -145,15 +145,25 @@ impl Session {
             return Ok(Err(error.into()));
         }
         self.counts |= self.recalls || effects.contains(&Effect::Counts);
+        self.asks |= self.recalls;
         let begun = match &self.transaction {
             Transaction::Begun(begun) if signals => Some(begun.clone()),
             _ => None,
         };
+        let own = self.client.key.process;
+        // What it writes there need not draw a number: one that is there is not to pass for its own.
+        let is_others = |taken: &Result<Box<Open>, Stopped>| {
+            taken.as_ref().is_ok_and(|open| open.lent.connection.writer.is_some_and(|writer| writer.client != own))
+        };
         let taken = self.take_live_connection(shard, access, effects).await;
-        match (std::mem::take(&mut self.recalls), taken) {
-            (true, Ok(open)) => Ok(Box::pin(self.with_own_numbers(open, effects)).await),
-            (false, Ok(open)) if signals => Box::pin(self.signal(open, effects, begun)).await.map(Ok),
-            (_, taken) => Ok(taken),
+        let recalls = std::mem::take(&mut self.recalls) || (access == Access::Write && self.asks && is_others(&taken));
+        let taken = match taken {
+            Ok(open) if recalls => Box::pin(self.with_own_numbers(open, effects)).await,
+            taken => taken,
+        };
+        match taken {
+            Ok(open) if signals => Box::pin(self.signal(open, effects, begun)).await.map(Ok),
+            taken => Ok(taken),
         }
     }
 

@@ -124,6 +124,8 @@ pub struct Session {
     recalls: bool,
     /// So did one before, or it counted a sequence on: writes go where the last one went, if they can.
     counts: bool,
+    /// It has asked before.
+    asks: bool,
     last_write: Writer,
     /// By what has run since everybody was told.
     altered: Altered,
@@ -213,6 +215,7 @@ impl Session {
             altered: Altered::Not,
             recalls: false,
             counts: false,
+            asks: false,
             last_write: Writer { client: client_number, nth: 0 },
             ears: None,
             wishes: Wishes::default(),
