@@ -1249,6 +1249,35 @@ fn numbers_are_found_while_others_write() {
     }
 }
 
+/// A default, a trigger's function or a body asks: it gets the client's own number or, where somebody else has written on
+/// that connection since, none.
+#[test]
+fn numbers_that_are_asked_for_out_of_sight_are_ones_own() {
+    let bench = Bench::start("hidden_recall", "default_pool_size = 2");
+    let narrow = Bench::start("hidden_recall_narrow", "default_pool_size = 1");
+    let tables = "create table parent(id serial); create table child(id int default currval('parent_id_seq')); \
+                  create function latest() returns int language plpgsql as 'begin return lastval(); end'; \
+                  grant all on parent, child, parent_id_seq to hidden_recall, hidden_recall_narrow";
+    direct(tables);
+    let asks = [
+        "insert into child default values returning id",
+        "select latest()",
+        "do 'begin insert into child values (lastval()); end'",
+    ];
+    for ask in asks {
+        let (mut client, mut other) = (bench.client(), bench.client());
+        let own = client.value("insert into parent default values returning id");
+        other.rows("insert into parent default values");
+        let answer = client.rows(ask);
+        let newest = direct(&format!("select max(id) from child where id = {own}"));
+        assert!(answer == [&*own] || (answer.is_empty() && newest == own), "{ask}: {answer:?}, {newest}, own {own}");
+        let (mut client, mut other) = (narrow.client(), narrow.client());
+        client.rows("insert into parent default values");
+        other.rows("insert into parent default values");
+        assert_eq!(client.refusal(ask), "55000", "{ask}");
+    }
+}
+
 #[test]
 fn who_draws_numbers_finds_them_when_it_writes() {
     let bench = Bench::start("counting", "default_pool_size = 2");

@@ -23,6 +23,8 @@ pub struct Catalog {
     pub oids: Vec<Option<Arc<Oids>>>,
     /// Users' operators or casts whose functions are not immutable: what a text calls cannot be told by its words.
     pub has_hidden_calls: bool,
+    /// Users' functions, defaults of columns or rules ask for numbers that were drawn (`currval`, `lastval`).
+    pub has_hidden_recalls: bool,
 }
 
 /// A row of `pg_class` that a statement can name (PostgreSQL documentation, 53.11).

@@ -265,8 +265,10 @@ async fn functions(client: &Client, which: &str) -> Result<Functions, SqlError> 
 async fn relations(client: &Client, epoch: u64, functions: Arc<Functions>, sharded: bool) -> Result<Catalog, SqlError> {
     let mut catalog = Catalog { epoch, loaded: true, functions, ..Catalog::default() };
     let definitions = if sharded { DEFINITIONS } else { NO_DEFINITIONS };
-    let queries = [DEFAULT_COLLATION, RELATIONS, COLUMNS, SEQUENCES, VIEWS, definitions, KEPT_UNIQUE];
-    let [default, all, columns, sequences, views, definitions, kept_unique] = client.rows_of_each(queries).await?;
+    let queries = [DEFAULT_COLLATION, RELATIONS, COLUMNS, SEQUENCES, VIEWS, definitions, KEPT_UNIQUE, RECALLS];
+    let [default, all, columns, sequences, views, definitions, kept_unique, recalls] =
+        client.rows_of_each(queries).await?;
+    catalog.has_hidden_recalls = recalls.first().is_some_and(|row| flag(row, 0));
     catalog.default_collation_is_bytes = default.first().is_some_and(|row| flag(row, 0));
     let of = |relation: Relation| (relation.oid, relation);
     let mut relations: HashMap<u32, Relation> = all.iter().filter_map(|row| relation(row)).map(of).collect();
@@ -462,6 +464,12 @@ const KEPT_UNIQUE: &str = "SELECT t.tgrelid, field FROM pg_trigger t, \
 const DEFINITIONS: &str = "WITH path AS MATERIALIZED (SELECT set_config('search_path', 'pg_catalog', true), \
        set_config('lock_timeout', '100ms', true)) \
      SELECT c.oid, pg_get_viewdef(c.oid) FROM path, pg_class c WHERE c.relkind = 'v' AND c.oid >= 16384";
+/// Calls of `currval` and `lastval`, by number where a server has read the text, else by name. A body that is not a text is
+/// in a column that version 13 does not have.
+const RECALLS: &str = "SELECT EXISTS (SELECT FROM pg_attrdef WHERE adbin::text ~ ':funcid (1575|2559) ') \
+     OR EXISTS (SELECT FROM pg_rewrite WHERE ev_class >= 16384 AND ev_action::text ~ ':funcid (1575|2559) ') \
+     OR EXISTS (SELECT FROM pg_proc p WHERE oid >= 16384 AND (prosrc ~* '(currval|lastval)' \
+       OR (prosrc = '' AND to_jsonb(p) ->> 'prosqlbody' ~ ':funcid (1575|2559) ')))";
 const NO_DEFINITIONS: &str = "SELECT WHERE false";
 /// An aggregate of a user's is as volatile as the functions that it is made of.
 /// One that names no table, by the words of its body or of other functions that it calls, is as one of PostgreSQL's. A body

@@ -14,7 +14,7 @@ use crate::error::SqlState;
 use crate::plan::Access;
 use crate::topology::{Role, ServerId};
 use crate::wire::Channel;
-use crate::wire::frame::put_in_front;
+use crate::wire::frame::{client::QUERY, put_in_front};
 use crate::wire::message::error_field;
 
 /// A unit that may be served once more.
@@ -153,6 +153,10 @@ impl Session {
     pub(super) fn serve_again(&mut self, client: &mut Channel, kept: &Kept, again: Again) {
         client.take_back(kept.answer);
         put_in_front(&mut client.input, &kept.unit);
+        // A Query is kept as it was sent, with names and texts of ours: what they stand for still holds.
+        if kept.unit.first() != Some(&QUERY) {
+            self.by_name = None;
+        }
         self.again = Some(again);
     }
 }

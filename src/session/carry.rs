@@ -144,8 +144,9 @@ impl Session {
         {
             return Ok(Err(error.into()));
         }
-        self.counts |= self.recalls || effects.contains(&Effect::Counts);
-        self.asks |= self.recalls;
+        let hidden = access == Access::Write && self.snapshot.catalog.has_hidden_recalls;
+        self.counts |= self.recalls || hidden || effects.contains(&Effect::Counts);
+        self.asks |= self.recalls || hidden;
         let begun = match &self.transaction {
             Transaction::Begun(begun) if signals => Some(begun.clone()),
             _ => None,

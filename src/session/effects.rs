@@ -109,6 +109,8 @@ fn of_kind(kind: &Kind, statement: &Statement, values: Option<&Values<'_>>, effe
         Kind::Do(body) => {
             let ends = body.has("pg_terminate_backend");
             effects.extend(ends.then_some(Effect::Signal { process: None, end: true }));
+            let recalls = body.has("currval") || body.has("lastval");
+            effects.extend(recalls.then_some(Effect::Recalls));
             effects.push(Effect::Unseen);
         }
         Kind::Call => effects.push(Effect::Unseen),

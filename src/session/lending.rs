@@ -278,7 +278,7 @@ impl Session {
             begun: self.meter.lately(),
             without,
             writer: self.counts.then_some(self.client.key.process),
-            recalls: self.recalls,
+            recalls: self.recalls || (self.counts && self.snapshot.catalog.has_hidden_recalls),
         }
     }
 

@@ -124,7 +124,9 @@ impl Session {
     fn end(&mut self, span: &Span) {
         // What was to be kept and was not answered after all, the next one asks again.
         self.filling = None;
-        self.by_name = None;
+        if self.again.is_none() {
+            self.by_name = None;
+        }
         if self.retrying.is_some() {
             self.let_go();
         }

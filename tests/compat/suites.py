@@ -457,22 +457,13 @@ DJANGO = [
 
 # By the end of a suite's name and of a test's. A difference that is gone is to be taken out here.
 OTHERS = "another session's process, by the number that its server gave it: the client's own one is another"
-MADE = "a database or role that the test makes and pgweir's configuration does not name"
 SEEN = "the server's prepared statements are pgweir's, under its names"
 KNOWN = {
     "libpq (ours)": {"extended: too few": SEEN},
-    "pgjdbc (ours)": {"wrong database": MADE},
     "psycopg2": {
         "test_backend_pid": OTHERS,
     },
-    "pg8000": {
-        "test_scram_sha_256": MADE, "test_password_bytes": MADE, "test_scram_sha_256_ssl_False": MADE,
-        "test_scram_sha_256_plus_ssl_False": MADE, "test_bytes_password": MADE, "test_scram_sha_256_plus": MADE,
-        "testBytesPassword": MADE,
-    },
     "asyncpg": {
-        "test_type_cache_invalidation_in_pool": MADE, "test_introspection_loads_basetypes_of_domains": MADE,
-        "test_introspection_on_large_db": MADE,
         "test_executemany_server_failure_during_writes": "how much is sent before an error comes is a matter of time",
     },
 }  # fmt: skip
