@@ -67,6 +67,11 @@ impl Error {
         Self(Box::new(Told { sqlstate, message: message.into(), detail: None, hint: None, context: None }))
     }
 
+    /// What a CancelRequest ends is told this, as by a server.
+    pub fn canceled() -> Self {
+        Self::new(SqlState::CANCELED, "canceling statement due to user request")
+    }
+
     /// A construct that cannot be carried out across shards: it names the construct, the hint the way out.
     #[cold]
     pub fn unsupported(what: impl fmt::Display, hint: impl Into<String>) -> Self {

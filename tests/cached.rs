@@ -242,6 +242,29 @@ fn many_clients_with_one_question_are_one_query() {
     assert_eq!(bench.figure(6), fills + 1, "{}", bench.cluster.sql(0, Role::Primary, &calls));
 }
 
+/// Who waits for the answer to another one's question need not wait for it to the end, and asks nobody.
+#[test]
+fn a_wait_for_an_answer_can_be_cancelled() {
+    let bench = Bench::start_with("default_pool_size = 1", 0, "", ACCOUNTS);
+    let slow = "select count(*) from accounts a, accounts b, accounts c where a.id * b.id <> c.id";
+    let (mut first, mut second) = (bench.client(), bench.client());
+    let of_server = |state: &str| {
+        let which = format!("usename = '{APP}' and state = '{state}' and query like '%a.id * b.id%'");
+        bench.cluster.sql(0, Role::Primary, &format!("select count(*) from pg_stat_activity where {which}"))
+    };
+    first.send(&raw::query(slow));
+    until(|| of_server("active") == "1");
+    second.send(&raw::query(slow));
+    let mut console = Raw::connect(bench.proxy.port, &[("user", APP), ("database", "pgweir")]);
+    let are_busy = format!("{APP}|{DATABASE}|active|");
+    until(|| console.rows("show clients").iter().filter(|client| client.contains(&are_busy)).count() == 2);
+    Raw::cancel(bench.proxy.port, &second.key);
+    assert_eq!(second.reply().sqlstate(), "57014");
+    assert_eq!(of_server("active"), "1");
+    Raw::cancel(bench.proxy.port, &first.key);
+    assert_eq!(first.reply().sqlstate(), "57014");
+}
+
 /// Behind late replicas, a session reads nothing older than it wrote or read before: where no read turns to the primary,
 /// which shows more than what is promised for the next one.
 #[test]

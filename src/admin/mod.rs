@@ -88,7 +88,7 @@ impl Console {
         let outcome = tokio::select! {
             biased;
             () = emptied => Ok(()),
-            () = cancelled => Err(Error::new(SqlState::CANCELED, "canceling statement due to user request")),
+            () = cancelled => Err(Error::canceled()),
             () = left(channel) => Err(Error::new(SqlState::CONNECTION_LOST, "the client has left")),
             _ = closing.wait_for(|closing| *closing) => Err(Error::new(SqlState::SHUTTING_DOWN, "the proxy is shutting down")),
         };

@@ -42,13 +42,18 @@ pub fn difference(applied: &Settings, wanted: &Settings, login: LoginRole) -> St
 
 /// Somebody else has been set than who has logged in.
 pub(super) fn has_identity(settings: &Settings) -> bool {
-    IDENTITY.into_iter().any(|name| settings.contains_key(name))
+    settings.keys().any(|name| is_identity(name))
+}
+
+/// The setting says who the session is.
+pub fn is_identity(name: &str) -> bool {
+    IDENTITY.contains(&name)
 }
 
 /// Of all but who the session is.
 fn differing_others(applied: &Settings, wanted: &Settings) -> String {
     let mut sql = String::new();
-    let others = |name: &&String| !IDENTITY.contains(&name.as_str());
+    let others = |name: &&String| !is_identity(name);
     applied.keys().filter(others).filter(|name| !wanted.contains_key(*name)).for_each(|name| reset(&mut sql, name));
     for (name, value) in wanted.iter().filter(|(name, value)| others(name) && applied.get(*name) != Some(value)) {
         if name == DATE_STYLE && !is_whole_date_style(value) && applied.contains_key(name) {

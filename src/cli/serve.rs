@@ -43,7 +43,7 @@ pub(super) fn dev(options: dev::Options) -> Result<(), Failure> {
     log(LogFormat::Text, LogLevel::Info);
     let proxy = async |launch: dev::Launch| {
         let config = Config::load(&launch.config).map_err(|error| error.render())?;
-        let topology = Topology::new(&config, 1).map_err(|error| error.render())?;
+        let topology = Topology::new(&config, FIRST_EPOCH).map_err(|error| error.render())?;
         run(launch.config, topology, launch.ready, launch.stop).await
     };
     Ok(runtime()?.block_on(dev::run(options, proxy))?)
@@ -166,7 +166,7 @@ fn reloader(
     move || {
         let [taken, refused] = &shared.figures.reloads;
         let old = shared.control.topology();
-        match read_again(&file, old.epoch + 1) {
+        match read_again(&file) {
             Ok((topology, acceptor)) => {
                 tell_what_waits(&old.process, &topology.process);
                 encryption.set(acceptor);
@@ -186,8 +186,8 @@ fn reloader(
     }
 }
 
-fn read_again(file: &Path, epoch: u64) -> Result<(Topology, Option<Acceptor>), String> {
-    let read = Config::load(file).and_then(|config| Topology::new(&config, epoch));
+fn read_again(file: &Path) -> Result<(Topology, Option<Acceptor>), String> {
+    let read = Config::load(file).and_then(|config| Topology::new(&config, FIRST_EPOCH));
     let topology = read.map_err(|error| error.to_string())?;
     let acceptor = understand(&topology).map_err(|cause| cause.to_string())?;
     Ok((topology, acceptor))
@@ -268,6 +268,8 @@ fn raise_descriptor_limit(clients: usize) {
     }
 }
 
+/// Of a topology by itself; the control plane counts on.
+const FIRST_EPOCH: u64 = 1;
 /// Of connections that no worker has used yet.
 const NO_WORKER: usize = usize::MAX;
 const WIND_DOWN_STEP: Duration = Duration::from_millis(20);

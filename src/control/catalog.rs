@@ -464,13 +464,13 @@ const KEPT_UNIQUE: &str = "SELECT t.tgrelid, field FROM pg_trigger t, \
 const DEFINITIONS: &str = "WITH path AS MATERIALIZED (SELECT set_config('search_path', 'pg_catalog', true), \
        set_config('lock_timeout', '100ms', true)) \
      SELECT c.oid, pg_get_viewdef(c.oid) FROM path, pg_class c WHERE c.relkind = 'v' AND c.oid >= 16384";
+const NO_DEFINITIONS: &str = "SELECT WHERE false";
 /// Calls of `currval` and `lastval`, by number where a server has read the text, else by name. A body that is not a text is
 /// in a column that version 13 does not have.
 const RECALLS: &str = "SELECT EXISTS (SELECT FROM pg_attrdef WHERE adbin::text ~ ':funcid (1575|2559) ') \
      OR EXISTS (SELECT FROM pg_rewrite WHERE ev_class >= 16384 AND ev_action::text ~ ':funcid (1575|2559) ') \
      OR EXISTS (SELECT FROM pg_proc p WHERE oid >= 16384 AND (prosrc ~* '(currval|lastval)' \
        OR (prosrc = '' AND to_jsonb(p) ->> 'prosqlbody' ~ ':funcid (1575|2559) ')))";
-const NO_DEFINITIONS: &str = "SELECT WHERE false";
 /// An aggregate of a user's is as volatile as the functions that it is made of.
 /// One that names no table, by the words of its body or of other functions that it calls, is as one of PostgreSQL's. A body
 /// that is not a text (from version 14 on) is in the definition, for which its tables are locked (see [`DEFINITIONS`]).

@@ -112,7 +112,7 @@ impl Control {
         control
     }
 
-    /// Takes another topology: what is known of servers that stay, stays.
+    /// Takes another topology, under the next epoch: what is known of servers that stay, stays.
     pub fn apply(&self, mut topology: Topology) {
         let mut tasks = self.tasks();
         let before = self.topology();
@@ -133,8 +133,11 @@ impl Control {
     /// that there may be others.
     pub async fn find(&self, name: &str) -> Result<bool, Error> {
         let topology = self.topology();
-        if name == OTHERS || topology.database(name).is_some() || topology.others().is_none() {
-            return Ok(name != OTHERS && topology.database(name).is_some());
+        if name == OTHERS {
+            return Ok(false);
+        }
+        if topology.database(name).is_some() || topology.others().is_none() {
+            return Ok(topology.database(name).is_some());
         }
         let failed = |why: String| {
             tracing::warn!(database = name, why, "looking for a database");
@@ -156,16 +159,11 @@ impl Control {
         }
         let now = Instant::now();
         self.take(topology.with(name, now));
-        let Cluster { topology, fleet } = self.cluster();
-        if let Some(shard) = fleet.shard(name, ShardId(0)) {
+        if let Some(shard) = self.fleet().shard(name, ShardId(0)) {
             // Who reads there is to find a replica that has it.
             shard.wrote(now);
         }
-        let mut databases = HashMap::clone(&self.databases.load());
-        if let Some(database) = topology.database(name) {
-            self.start_database(database, &mut databases, &mut tasks);
-        }
-        self.databases.store(Arc::new(databases));
+        self.watch_over(name, &mut tasks);
         Ok(true)
     }
 
@@ -196,11 +194,16 @@ impl Control {
 
     pub fn take_up(&self, name: &str) {
         let mut tasks = self.tasks();
-        let topology = self.topology();
-        let found = topology.database(name).filter(|_| !tasks.of_database.contains_key(name));
-        if let Some(database) = found {
+        if !tasks.of_database.contains_key(name) {
+            self.watch_over(name, &mut tasks);
+        }
+    }
+
+    /// Starts the tasks of one database, if it is there.
+    fn watch_over(&self, name: &str, tasks: &mut Tasks) {
+        if let Some(database) = self.topology().database(name) {
             let mut databases = HashMap::clone(&self.databases.load());
-            self.start_database(database, &mut databases, &mut tasks);
+            self.start_database(database, &mut databases, tasks);
             self.databases.store(Arc::new(databases));
         }
     }
@@ -470,6 +473,7 @@ fn login_on(server: &Server, user: String, password: String) -> Login {
 }
 
 const IS_THERE: &str = "SELECT datname::text FROM pg_database WHERE datname = $1";
-const IS_WATCHED: &str = "SELECT pid::text FROM pg_stat_activity WHERE datname = $1 AND application_name = 'pgweir' AND usename = current_user";
+const IS_WATCHED: &str = "SELECT pid::text FROM pg_stat_activity \
+     WHERE datname = $1 AND application_name = 'pgweir' AND usename = current_user";
 /// Each has tasks of its own.
 const MOST_DATABASES: usize = 1000;

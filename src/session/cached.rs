@@ -18,7 +18,7 @@ use super::{SESSION_MODE, Session};
 use crate::backend::settings::Settings;
 use crate::balance::{self, Need, Unfit};
 use crate::cache::{Answer, Cache, Entry, Fill, Found, KeyBytes, Lead, Origin, Place, Reason, TableTag};
-use crate::error::{Error, SqlState};
+use crate::error::Error;
 use crate::figures::Route;
 use crate::plan::{Access, Template};
 use crate::statement::{Parameters, Values};
@@ -205,9 +205,7 @@ impl Session {
         tokio::select! {
             biased;
             found = asked.cache.look(&asked.key, LONGEST_WAIT, stamp) => Ok(found),
-            () = self.client.cancelled() => {
-                Err(Error::new(SqlState::CANCELED, "canceling statement due to user request"))
-            }
+            () = self.client.cancelled() => Err(Error::canceled()),
         }
     }
 

@@ -138,28 +138,22 @@ impl Session {
     /// A connection for a unit of these effects, which may mind whose it was before, or what it is.
     async fn take_for_unit(&mut self, shard: ShardId, access: Access, effects: &[Effect]) -> Came<Box<Open>> {
         let signals = effects.iter().any(|effect| matches!(effect, Effect::Signal { .. } | Effect::Number));
-        self.recalls = effects.contains(&Effect::Recalls);
         if effects.iter().any(|effect| matches!(effect, Effect::Vacates(_)))
             && let Err(error) = Box::pin(self.vacate(effects)).await
         {
             return Ok(Err(error.into()));
         }
-        let hidden = access == Access::Write && self.snapshot.catalog.has_hidden_recalls;
-        self.counts |= self.recalls || hidden || effects.contains(&Effect::Counts);
-        self.asks |= self.recalls || hidden;
+        self.foresee_recalls(access, effects);
         let begun = match &self.transaction {
             Transaction::Begun(begun) if signals => Some(begun.clone()),
             _ => None,
         };
-        let own = self.client.key.process;
-        // What it writes there need not draw a number: one that is there is not to pass for its own.
-        let is_others = |taken: &Result<Box<Open>, Stopped>| {
-            taken.as_ref().is_ok_and(|open| open.lent.connection.writer.is_some_and(|writer| writer.client != own))
-        };
         let taken = self.take_live_connection(shard, access, effects).await;
-        let recalls = std::mem::take(&mut self.recalls) || (access == Access::Write && self.asks && is_others(&taken));
+        let recalls = std::mem::take(&mut self.recalls);
         let taken = match taken {
-            Ok(open) if recalls => Box::pin(self.with_own_numbers(open, effects)).await,
+            Ok(open) if recalls || self.may_be_misled(access, &open) => {
+                Box::pin(self.with_own_numbers(open, effects)).await
+            }
             taken => taken,
         };
         match taken {

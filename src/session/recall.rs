@@ -42,6 +42,20 @@ impl Session {
         Some(Plan { route: Route::Draw(Box::new(draw)), access: Access::Write })
     }
 
+    /// Before a unit of these effects has its connection: what it may ask for, itself or out of sight.
+    pub(super) fn foresee_recalls(&mut self, access: Access, effects: &[Effect]) {
+        let hidden = access == Access::Write && self.snapshot.catalog.has_hidden_recalls;
+        self.recalls = effects.contains(&Effect::Recalls);
+        self.asks |= self.recalls || hidden;
+        self.counts |= self.asks || effects.contains(&Effect::Counts);
+    }
+
+    /// What the session writes there need not draw a number: one that another drew is not to pass for its own.
+    pub(super) fn may_be_misled(&self, access: Access, open: &Open) -> bool {
+        let is_others = open.lent.connection.writer.is_some_and(|writer| writer.client != self.client.key.process);
+        access == Access::Write && self.asks && is_others
+    }
+
     /// A connection that knows no numbers which others drew.
     pub(super) async fn with_own_numbers(
         &mut self,

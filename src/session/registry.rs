@@ -14,7 +14,7 @@ use tokio::sync::futures::Notified;
 use tokio::time::{Instant, timeout};
 
 use crate::backend::CancelTarget;
-use crate::error::{Error, SqlState};
+use crate::error::Error;
 use crate::wire::{CancelKey, Channel};
 
 #[derive(Default)]
@@ -247,9 +247,9 @@ impl Client {
         self.begun.store(u64::try_from(micros).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.units.store(self.units() + 1, Ordering::Relaxed);
         self.doomed.store(false, Ordering::Relaxed);
-        let early = self.cancelling.load(Ordering::Acquire) & EARLY != 0;
-        self.cancelling.store(if early { CANCELLED } else { 0 }, Ordering::Release);
-        if early {
+        // One exchange: a request that comes at this moment is seen here, or sees that the unit has begun.
+        if self.cancelling.swap(0, Ordering::AcqRel) & EARLY != 0 {
+            self.cancelling.fetch_or(CANCELLED, Ordering::AcqRel);
             self.ripe.notify_waiters();
         }
         self.become_(State::Active);
@@ -273,7 +273,7 @@ impl Client {
     pub(super) fn check_cancelled(&self) -> Result<(), Error> {
         match self.cancelling.load(Ordering::Acquire) & CANCELLED {
             0 => Ok(()),
-            _ => Err(cancelled()),
+            _ => Err(Error::canceled()),
         }
     }
 
@@ -332,8 +332,8 @@ impl Client {
         self.lock().asked = Arc::downgrade(target);
     }
 
-    /// It was told this number last.
-    pub(super) fn has_asked(&self, target: &Arc<CancelTarget>) -> bool {
+    /// It was told the number of this connection's process last.
+    pub(super) fn was_told(&self, target: &Arc<CancelTarget>) -> bool {
         self.lock().asked.upgrade().is_some_and(|asked| Arc::ptr_eq(&asked, target))
     }
 
@@ -357,17 +357,16 @@ impl Client {
 
     /// Ends what the client runs or waits for, as a CancelRequest does; returns when its servers have sent their signals.
     pub(super) async fn cancel(&self) {
-        let state = self.state();
-        if matches!(state, State::Idle | State::InTransaction) && !self.is_terminated() {
-            return self.cancel_early().await;
+        let unit = self.units();
+        let is_between = matches!(self.state(), State::Idle | State::InTransaction);
+        if is_between && !self.is_terminated() && self.cancel_early(unit).await {
+            return;
         }
         let (unit, ripe) = (self.units(), self.ripe.notified());
         let noted = |was| Some(was | CANCELLED | if was & UNWRITTEN != 0 { PATIENT } else { 0 });
         let noted = self.cancelling.fetch_update(Ordering::AcqRel, Ordering::Acquire, noted);
         let mut targets = self.targets_to_cancel();
-        if state == State::Waiting {
-            self.cancelled.notify_waiters();
-        }
+        self.cancelled.notify_waiters();
         if noted.is_ok_and(|was| was & UNWRITTEN != 0) {
             let _ = timeout(RIPENING, ripe).await;
             targets = if self.units() == unit { self.targets_to_cancel() } else { Vec::new() };
@@ -378,13 +377,19 @@ impl Client {
         }
     }
 
-    /// It does nothing; what it has sent meanwhile is what is meant. What it sends afterwards is not.
-    async fn cancel_early(&self) {
+    /// It does nothing after so many units; what it has sent meanwhile is what is meant. What it sends afterwards is not.
+    /// `false`: the next one has begun.
+    async fn cancel_early(&self, units: u64) -> bool {
         let ripe = self.ripe.notified();
         self.cancelling.fetch_or(EARLY, Ordering::AcqRel);
+        if self.units() != units {
+            // It has taken the request up, or not seen it.
+            return self.cancelling.fetch_and(!EARLY, Ordering::AcqRel) & EARLY == 0;
+        }
         self.waker.wake();
         let _ = timeout(RIPENING, ripe).await;
         self.cancelling.fetch_and(!EARLY, Ordering::AcqRel);
+        true
     }
 
     /// Ends its session, as the server does that of a process which is terminated.
@@ -407,19 +412,20 @@ impl Client {
         self.waker.register(waker);
     }
 
-    /// Returns when a CancelRequest comes, from now on, while the client waits.
+    /// Returns when a CancelRequest comes, from now on.
     pub fn cancelled(&self) -> Notified<'_> {
         self.cancelled.notified()
     }
 
     /// Waits in the client's name; a CancelRequest ends that.
     pub(super) async fn wait_for<T>(&self, waited: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let told = self.cancelled();
+        let cancelled = self.cancelled();
+        self.check_cancelled()?;
         self.become_(State::Waiting);
         let outcome = tokio::select! {
             biased;
             outcome = waited => outcome,
-            () = told => Err(cancelled()),
+            () = cancelled => Err(Error::canceled()),
         };
         self.become_(State::Active);
         outcome
@@ -434,10 +440,6 @@ impl Client {
     fn lock(&self) -> MutexGuard<'_, Bound> {
         self.bound.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn cancelled() -> Error {
-    Error::new(SqlState::CANCELED, "canceling statement due to user request")
 }
 
 impl Drop for Registered {

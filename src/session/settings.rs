@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::snapshot::names;
-use crate::backend::settings::{DATE_STYLE, SESSION_USER, Settings, date_style_over, quoted};
+use crate::backend::settings::{DATE_STYLE, SESSION_USER, Settings, date_style_over, is_identity, quoted};
 use crate::error::{Error, SqlState};
 use crate::statement::embeds_ascii;
 
@@ -46,38 +46,14 @@ impl Tracked {
     }
 
     pub fn apply(&mut self, change: &Change) {
-        let current = Arc::make_mut(&mut self.current);
-        match change {
-            Change::Set { name, value } => put(current, name, value),
-            Change::Reset(name) => {
-                take_back(current, name, &self.startup);
-                if name == SESSION_USER {
-                    take_back(current, "role", &self.startup);
-                }
-            }
-            Change::ResetAll => {
-                // RESET ALL leaves who the session is alone.
-                current.retain(|name, _| is_identity(name));
-                let startup = self.startup.iter().filter(|(name, _)| !is_identity(name));
-                current.extend(startup.map(|(name, value)| (name.clone(), value.clone())));
-            }
-        }
+        alter(Arc::make_mut(&mut self.current), change, &self.startup);
     }
 
     /// The server's settings after `change` ran there: RESET goes back to the server's own, not to the startup's.
     #[must_use]
     pub fn on_server(applied: &Settings, change: &Change) -> Settings {
         let mut applied = BTreeMap::clone(applied);
-        match change {
-            Change::Set { name, value } => put(&mut applied, name, value),
-            Change::Reset(name) => {
-                applied.remove(name);
-                if name == SESSION_USER {
-                    applied.remove("role");
-                }
-            }
-            Change::ResetAll => applied.retain(|name, _| is_identity(name)),
-        }
+        alter(&mut applied, change, &BTreeMap::new());
         Arc::new(applied)
     }
 
@@ -117,28 +93,36 @@ impl Tracked {
     }
 }
 
-/// What SET makes of settings.
-fn put(settings: &mut BTreeMap<String, String>, name: &str, value: &str) {
-    let value = match name {
-        DATE_STYLE => date_style_over(settings.get(name).map(String::as_str), value),
-        _ => value.to_owned(),
-    };
-    if name == SESSION_USER {
-        settings.remove("role");
+/// `startup` is what RESET goes back to.
+fn alter(settings: &mut BTreeMap<String, String>, change: &Change, startup: &BTreeMap<String, String>) {
+    match change {
+        Change::Set { name, value } => {
+            let value = match name.as_str() {
+                DATE_STYLE => date_style_over(settings.get(name).map(String::as_str), value),
+                _ => value.clone(),
+            };
+            // Who becomes another session user has no role any more.
+            if name == SESSION_USER {
+                settings.remove("role");
+            }
+            settings.insert(name.clone(), value);
+        }
+        Change::Reset(name) => {
+            let also = (name == SESSION_USER).then_some("role");
+            for name in [name.as_str()].into_iter().chain(also) {
+                match startup.get(name) {
+                    Some(value) => settings.insert(name.to_owned(), value.clone()),
+                    None => settings.remove(name),
+                };
+            }
+        }
+        Change::ResetAll => {
+            // RESET ALL leaves who the session is alone.
+            settings.retain(|name, _| is_identity(name));
+            let startup = startup.iter().filter(|(name, _)| !is_identity(name));
+            settings.extend(startup.map(|(name, value)| (name.clone(), value.clone())));
+        }
     }
-    settings.insert(name.to_owned(), value);
-}
-
-/// What RESET makes of one.
-fn take_back(settings: &mut BTreeMap<String, String>, name: &str, startup: &BTreeMap<String, String>) {
-    match startup.get(name) {
-        Some(value) => settings.insert(name.to_owned(), value.clone()),
-        None => settings.remove(name),
-    };
-}
-
-fn is_identity(name: &str) -> bool {
-    name == "role" || name == SESSION_USER
 }
 
 /// The settings of a startup packet: every parameter that is not the protocol's own, and `options`

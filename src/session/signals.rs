@@ -54,7 +54,7 @@ impl Session {
     fn is_mistaken(&self, effect: &Effect, place: &Arc<CancelTarget>) -> bool {
         match effect {
             Effect::Signal { process: Some(process), end } if *process == place.process() => {
-                *end || !self.client.has_asked(place)
+                *end || !self.client.was_told(place)
             }
             _ => false,
         }

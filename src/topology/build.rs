@@ -64,7 +64,7 @@ impl Builder<'_> {
                 role: entry.role,
                 host: entry.host.clone(),
                 port: entry.port,
-                database_name: entry.database_name.clone().unwrap_or_else(|| name_on_server(entry).to_owned()),
+                database_name: name_on_server(entry).to_owned(),
                 // Nobody listens in on a UNIX socket.
                 tls: if entry.host.starts_with('/') { ServerTls::Disable } else { entry.tls },
                 tls_ca: entry.tls_ca.clone(),
@@ -566,11 +566,13 @@ pub(super) fn pattern(name: &str) -> TablePattern {
     }
 }
 
-/// The database that clients connect to for the admin console.
+/// What the server calls the database of an entry.
 fn name_on_server(entry: &DatabaseEntry) -> &str {
-    if entry.name == OTHERS { MAINTENANCE } else { &entry.name }
+    let usual = if entry.name == OTHERS { MAINTENANCE } else { &entry.name };
+    entry.database_name.as_deref().unwrap_or(usual)
 }
 
+/// The database that clients connect to for the admin console.
 pub const ADMIN: &str = "pgweir";
 pub(super) const EMPTY_POOL: &str = "a pool needs at least one connection";
 const MOST_PEERS: usize = 16;

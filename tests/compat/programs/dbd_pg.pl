@@ -115,6 +115,8 @@ say_('not ready', $slow->pg_ready);
 say_('result', $slow->pg_result, $slow->fetchrow_arrayref->[1]);
 $slow = $dbh->prepare('select pg_sleep(30)', { pg_async => PG_ASYNC });
 $slow->execute;
+# A server that is told before it has begun does nothing.
+select undef, undef, undef, 0.5;
 say_('cancel', $dbh->pg_cancel);
 $dbh->do('select 1', { pg_async => PG_ASYNC });
 $dbh->do('select 2', { pg_async => PG_ASYNC + PG_OLDQUERY_WAIT });
