@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::access;
 use super::relations::{Class, Resolved};
-use super::template::Surroundings;
+use super::surroundings::Surroundings;
 use crate::cache::{Reason, TableTag, Touched};
 use crate::catalog::{Catalog, Relation, RelationKind, Volatility};
 use crate::statement::{Call, Kind, Statement, TimeCast};

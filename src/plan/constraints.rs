@@ -1,7 +1,7 @@
 //! Constraints that each shard keeps for its own rows only.
 
 use super::relations::{Class, Sharded, classify};
-use super::template::Surroundings;
+use super::surroundings::Surroundings;
 use crate::error::{Error, SqlState};
 use crate::statement::{Constraint, ObjectName};
 use crate::topology::ShardedBy;

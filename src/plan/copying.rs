@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::reference::varying_default;
 use super::relations::{self, Class, Sharded};
-use super::template::{Surroundings, varying_default};
+use super::surroundings::Surroundings;
 use super::{CopyOut, Route, access};
 use crate::catalog::Relation;
 use crate::copy::{Field, Forced, Format, Lined, Quoting, Writing};

@@ -7,7 +7,7 @@ use super::keys::Keyed;
 use super::local;
 use super::relations::{self, Class, Resolved};
 use super::rewrite::Splice;
-use super::template::Surroundings;
+use super::surroundings::Surroundings;
 use super::{Access, Create, Plan, Route, Staged, access};
 use crate::error::Error;
 use crate::statement::{Ddl, Filled, Kind, Output, Statement, Tokens, Values};

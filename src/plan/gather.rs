@@ -12,7 +12,7 @@ use super::narrowing::{self, Guess, Link};
 use super::relations::{Class, FIRST_OWN_TYPE, Resolved, Sharded};
 use super::rewrite::{self, Splice};
 use super::scatter::bound;
-use super::template::{Surroundings, add_condition};
+use super::surroundings::Surroundings;
 use super::types::MARK;
 use super::{Access, Fetch, Gather, Narrowed, Part, Plan, Route, Spread, Tag, access};
 use crate::catalog::{Column, Relation};
@@ -84,7 +84,7 @@ impl Gathering {
         surroundings: &Surroundings<'_>,
         keyed: &Keyed,
     ) -> Result<Self, Error> {
-        let refuse = |what: &str| Err(Error::unsupported(what, add_condition(keyed)));
+        let refuse = |what: &str| Err(Error::unsupported(what, keyed.add_condition()));
         let writes = resolved.iter().any(|relation| relation.written);
         let inserts = matches!(statement.kind, Kind::Insert(_));
         // It runs on the home shard alone.
@@ -112,7 +112,7 @@ impl Gathering {
         let table = |known: &Resolved| {
             Table::new(statement, resolved, surroundings, known).ok_or_else(|| {
                 let what = format!("a statement over several shards that uses \"{}\" in this way", known.name);
-                Error::unsupported(what, add_condition(keyed))
+                Error::unsupported(what, keyed.add_condition())
             })
         };
         let sharded = resolved.iter().filter(|known| known.sharded().is_some());

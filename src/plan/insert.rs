@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::keys::KeyValue;
 use super::relations::{Class, Resolved, Sharded};
 use super::rewrite::{self, Splice};
-use super::template::Surroundings;
+use super::surroundings::Surroundings;
 use super::through::Through;
 use super::transfer::Transferring;
 use super::{Access, Plan, Route, Spread, Tag, access};

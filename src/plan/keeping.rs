@@ -1,7 +1,7 @@
 //! Columns that are declared unique over all shards: which writes may change their values.
 
 use super::relations::{Resolved, classify};
-use super::template::Surroundings;
+use super::surroundings::Surroundings;
 use super::{Keeping, Touches};
 use crate::error::Error;
 use crate::statement::{Kind, ObjectName, Statement};

@@ -242,6 +242,12 @@ impl Keyed {
                 && column.relation.is_some_and(|of| (of.block, of.relation) == (relation.block, relation.relation))
         })
     }
+
+    /// What to do where one shard is needed.
+    pub(super) fn add_condition(&self) -> String {
+        let column = self.relations.first().map_or("the shard key", |relation| relation.sharded.column.as_str());
+        format!("Add a condition on \"{column}\" that fixes one shard, or a routing hint /* pgweir: shard=N */.")
+    }
 }
 
 struct Resolver<'a> {

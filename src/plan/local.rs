@@ -7,7 +7,7 @@ use super::gather::Gathering;
 use super::keys::Keyed;
 use super::relations::{Class, Resolved};
 use super::rewrite::Splice;
-use super::template::Surroundings;
+use super::surroundings::Surroundings;
 use super::{Access, Fetch, Local, Plan, Route, Staged, access};
 use crate::statement::{Statement, Values};
 use crate::topology::ShardId;

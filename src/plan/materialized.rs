@@ -4,7 +4,7 @@
 use super::Outcome;
 use super::relations::{self, Class, Resolved};
 use super::script::{Piece, Places, Scripting, Written, head_of, nothing_to_make};
-use super::template::Surroundings;
+use super::surroundings::Surroundings;
 use crate::catalog::{Relation, RelationKind};
 use crate::statement::{Ddl, Kind, ObjectName, Statement, Tokens, quoted_name};
 

@@ -6,7 +6,7 @@ use super::gather::Gathering;
 use super::keys::Keyed;
 use super::relations::{Class, Resolved};
 use super::rewrite::Splice;
-use super::template::Surroundings;
+use super::surroundings::Surroundings;
 use super::{Access, Mirror, Plan, Route, Staged, access};
 use crate::catalog::Relation;
 use crate::statement::{Kind, Statement, Tokens, Values, quoted_name};

@@ -11,7 +11,7 @@ use super::gather::Gathering;
 use super::keys::Keyed;
 use super::relations::{Class, Resolved, Sharded};
 use super::rewrite::{self, Splice};
-use super::template::Surroundings;
+use super::surroundings::Surroundings;
 use super::transfer::{Source, Target, casts, written};
 use super::types::MARK;
 use super::{Access, Fetch, Goal, Move, Part, Plan, Route, Staged, Step, Steps, access};
@@ -103,7 +103,7 @@ impl Moving {
         let keyed = Keyed::new(statement, resolved);
         let root = keyed.relations.iter().position(|relation| relation.written)?;
         let mut several = Several::new(statement, update, (known, sharded, place), surroundings);
-        let gathering = match super::template::several(statement, resolved, surroundings, &keyed) {
+        let gathering = match super::placing::several(statement, resolved, surroundings, &keyed) {
             Ok(_) => Ok(None),
             Err(error) => match Gathering::new(statement, resolved, surroundings, &keyed) {
                 Ok(gathering) => Ok(Some(Box::new(gathering))),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::access;
 use super::materialized;
-use super::template::Surroundings;
+use super::surroundings::Surroundings;
 use crate::catalog::{self, RelationKind, ViewCall};
 use crate::error::{Error, SqlState};
 use crate::statement::{ObjectName, Statement};

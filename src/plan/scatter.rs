@@ -6,7 +6,7 @@ use super::copying;
 use super::keys::{self, Keyed};
 use super::relations::{Class, FIRST_OWN_TYPE, Resolved};
 use super::rewrite::{self, Splice};
-use super::template::{Surroundings, add_condition};
+use super::surroundings::Surroundings;
 use super::{Access, Declared, MARK, Part, Plan, Route, Scatter, access};
 use crate::catalog::Column;
 use crate::copy::Writing;
@@ -47,7 +47,7 @@ impl Scattering {
         surroundings: &Surroundings<'_>,
         keyed: &Keyed,
     ) -> Result<Self, Error> {
-        let hint = add_condition(keyed);
+        let hint = keyed.add_condition();
         let refuse = |what: &str| Err(Error::unsupported(what, hint.clone()));
         let refuse_step = |what: &str| Err::<(), _>(Error::unsupported(what, hint.clone()));
         let shape = &statement.shape;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::materialized;
 use super::relations::{self, Class, Resolved, Sharded};
 use super::rewrite::Splice;
-use super::template::Surroundings;
+use super::surroundings::Surroundings;
 use super::types::MARK;
 use super::{Access, Act, Outcome, Plan, Route, Script, Touches, access};
 use crate::error::Error;

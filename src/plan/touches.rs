@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::caching::{changes_no_table, find, may_change};
 use super::relations::{self, Class, Resolved};
-use super::template::Surroundings;
+use super::surroundings::Surroundings;
 use crate::cache::{TableTag, Touched};
 use crate::catalog::{Cascade, Catalog, Consequence, Relation, RelationKind, ViewCall, Volatility};
 use crate::statement::{Kind, Statement, TransactionControl};

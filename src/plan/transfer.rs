@@ -6,7 +6,7 @@ use super::gather::Gathering;
 use super::keys::Keyed;
 use super::relations::{Class, Resolved, Sharded};
 use super::rewrite::{self, Splice};
-use super::template::Surroundings;
+use super::surroundings::Surroundings;
 use super::{Access, Drawn, Part, Plan, Route, Spread, Tag, Transfer, access};
 use crate::catalog::Sequence;
 use crate::error::{Error, SqlState};

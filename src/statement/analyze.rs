@@ -14,6 +14,7 @@ use super::clauses;
 use super::commands::{Cursor, command, explained};
 use super::copying::{self, calls_of_filter};
 use super::hints;
+use super::names::last_part;
 use super::naming::names_prepared;
 use super::plainer::{BEFORE_QUERIES, plainer};
 use super::procedural::body_made_and_dropped;
@@ -396,7 +397,7 @@ impl<'t> Source<'t> {
             ast::OnInsert::OnConflict(conflict) => matches!(conflict.action, ast::OnConflictAction::DoUpdate(_)),
             _ => true,
         });
-        let columns = insert.columns.iter().map(blocks::last_part).collect();
+        let columns = insert.columns.iter().map(last_part).collect();
         let (places, returning) = (self.places(insert, part), insert.returning.is_some());
         let query = match (&source, insert.source.as_ref().map(|query| &*query.body)) {
             (InsertSource::Query(query), _) => Some(query.clone()),

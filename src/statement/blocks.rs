@@ -1,13 +1,18 @@
 //! Query blocks: what each level of a statement reads, writes and restricts.
 
+mod calls;
+mod modifying;
+
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{self, Expr, JoinConstraint, JoinOperator, SetExpr, TableFactor, Visit, Visitor};
 
+use super::aggregates::Aggregates;
 use super::analyze::{Places, Source};
+use super::names::{ident, last_part, object};
 use super::types::{
     Assigned, Block, BlockRole, Call, ColumnRef, InsertedRows, Kind, ObjectName, Predicate, Relation, RelationRef,
-    Update, Value,
+    Update,
 };
 
 /// Walks a statement's tree and collects.
@@ -80,7 +85,7 @@ impl<'t> Walker<'t> {
 
     /// A statement that is a query.
     pub(super) fn outermost(&mut self, query: &ast::Query) -> Kind {
-        self.collect_calls_knowing(query, &made_once(query));
+        self.collect_calls_knowing(query, &calls::made_once(query));
         self.query(query, None, BlockRole::Outermost);
         self.outermost = Some(query.clone());
         match (&*query.body, self.modifications) {
@@ -94,142 +99,6 @@ impl<'t> Walker<'t> {
                 Kind::Delete { returning: delete.returning.is_some() }
             }
             _ => Kind::ModifyingQuery { into: false },
-        }
-    }
-
-    pub(super) fn insert(&mut self, insert: &ast::Insert) {
-        self.collect_calls(insert);
-        let alias = insert.table_alias.as_ref().map(|alias| ident(&alias.alias));
-        let block = self.open(None, BlockRole::Outermost);
-        if let ast::TableObject::TableName(name) = &insert.table {
-            self.push_table(block, name, alias, true);
-        }
-        let rows = match &insert.source {
-            Some(query) if is_bare(query) => self.values_of(block, &query.body),
-            _ => None,
-        };
-        let columns = insert.columns.iter().map(last_part).collect();
-        let target = RelationRef { block, relation: 0 };
-        self.inserted.push(InsertedRows { target, columns, rows, merges: false });
-        if let Some(query) = &insert.source {
-            match &*query.body {
-                SetExpr::Values(values) if is_bare(query) => {
-                    self.walked.queries += 1;
-                    values.rows.iter().flat_map(|row| row.iter()).for_each(|value| self.subqueries(block, value));
-                }
-                _ => {
-                    self.query(query, Some(block), BlockRole::InsertSource);
-                }
-            }
-        }
-        if let Some(ast::OnInsert::OnConflict(conflict)) = &insert.on
-            && let ast::OnConflictAction::DoUpdate(update) = &conflict.action
-        {
-            self.assign(block, &update.assignments);
-            update.selection.iter().for_each(|filter| self.subqueries(block, filter));
-        }
-        self.returning(block, insert.returning.as_deref());
-    }
-
-    pub(super) fn update(&mut self, update: &ast::Update) {
-        self.collect_calls(update);
-        let block = self.open(None, BlockRole::Outermost);
-        self.table_with_joins(block, &update.table, true);
-        match &update.from {
-            Some(ast::UpdateTableFromKind::BeforeSet(tables) | ast::UpdateTableFromKind::AfterSet(tables)) => {
-                tables.iter().for_each(|table| self.table_with_joins(block, table, false));
-            }
-            None => {}
-        }
-        self.assign(block, &update.assignments);
-        self.restrict(block, update.selection.as_ref());
-        self.returning(block, update.returning.as_deref());
-    }
-
-    pub(super) fn delete(&mut self, delete: &ast::Delete) {
-        self.collect_calls(delete);
-        let block = self.open(None, BlockRole::Outermost);
-        let (ast::FromTable::WithFromKeyword(from) | ast::FromTable::WithoutKeyword(from)) = &delete.from;
-        from.iter().for_each(|table| self.table_with_joins(block, table, true));
-        let using = delete.using.iter().flatten();
-        using.for_each(|table| self.table_with_joins(block, table, false));
-        self.restrict(block, delete.selection.as_ref());
-        self.returning(block, delete.returning.as_deref());
-    }
-
-    pub(super) fn merge(&mut self, merge: &ast::Merge) {
-        self.collect_calls(merge);
-        let block = self.open(None, BlockRole::Outermost);
-        self.factor(block, &merge.table, true);
-        self.factor(block, &merge.source, false);
-        // Rows that do not match are inserted: the condition restricts nothing but what it joins.
-        if let Expr::BinaryOp { .. } | Expr::Nested(_) = &*merge.on {
-            let filter = self.predicate(block, &merge.on);
-            self.blocks[block].filter = only_joins(filter);
-        }
-        self.blocks[block].outer_join = true;
-        for clause in &merge.clauses {
-            clause.predicate.iter().for_each(|condition| self.subqueries(block, condition));
-            match &clause.action {
-                ast::MergeAction::Update(ast::MergeUpdateExpr {
-                    kind: ast::MergeUpdateKind::Set(assignments), ..
-                }) => self.assign(block, assignments),
-                ast::MergeAction::Update(_) => self.unreadable = true,
-                ast::MergeAction::Insert(insert) => self.merge_insert(block, insert),
-                _ => {}
-            }
-        }
-    }
-
-    fn merge_insert(&mut self, block: usize, insert: &ast::MergeInsertExpr) {
-        let rows = match &insert.kind {
-            ast::MergeInsertKind::Values(values) => Some(self.rows_of(block, values)),
-            ast::MergeInsertKind::Row | ast::MergeInsertKind::Wildcard => None,
-        };
-        let columns = insert.columns.iter().map(last_part).collect();
-        let target = RelationRef { block, relation: 0 };
-        self.inserted.push(InsertedRows { target, columns, rows, merges: true });
-        if let ast::MergeInsertKind::Values(values) = &insert.kind {
-            values.rows.iter().flat_map(|row| row.iter()).for_each(|value| self.subqueries(block, value));
-        }
-    }
-
-    fn values_of(&self, block: usize, body: &SetExpr) -> Option<Vec<Vec<Value>>> {
-        let SetExpr::Values(values) = body else { return None };
-        Some(self.rows_of(block, values))
-    }
-
-    fn rows_of(&self, block: usize, values: &ast::Values) -> Vec<Vec<Value>> {
-        let row = |row: &[Expr]| row.iter().map(|value| self.value(block, value)).collect();
-        values.rows.iter().map(|values| row(values)).collect()
-    }
-
-    /// Notes what the written relation of `block` is assigned.
-    fn assign(&mut self, block: usize, assignments: &[ast::Assignment]) {
-        let target = RelationRef { block, relation: 0 };
-        for assignment in assignments {
-            self.subqueries(block, &assignment.value);
-            let (columns, value) = match &assignment.target {
-                ast::AssignmentTarget::ColumnName(name) => (vec![name], self.assigned_value(block, &assignment.value)),
-                // Each is assigned something; which plain value is not worth finding out.
-                ast::AssignmentTarget::Tuple(names) => (names.iter().collect(), Value::Unknown),
-            };
-            let column = columns.into_iter().map(|name| Assigned {
-                target,
-                // `a.b` is field b of column a, or column b of a table named a by some.
-                column: last_part(name),
-                value: value.clone(),
-            });
-            self.assigned.extend(column);
-        }
-    }
-
-    fn assigned_value(&self, block: usize, value: &Expr) -> Value {
-        match value {
-            Expr::CompoundIdentifier(parts) if parts.len() == 2 && ident(&parts[0]) == "excluded" => {
-                Value::Column(ColumnRef { relation: None, column: ident(&parts[1]), at: block })
-            }
-            _ => self.value(block, value),
         }
     }
 
@@ -564,143 +433,6 @@ impl<'t> Walker<'t> {
         self.blocks.push(block);
         self.blocks.len() - 1
     }
-
-    fn collect_calls(&mut self, tree: &impl Visit) {
-        self.collect_calls_knowing(tree, &[]);
-    }
-
-    /// `once`: which of them are made once (see [`Call::once`]).
-    fn collect_calls_knowing(&mut self, tree: &impl Visit, once: &[*const Expr]) {
-        let mut calls = Calls { walker: self, once, found: Vec::new(), reads_clock: false };
-        // It never breaks off.
-        let _ = tree.visit(&mut calls);
-        let Calls { found, reads_clock, .. } = calls;
-        self.calls.extend(found);
-        self.reads_clock |= reads_clock;
-    }
-}
-
-/// The items of a SELECT of settings alone: it gives one row, whatever there is in the database.
-fn made_once(query: &ast::Query) -> Vec<*const Expr> {
-    let SetExpr::Select(select) = &*query.body else { return Vec::new() };
-    let no_keys = matches!(&select.group_by, ast::GroupByExpr::Expressions(keys, _) if keys.is_empty());
-    let bare = query.with.is_none() && query.limit_clause.is_none() && query.fetch.is_none() && no_keys;
-    let bare = bare && select.from.is_empty() && select.selection.is_none() && select.having.is_none();
-    let item = |item: &ast::SelectItem| match item {
-        ast::SelectItem::UnnamedExpr(expr) | ast::SelectItem::ExprWithAlias { expr, .. } => match expr {
-            Expr::Function(function) => {
-                let name = last_part(&function.name);
-                matches!(name.as_str(), "set_config" | "current_setting").then_some(std::ptr::from_ref(expr))
-            }
-            _ => None,
-        },
-        _ => None,
-    };
-    if bare { select.projection.iter().map(item).collect::<Option<_>>().unwrap_or_default() } else { Vec::new() }
-}
-
-/// Finds every function that is called, however deep.
-struct Calls<'w, 't> {
-    walker: &'w Walker<'t>,
-    once: &'w [*const Expr],
-    found: Vec<Call>,
-    reads_clock: bool,
-}
-
-impl Visitor for Calls<'_, '_> {
-    type Break = ();
-
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        if let Expr::Function(function) = expr {
-            let name = object(&function.name);
-            self.reads_clock |= name.schema.is_none() && CLOCKS.contains(&name.name.as_str());
-            if !(name.schema.is_none() && NO_FUNCTIONS.contains(&name.name.as_str())) {
-                let arguments = match &function.args {
-                    ast::FunctionArguments::List(list) => list.args.iter().map(|arg| self.value(arg)).collect(),
-                    _ => Vec::new(),
-                };
-                let once = self.once.iter().any(|&known| std::ptr::eq(known, expr));
-                self.found.push(Call { name, arguments, once });
-            }
-        }
-        ControlFlow::Continue(())
-    }
-}
-
-impl Calls<'_, '_> {
-    fn value(&self, argument: &ast::FunctionArg) -> Value {
-        match argument {
-            ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) => self.walker.constant(expr),
-            _ => Value::Unknown,
-        }
-    }
-}
-
-/// What an output expression is made of, its subqueries left out.
-#[derive(Default)]
-pub(super) struct Aggregates {
-    pub aggregates: bool,
-    pub windows: bool,
-    /// Columns inside the arguments of the aggregates.
-    arguments: Vec<Expr>,
-}
-
-impl Aggregates {
-    pub(super) fn look_at(&mut self, expr: &Expr) {
-        let mut visitor = AggregateVisitor { found: self, subqueries: 0, aggregates: 0 };
-        // It never breaks off.
-        let _ = expr.visit(&mut visitor);
-    }
-}
-
-struct AggregateVisitor<'a> {
-    found: &'a mut Aggregates,
-    subqueries: usize,
-    /// How many aggregates are around.
-    aggregates: usize,
-}
-
-impl Visitor for AggregateVisitor<'_> {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, _: &ast::Query) -> ControlFlow<()> {
-        self.subqueries += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _: &ast::Query) -> ControlFlow<()> {
-        self.subqueries -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        if self.subqueries > 0 {
-            return ControlFlow::Continue(());
-        }
-        match expr {
-            Expr::Function(function) if function.over.is_some() => self.found.windows = true,
-            _ if is_aggregate(expr) => {
-                self.found.aggregates = true;
-                self.aggregates += 1;
-            }
-            Expr::Identifier(_) | Expr::CompoundIdentifier(_) if self.aggregates > 0 => {
-                self.found.arguments.push(expr.clone());
-            }
-            _ => {}
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        self.aggregates -= usize::from(self.subqueries == 0 && is_aggregate(expr));
-        ControlFlow::Continue(())
-    }
-}
-
-fn is_aggregate(expr: &Expr) -> bool {
-    let Expr::Function(function) = expr else { return false };
-    let named = AGGREGATES.contains(&last_part(&function.name).as_str());
-    function.over.is_none() && (named || function.filter.is_some() || !function.within_group.is_empty())
 }
 
 /// How much of a tree was seen.
@@ -796,110 +528,3 @@ pub(super) fn of_table(name: ObjectName) -> Block {
 fn plain(table: Option<ObjectName>, alias: String) -> Relation {
     Relation { table, block: None, alias, written: false, nullable: false, place: None, aliased: false, renames: false }
 }
-
-pub(super) fn ident(ident: &ast::Ident) -> String {
-    let mut name = if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_ascii_lowercase() };
-    // Longer names are cut (PostgreSQL documentation, 4.1.1).
-    while name.len() > NAME_BYTES {
-        name.pop();
-    }
-    name
-}
-
-const NAME_BYTES: usize = 63;
-
-pub(super) fn last_part(name: &ast::ObjectName) -> String {
-    name.0.last().and_then(|part| part.as_ident()).map(ident).unwrap_or_default()
-}
-
-pub(super) fn object(name: &ast::ObjectName) -> ObjectName {
-    let mut parts = name.0.iter().rev().map(|part| part.as_ident().map(ident).unwrap_or_default());
-    let last = parts.next().unwrap_or_default();
-    ObjectName { schema: parts.next(), name: last }
-}
-
-const CLOCKS: [&str; 5] = ["current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"];
-/// Written like functions, they are constructs of the grammar, harmless all.
-const NO_FUNCTIONS: [&str; 29] = [
-    "all",
-    "any",
-    "some",
-    "values",
-    "xmlattributes",
-    "xmlconcat",
-    "xmlelement",
-    "xmlforest",
-    "xmlparse",
-    "xmlpi",
-    "xmlroot",
-    "coalesce",
-    "greatest",
-    "least",
-    "nullif",
-    "grouping",
-    "array",
-    "row",
-    "current_date",
-    "current_time",
-    "current_timestamp",
-    "localtime",
-    "localtimestamp",
-    "current_user",
-    "session_user",
-    "user",
-    "current_role",
-    "current_catalog",
-    "current_schema",
-];
-
-/// PostgreSQL documentation, 9.21. Users' own are known to the catalog only.
-pub(super) const AGGREGATES: [&str; 48] = [
-    "any_value",
-    "array_agg",
-    "avg",
-    "bit_and",
-    "bit_or",
-    "bit_xor",
-    "bool_and",
-    "bool_or",
-    "corr",
-    "count",
-    "covar_pop",
-    "covar_samp",
-    "cume_dist",
-    "dense_rank",
-    "every",
-    "json_agg",
-    "json_object_agg",
-    "json_arrayagg",
-    "json_objectagg",
-    "jsonb_agg",
-    "jsonb_object_agg",
-    "max",
-    "min",
-    "mode",
-    "percent_rank",
-    "percentile_cont",
-    "percentile_disc",
-    "range_agg",
-    "range_intersect_agg",
-    "rank",
-    "regr_avgx",
-    "regr_avgy",
-    "regr_count",
-    "regr_intercept",
-    "regr_r2",
-    "regr_slope",
-    "regr_sxx",
-    "regr_sxy",
-    "regr_syy",
-    "stddev",
-    "stddev_pop",
-    "stddev_samp",
-    "string_agg",
-    "sum",
-    "var_pop",
-    "var_samp",
-    "variance",
-    "xmlagg",
-];

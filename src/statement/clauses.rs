@@ -4,8 +4,10 @@ use std::ops::Range;
 
 use sqlparser::ast::{self, Expr, SelectItem, SetExpr};
 
+use super::aggregates::{AGGREGATES, Aggregates};
 use super::analyze::Source;
-use super::blocks::{AGGREGATES, Aggregates, Walker, ident, last_part};
+use super::blocks::Walker;
+use super::names::{ident, last_part};
 use super::scan::{Token, TokenKind};
 use super::types::{
     Aggregate, Bound, Collation, Distinct, GroupKey, OrderKey, OrderTarget, Output, OutputColumn, Shape, Tokens,

@@ -6,7 +6,7 @@ use sqlparser::ast::{
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
-use super::blocks::{ident, object};
+use super::names::{ident, object};
 use super::types::ObjectName;
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 //! Pure. Knows nothing of shards, servers or catalogs: names stay as written, columns stay unresolved, and every
 //! literal is named by its index, so that texts that differ in literals only share one analysis.
 
+mod aggregates;
 mod altering;
 mod analyze;
 mod assignments;
@@ -18,6 +19,7 @@ mod escapes;
 mod execution;
 mod hints;
 mod moments;
+mod names;
 mod naming;
 mod pieces;
 mod plainer;

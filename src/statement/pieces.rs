@@ -8,8 +8,10 @@ use std::ops::ControlFlow;
 use sqlparser::ast::{self, BinaryOperator, Expr, Visit, Visitor};
 use sqlparser::tokenizer::Span;
 
-use super::blocks::{Aggregates, Walker, object};
+use super::aggregates::Aggregates;
+use super::blocks::Walker;
 use super::commands::folded;
+use super::names::{ident, object};
 use super::scan::TokenKind;
 use super::types::{ColumnRef, Condition, ObjectName, Tokens};
 
@@ -68,7 +70,7 @@ impl Walker<'_> {
         let token = self.token_at(name.span)?;
         let written = &self.source.tokens[token as usize];
         let text = &self.source.text[written.start as usize..written.end as usize];
-        (folded(text, written.kind) == super::blocks::ident(name)).then_some(token)
+        (folded(text, written.kind) == ident(name)).then_some(token)
     }
 
     fn token_at(&self, span: Span) -> Option<u32> {

@@ -2,7 +2,8 @@
 
 use sqlparser::ast::{self, BinaryOperator, Expr, UnaryOperator};
 
-use super::blocks::{Walker, ident, only_joins};
+use super::blocks::{Walker, only_joins};
+use super::names::ident;
 use super::types::{BlockRole, ColumnRef, Comparison, Predicate, Relation, RelationRef, Tokens, Value};
 
 impl Walker<'_> {

@@ -5,8 +5,9 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{self, BinaryOperator, DataType, Expr, TimezoneInfo, Visit, Visitor};
 
-use super::blocks::{Walker, ident, last_part, object};
+use super::blocks::Walker;
 use super::commands::{Cursor, folded};
+use super::names::{ident, last_part, object};
 use super::scan::TokenKind;
 use super::types::{ObjectName, TimeCast, Uses};
 
