@@ -383,6 +383,8 @@ const CHANGES: &[(&str, &str, &str)] = &[
     ("begin; set work_mem to '8MB'; commit", "work_mem", "8MB"),
     ("begin; set local work_mem to '9MB'; commit", "work_mem", "8MB"),
     ("set work_mem to default", "work_mem", "5MB"),
+    ("set timezone=-08", "timezone", "<-08>+08"),
+    ("set extra_float_digits=+2", "extra_float_digits", "2"),
     ("set work_mem to '6MB'; select 1", "work_mem", "6MB"),
     ("reset all", "work_mem", "5MB"),
     ("set time zone 'Asia/Tokyo'", "timezone", "Asia/Tokyo"),
@@ -1512,6 +1514,43 @@ fn listening_is_transactional() {
         assert_eq!(listener.query("select 1").notified, none, "{end}");
     }
     assert_eq!(bench.pinned_by(), none);
+}
+
+#[test]
+fn who_listens_is_told_to_what() {
+    let bench = Bench::start("asking_ears", "default_pool_size = 2");
+    let (mut listener, mut server) = (bench.client(), straight());
+    for statement in [
+        "select pg_listening_channels()",
+        "listen b; listen \"It's A\"",
+        "select * from pg_listening_channels()",
+        "begin; listen c; unlisten b",
+        "select upper(pg_listening_channels()), 1 where true",
+        "commit",
+        "select array(select pg_catalog.pg_listening_channels())",
+        "select c, c = 'c' from pg_listening_channels() as l(c) order by c",
+        "unlisten c; listen b; listen b",
+        "select pg_listening_channels() limit 5",
+        "select pg_listening_channels(), nowhere",
+        "unlisten *",
+        "select count(*) from pg_listening_channels()",
+        "listen d",
+        "discard all",
+        "select pg_listening_channels()",
+    ] {
+        let frames = |session: &mut Raw| {
+            session.send(&raw::query(statement));
+            let mut frames = Vec::new();
+            while frames.last().is_none_or(|(kind, _)| *kind != b'Z') {
+                frames.push(session.frame().unwrap());
+            }
+            frames
+        };
+        assert_eq!(frames(&mut listener), frames(&mut server), "{statement}");
+    }
+    listener.rows("listen e");
+    let asked = listener.extended(&[parse("", "select pg_listening_channels()"), bind("", &[]), execute()]);
+    assert_eq!(asked.rows, ["e"]);
 }
 
 #[test]

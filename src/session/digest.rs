@@ -109,7 +109,7 @@ impl Session {
             true => self.prepare_named(text, types),
             false => self.prepare_unnamed(text, types),
         };
-        if prepared.analysis.lists_prepared {
+        if prepared.analysis.shows_session {
             prepared = self.listing(name, &prepared).unwrap_or(prepared);
         }
         if prepared.analysis.names_prepared {

@@ -3,7 +3,6 @@
 //! LISTEN runs on the session's own server connection, as any other statement. Which channels that connection listens
 //! to when the transaction is over, the server knows (see [`super::ties`]); the shared connection takes them over.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -21,7 +20,8 @@ use crate::wire::frame::{Header, server};
 pub(super) struct Ears {
     listener: Arc<Listener>,
     inbox: Arc<Inbox>,
-    channels: BTreeSet<String>,
+    /// In the order in which the session came to listen to them.
+    channels: Vec<String>,
     /// What the open transaction does, in its order.
     begun: Vec<Begun>,
     /// The session has notified somebody, maybe itself.
@@ -43,12 +43,13 @@ impl Session {
         }
         let Some(listener) = self.station.shared.control.listener(&self.snapshot.name) else { return false };
         let ears = self.ears.get_or_insert_with(|| {
-            let (inbox, channels) = (Arc::default(), BTreeSet::new());
+            let (inbox, channels) = (Arc::default(), Vec::new());
             Box::new(Ears { listener, inbox, channels, begun: Vec::new(), spoke: false })
         });
         let heard = ears.listener.listen(&channels, &ears.inbox).await;
         if heard {
-            ears.channels.extend(channels);
+            let new = channels.into_iter().filter(|name| !ears.channels.contains(name)).collect::<Vec<_>>();
+            ears.channels.extend(new);
         } else if ears.channels.is_empty() {
             self.ears = None;
         }
@@ -96,11 +97,19 @@ impl Session {
     /// The client is told of this notification by the shared connection. `body` is that of the message.
     pub(super) fn is_told_elsewhere(&self, body: &[u8]) -> bool {
         let channel = body.get(4..).and_then(|mut rest| crate::wire::frame::take_str(&mut rest).ok());
-        self.ears.as_ref().zip(channel).is_some_and(|(ears, channel)| ears.channels.contains(channel))
+        self.ears
+            .as_ref()
+            .zip(channel)
+            .is_some_and(|(ears, channel)| ears.channels.iter().any(|known| known == channel))
     }
 }
 
 impl Ears {
+    /// What the session listens to, but for what its open transaction changes of that.
+    pub(super) fn channels(&self) -> &[String] {
+        &self.channels
+    }
+
     /// UNLISTEN: it holds when the transaction commits.
     pub(super) fn unlisten(&mut self, channel: Option<&str>) {
         self.begun.push(Begun::Unlisten(channel.map(|name| truncated(name).to_owned())));
@@ -126,7 +135,7 @@ impl Ears {
             let gone = match begun {
                 Begun::Savepoint(_) => continue,
                 Begun::Unlisten(None) => std::mem::take(&mut self.channels),
-                Begun::Unlisten(Some(name)) => self.channels.take(&name).into_iter().collect(),
+                Begun::Unlisten(Some(name)) => self.channels.extract_if(.., |known| *known == name).collect(),
             };
             self.listener.leave(&gone, &self.inbox);
         }

@@ -1,4 +1,5 @@
-//! `pg_prepared_statements` as the client would see it by itself: its own statements under its own names, and nobody else's.
+//! What a session shows of itself, as the client would see it alone with a server: `pg_prepared_statements` has its own
+//! statements under its own names, and nobody else's; `pg_listening_channels()` what it listens to.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -8,28 +9,28 @@ use super::by_name::ByName;
 use super::prepared::{Kin, Prepared};
 use super::run::End;
 use crate::backend::{PREFIX, statement_name};
-use crate::statement::{PREPARED_STATEMENTS, Tokens, bytes_of, quoted_literal, token_ranges};
+use crate::statement::{PREPARED_STATEMENTS, Tokens, bytes_of, plain_literal, token_ranges, with_channels};
 use crate::wire::Channel;
 use crate::wire::frame::Header;
 
 impl Session {
-    /// The Query at the front of the input, which reads the view.
+    /// The Query at the front of the input, which shows its session.
     pub(super) async fn serve_listing(&mut self, client: &mut Channel, header: Header, text: &str) -> Result<(), End> {
-        let (written, by_name) = self.with_own_statements(text, None);
+        let (written, by_name) = self.with_own(text, None);
         self.by_name = Some(Box::new(by_name));
         self.serve_instead(client, header, &written).await
     }
 
-    /// The statement of a Parse that reads the view: what there is when it is prepared, by this name.
+    /// The statement of a Parse that shows its session: what there is when it is prepared, by this name.
     pub(super) fn listing(&self, name: &str, prepared: &Prepared) -> Option<Arc<Prepared>> {
         let own = Some((name, prepared)).filter(|_| !name.is_empty());
-        let (written, by_name) = self.with_own_statements(prepared.readable()?, own);
+        let (written, by_name) = self.with_own(prepared.readable()?, own);
         Some(self.made_of(&written, by_name, &prepared.types))
     }
 
-    /// The same as it is to be when it is bound, if this statement, which has a name, reads the view.
+    /// The same as it is to be when it is bound, if this statement, which has a name, shows its session.
     pub(super) fn listing_now(&self, prepared: &Prepared) -> Option<Arc<Prepared>> {
-        let (written, by_name) = self.with_own_statements(prepared.names()?.listed()?, None);
+        let (written, by_name) = self.with_own(prepared.names()?.listed()?, None);
         (*written.as_bytes() != *prepared.text).then(|| self.made_of(&written, by_name, &prepared.types))
     }
 
@@ -38,8 +39,8 @@ impl Session {
         self.station.shared.interner.make_kin(written.as_bytes(), Arc::clone(types), analysed, Kin::Names(by_name))
     }
 
-    /// The text with a query in the place of the view; `own`: one that is there from now on.
-    fn with_own_statements(&self, text: &str, own: Option<(&str, &Prepared)>) -> (String, ByName) {
+    /// The text with what there is in the places of view and function; `own`: a statement that is there from now on.
+    fn with_own(&self, text: &str, own: Option<(&str, &Prepared)>) -> (String, ByName) {
         let analysis = Arc::clone(&self.station.resolve(text).0.analysis);
         let blocks = analysis.statements.iter().flat_map(|statement| &statement.blocks);
         let relations = blocks.flat_map(|block| &block.relations);
@@ -49,6 +50,7 @@ impl Session {
             .collect();
         let (query, ranges) = (self.own_statements(own), token_ranges(text));
         places.extend(commands(text, &ranges).map(|tokens| (tokens, "SELECT * FROM ", ALIAS)));
+        let shows_statements = !places.is_empty();
         places.sort_by_key(|(tokens, ..)| tokens.start);
         let (mut written, mut from, mut shifts) = (String::with_capacity(text.len() + query.len()), 0, Vec::new());
         for (tokens, verb, alias) in places {
@@ -61,8 +63,17 @@ impl Session {
             from = place.end;
         }
         written.push_str(&text[from..]);
+        if let Some(ears) = &self.ears {
+            let (heard, longer) = with_channels(&written, ears.channels());
+            written = heard;
+            shifts.extend(longer);
+        }
         let number = |prepared: &Prepared| prepared.number ^ self.variant();
-        let needs = self.names.all().map(|(_, named)| (number(&named.prepared), Arc::clone(&named.prepared)));
+        let needs = self
+            .names
+            .all()
+            .filter(|_| shows_statements)
+            .map(|(_, named)| (number(&named.prepared), Arc::clone(&named.prepared)));
         let most = self.snapshot.topology.process.prepared_statements_limit;
         (written, ByName::listing(text, needs.take(most).collect(), shifts))
     }
@@ -102,14 +113,6 @@ impl Session {
              FROM pg_catalog.pg_prepared_statements s \
              WHERE s.name OPERATOR(pg_catalog.!~) '^{PREFIX}[0-9]+$')"
         )
-    }
-}
-
-/// A literal that every session reads alike, whatever it makes of backslashes.
-fn plain_literal(text: &str) -> String {
-    match text.contains('\\') {
-        true => format!("E{}", quoted_literal(&text.replace('\\', "\\\\"))),
-        false => quoted_literal(text),
     }
 }
 

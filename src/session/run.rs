@@ -194,7 +194,7 @@ impl Session {
                     client.output.extend_from_slice(&answered);
                     return Ok(());
                 }
-                if entry.analysis.lists_prepared && self.by_name.as_ref().is_none_or(|by_name| !by_name.is_listing()) {
+                if entry.analysis.shows_session && self.by_name.as_ref().is_none_or(|by_name| !by_name.is_listing()) {
                     let text = text.to_owned();
                     return Box::pin(self.serve_listing(client, header, &text)).await;
                 }

@@ -20,8 +20,8 @@ use super::plainer::{BEFORE_QUERIES, plainer};
 use super::procedural::body_made_and_dropped;
 use super::scan::{Lexer, Token, TokenKind};
 use super::types::{
-    Analysis, Filled, Hints, Insert, InsertPlaces, InsertSource, Kind, ObjectName, Overriding, PREPARED_STATEMENTS,
-    Respelling, Row, SourceQuery, Statement, Tokens, Update,
+    Analysis, Filled, Hints, Insert, InsertPlaces, InsertSource, Kind, LISTENING_CHANNELS, ObjectName, Overriding,
+    PREPARED_STATEMENTS, Respelling, Row, SourceQuery, Statement, Tokens, Update,
 };
 use super::uses;
 
@@ -48,7 +48,7 @@ pub fn analyze(text: &str) -> Analysis {
     let parameters = tokens.iter().filter(|token| token.kind == TokenKind::Parameter);
     let numbers = parameters.filter_map(|token| text[token.start as usize + 1..token.end as usize].parse().ok());
     let names_prepared = statements.iter().any(|statement| names_prepared(&statement.kind));
-    let lists_prepared = statements.iter().any(|statement| lists_prepared(statement));
+    let shows_session = statements.iter().any(|statement| shows_session(statement));
     let parameters = numbers.max().unwrap_or(0);
     let body = match statements.as_slice() {
         [made, called, dropped] => {
@@ -56,14 +56,17 @@ pub fn analyze(text: &str) -> Analysis {
         }
         _ => None,
     };
-    Analysis { statements, parameters, literal_sensitive: sensitive, names_prepared, lists_prepared, body }
+    Analysis { statements, parameters, literal_sensitive: sensitive, names_prepared, shows_session, body }
 }
 
-fn lists_prepared(statement: &Statement) -> bool {
+fn shows_session(statement: &Statement) -> bool {
+    let is = |object: &ObjectName, name: &str| {
+        object.name == name && object.schema.as_ref().is_none_or(|schema| schema == "pg_catalog")
+    };
     let relations = statement.blocks.iter().flat_map(|block| &block.relations);
-    relations.filter_map(|relation| relation.table.as_ref()).any(|table| {
-        table.name == PREPARED_STATEMENTS && table.schema.as_ref().is_none_or(|schema| schema == "pg_catalog")
-    })
+    let mut tables = relations.filter_map(|relation| relation.table.as_ref());
+    tables.any(|table| is(table, PREPARED_STATEMENTS))
+        || statement.calls.iter().any(|call| is(&call.name, LISTENING_CHANNELS))
 }
 
 /// A text with its tokens, numbered from 0.

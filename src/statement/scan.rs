@@ -245,6 +245,12 @@ impl<'t> Lexer<'t> {
             }
             end += 1;
         }
+        // `=-1` are three tokens (PostgreSQL documentation, 4.1.3).
+        let written = &self.text[self.position..end];
+        if !written.iter().any(|byte| b"~!@#%^&|`?".contains(byte)) {
+            let signs = written[1..].iter().rev().take_while(|byte| matches!(byte, b'+' | b'-')).count();
+            end -= signs;
+        }
         self.token(TokenKind::Operator, end)
     }
 
@@ -420,7 +426,8 @@ mod tests {
     #[test]
     fn texts_are_split_as_postgresql_splits_them() {
         check("select 1", &["select", "1"]);
-        check("a.b>=-1::int", &["a", ".", "b", ">=-", "1", "::", "int"]);
+        check("a.b>=-1::int", &["a", ".", "b", ">=", "-", "1", "::", "int"]);
+        check("a=-+1 b@-1 c->d e-f", &["a", "=", "-", "+", "1", "b", "@-", "1", "c", "->", "d", "e", "-", "f"]);
         check("'it''s' E'a\\'b' x'1f' U&'\\0041' n'x'", &["'it''s'", "E'a\\'b'", "x'1f'", "U&'\\0041'", "n'x'"]);
         check("$1+$22 $$a'b$$ $x$ $$ $x$", &["$1", "+", "$22", "$$a'b$$", "$x$ $$ $x$"]);
         check("1.5e-3 .5 1. 1..2", &["1.5e-3", ".5", "1.", "1", ".", ".2"]);

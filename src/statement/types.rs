@@ -23,8 +23,8 @@ pub struct Analysis {
     pub literal_sensitive: bool,
     /// Some statement names a prepared one: see [`super::prepared_names`].
     pub names_prepared: bool,
-    /// Some statement reads [`PREPARED_STATEMENTS`].
-    pub lists_prepared: bool,
+    /// Some statement reads [`PREPARED_STATEMENTS`], or calls [`LISTENING_CHANNELS`]: it shows its session.
+    pub shows_session: bool,
     /// All it does it does by a function for its session alone, which it makes, calls and drops.
     pub body: Option<Body>,
 }
@@ -48,6 +48,7 @@ impl Body {
 
 /// The view that shows a session's prepared statements.
 pub const PREPARED_STATEMENTS: &str = "pg_prepared_statements";
+pub const LISTENING_CHANNELS: &str = "pg_listening_channels";
 
 impl Analysis {
     /// Of a text that cannot be read at all.
@@ -58,7 +59,7 @@ impl Analysis {
             parameters: 0,
             literal_sensitive: true,
             names_prepared: false,
-            lists_prepared: false,
+            shows_session: false,
             body: None,
         }
     }
