@@ -1315,6 +1315,22 @@ fn modes_of_transactions_are_those_that_were_said() {
     other.rows("commit and chain");
     assert_eq!(other.value(modes), "repeatable read off on");
     other.rows("commit");
+    // What is a transaction's own is gone with it.
+    for of_transaction in [
+        "set transaction_isolation = 'serializable'",
+        "set session transaction_read_only to on",
+        "select set_config('transaction_read_only', 'on', false)",
+        "begin; set local transaction_isolation = 'repeatable read'; set transaction_read_only to yes; commit",
+        "begin; set transaction_deferrable = on; select 1; commit",
+        "set names",
+    ] {
+        other.rows(of_transaction);
+        client.rows("do $$ begin perform 1; end $$");
+        assert_eq!(other.value(modes), "read committed off off", "{of_transaction}");
+    }
+    other.rows("begin; set transaction_isolation = 'repeatable read'");
+    assert_eq!(other.value(modes), "repeatable read off off");
+    assert_eq!(other.refusal("set transaction_isolation = 'nothing'"), "22023");
 }
 
 #[test]
@@ -1334,6 +1350,22 @@ fn a_client_is_ended_by_the_number_that_it_was_told() {
     let numbered = number(&in_block).to_string();
     other.extended(&[parse("", "select pg_terminate_backend($1)"), bind("", &[&numbered]), execute()]);
     assert_eq!((ended(&mut idle), ended(&mut in_block)), (gone(), gone()));
+    // In a pipeline without its end, or one that has failed.
+    let (mut flushed, mut failed) = (bench.client(), bench.client());
+    flushed.send(&[parse("", "select 1"), bind("", &[]), execute(), flush()].concat());
+    assert_eq!(std::iter::from_fn(|| flushed.frame()).find(|(kind, _)| *kind == b'C').unwrap().0, b'C');
+    failed.send(&[parse("", "select nowhere"), flush()].concat());
+    assert_eq!(failed.frame().unwrap().0, b'E');
+    other.query(&terminate(&flushed));
+    other.query(&terminate(&failed));
+    assert_eq!((ended(&mut flushed), ended(&mut failed)), (gone(), gone()));
+    // In the midst of its rows.
+    let mut copying = bench.client();
+    copying.rows("create temporary table copied (a int)");
+    copying.send(&raw::query("copy copied from stdin"));
+    assert_eq!(copying.frame().unwrap().0, b'G');
+    other.query(&terminate(&copying));
+    assert_eq!(ended(&mut copying), gone());
     // One whose statement runs.
     let mut busy = bench.client();
     busy.send(&raw::query("select pg_sleep(60)"));

@@ -4,7 +4,7 @@
 //! us, a slow reader holds back only its own server.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, BytesMut};
 
@@ -29,6 +29,9 @@ pub trait Unit: Send {
 
     /// It failed because its client is to go, who is told this instead.
     fn ends(&self) -> Option<Error>;
+
+    /// It waits for nothing but its client, for now; who wants it to end wakes it. Gives the error that ends it.
+    fn idles(&mut self, waker: &Waker) -> Option<Error>;
 
     /// What it failed of, another attempt may do better: the client should not see the error yet.
     fn hopes(&self) -> bool;
@@ -108,7 +111,11 @@ impl Relay {
                 progress = if waits { poll_input(cx, client, most)? } else { poll_client(cx, client, most)? };
             }
             if !progress {
-                return Poll::Pending;
+                let idles = connection.copying_in || (!self.complete && connection.owed.is_empty());
+                return match idles.then(|| unit.idles(cx.waker())).flatten() {
+                    Some(error) => Poll::Ready(Err(Broken::Refused(error))),
+                    None => Poll::Pending,
+                };
             }
         }
     }

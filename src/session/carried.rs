@@ -3,6 +3,7 @@
 mod sending;
 
 use std::sync::Arc;
+use std::task::Waker;
 
 use bytes::{Buf, BufMut, BytesMut};
 
@@ -510,6 +511,11 @@ impl Unit for Carried<'_> {
 
     fn ends(&self) -> Option<Error> {
         self.session.client.is_terminated().then(terminated)
+    }
+
+    fn idles(&mut self, waker: &Waker) -> Option<Error> {
+        self.session.client.waits(waker);
+        self.ends()
     }
 
     fn hopes(&self) -> bool {

@@ -7,8 +7,8 @@ use crate::backend::PREFIX;
 use crate::backend::settings::local;
 use crate::error::Error;
 use crate::statement::{
-    Call, CopyFormat, Given, Isolation, Kind, SettingControl, Statement, TransactionControl, Vacated, Value, Values,
-    quoted_name,
+    Call, CopyFormat, Given, Isolation, Kind, OF_TRANSACTION, SettingControl, Statement, TransactionControl, Vacated,
+    Value, Values, quoted_name,
 };
 
 /// In the order of the statements of a unit.
@@ -209,6 +209,8 @@ fn of_call(call: &Call, values: Option<&Values<'_>>, effects: &mut Vec<Effect>) 
             effects.push(Effect::Signal { process, end: name == "pg_terminate_backend" });
         }
         "set_config" => match values.filter(|_| call.once).and_then(|values| configured(call, values)) {
+            // It is gone with the transaction that it is of.
+            Some(Configured { name, .. }) if OF_TRANSACTION.contains(&&*name) => {}
             Some(Configured { name, value, local: true }) => {
                 effects.extend((!is_silent(&name)).then_some(Effect::Local));
                 let value = value.map_or_else(|| "DEFAULT".to_owned(), |value| as_set_takes(&name, &value));

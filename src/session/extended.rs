@@ -12,7 +12,7 @@ use super::decide::{Decided, Way};
 use super::digest::{Step, Steps, only_prepares};
 use super::names::Done;
 use super::prepared::Prepared;
-use super::run::{End, skip, skip_to_sync};
+use super::run::{End, skip};
 use super::transaction::Transaction;
 use super::unit::Extended;
 use crate::error::Error;
@@ -71,7 +71,7 @@ impl Session {
         };
         match carried {
             Ok(Carriage::Failed) if prepares => {
-                skip_to_sync(client).await?;
+                self.skip_to_sync(client).await?;
                 put_ready(&mut client.output, self.transaction.status());
                 Ok(())
             }
@@ -142,7 +142,7 @@ impl Session {
         self.put_stopped(&mut client.output, &halted.why);
         skip(client, halted.left).await?;
         if !halted.taken {
-            skip_to_sync(client).await?;
+            self.skip_to_sync(client).await?;
         }
         put_ready(&mut client.output, self.transaction.status());
         Ok(())

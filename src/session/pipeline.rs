@@ -22,7 +22,7 @@ use super::names::Done;
 use super::numbers::must_expect_copies;
 use super::portals::{Pipeline, Portal, execute_of, portal_of};
 use super::prepared::Prepared;
-use super::run::{End, drop_frame, fill};
+use super::run::{End, drop_frame};
 use super::transaction::{Begun, Transaction};
 use super::unit::{Frame, STATEMENT_BYTES};
 use super::{Altered, Session};
@@ -98,7 +98,7 @@ impl Session {
         let header = loop {
             match Header::read(&client.input).map_err(End::Refused)? {
                 Some(header) if header.length <= client.input.len() || header.length > STATEMENT_BYTES => break header,
-                _ => fill(client).await?,
+                _ => self.read_within(client).await?,
             }
         };
         let skipped = pipeline.skipping && header.kind != client::SYNC;

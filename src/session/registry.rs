@@ -367,7 +367,8 @@ impl Client {
         let noted = self.cancelling.fetch_update(Ordering::AcqRel, Ordering::Acquire, noted);
         let mut targets = self.targets_to_cancel();
         self.cancelled.notify_waiters();
-        if noted.is_ok_and(|was| was & UNWRITTEN != 0) {
+        // Who is to go need not write anything.
+        if noted.is_ok_and(|was| was & UNWRITTEN != 0) && !self.is_terminated() {
             let _ = timeout(RIPENING, ripe).await;
             targets = if self.units() == unit { self.targets_to_cancel() } else { Vec::new() };
         }

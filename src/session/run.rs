@@ -432,6 +432,42 @@ impl Session {
         self.wait(client).await
     }
 
+    /// Waits for more of a unit; its servers, and who wants it to go, are heard meanwhile.
+    pub(super) async fn read_within(&mut self, client: &mut Channel) -> Result<(), End> {
+        let filled = std::future::poll_fn(|cx| {
+            if let Some(error) = self.transaction.poll_expired(cx) {
+                return Poll::Ready(Err(End::Refused(error)));
+            }
+            self.client.waits(cx.waker());
+            if self.client.is_terminated() {
+                return Poll::Ready(Err(End::Refused(terminated())));
+            }
+            client.poll_fill(cx).map_err(End::Gone)
+        });
+        match filled.await? {
+            0 => Err(End::Gone(std::io::ErrorKind::UnexpectedEof.into())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Drops everything up to the client's Sync, that too.
+    pub(super) async fn skip_to_sync(&mut self, client: &mut Channel) -> Result<(), End> {
+        client.flush().await.map_err(End::Gone)?;
+        loop {
+            match Header::read(&client.input).map_err(End::Refused)? {
+                None => self.read_within(client).await?,
+                Some(header) => {
+                    drop_frame(client, header).await?;
+                    match header.kind {
+                        frame::client::SYNC => return Ok(()),
+                        frame::client::TERMINATE => return Err(End::Left),
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+
     async fn wait(&mut self, client: &mut Channel) -> Result<(), End> {
         let may_end = matches!(self.transaction, Transaction::Idle);
         let heard = std::future::poll_fn(|cx| {
@@ -554,24 +590,6 @@ pub(super) async fn drop_frame(client: &mut Channel, header: Header) -> Result<(
             return Ok(());
         }
         fill(client).await?;
-    }
-}
-
-/// Drops everything up to the client's Sync, that too.
-pub(super) async fn skip_to_sync(client: &mut Channel) -> Result<(), End> {
-    client.flush().await.map_err(End::Gone)?;
-    loop {
-        match Header::read(&client.input).map_err(End::Refused)? {
-            None => fill(client).await?,
-            Some(header) => {
-                drop_frame(client, header).await?;
-                match header.kind {
-                    frame::client::SYNC => return Ok(()),
-                    frame::client::TERMINATE => return Err(End::Left),
-                    _ => {}
-                }
-            }
-        }
     }
 }
 

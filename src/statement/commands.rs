@@ -6,7 +6,8 @@ use super::copying::copy;
 use super::procedural::body_of_do;
 use super::scan::{Token, TokenKind};
 use super::types::{
-    Ddl, Isolation, Kind, ObjectName, Reach, SettingControl, SettingValue, Tokens, TransactionControl, Vacated,
+    Ddl, Isolation, Kind, OF_TRANSACTION, ObjectName, Reach, SettingControl, SettingValue, Tokens, TransactionControl,
+    Vacated,
 };
 
 /// The tokens of one statement, to be read from the front.
@@ -298,12 +299,42 @@ fn set(mut cursor: Cursor<'_>) -> Kind {
     }
     let name = setting_name(&mut cursor);
     cursor.take_any(&["TO", "="]);
-    let is_default = cursor.peek().eq_ignore_ascii_case("DEFAULT")
+    if let Some(modes) = modes_by_setting(&name, cursor) {
+        return modes;
+    }
+    // SET NAMES alone means the default.
+    let is_default = cursor.tokens.is_empty()
+        || cursor.peek().eq_ignore_ascii_case("DEFAULT")
         || (name == "role" && cursor.peek().eq_ignore_ascii_case("NONE"))
         || (name == "timezone" && cursor.peek().eq_ignore_ascii_case("LOCAL"));
     let sql = cursor.rest().to_owned();
     let value = (!is_default).then(|| SettingValue { plain: plain_list(cursor), sql });
     setting(name, value, local)
+}
+
+/// What sets a setting of the transaction's own is SET TRANSACTION.
+fn modes_by_setting(name: &str, cursor: Cursor<'_>) -> Option<Kind> {
+    if !OF_TRANSACTION.contains(&name) {
+        return None;
+    }
+    let value = plain_list(cursor).to_ascii_lowercase();
+    let switch = |setting| match value.as_str() {
+        "on" | "true" | "yes" | "1" if setting == name => Some(true),
+        "off" | "false" | "no" | "0" if setting == name => Some(false),
+        _ => None,
+    };
+    let isolation = match value.as_str() {
+        "serializable" => Some(Isolation::Serializable),
+        "repeatable read" => Some(Isolation::RepeatableRead),
+        "read committed" => Some(Isolation::ReadCommitted),
+        "read uncommitted" => Some(Isolation::ReadUncommitted),
+        _ => None,
+    };
+    let (read_only, deferrable) = (switch("transaction_read_only"), switch("transaction_deferrable"));
+    if (read_only, deferrable, isolation) == (None, None, None) && value != "default" {
+        return Some(Kind::Unknown { keyword: "SET".to_owned() });
+    }
+    Some(Kind::Transaction(TransactionControl::SetTransaction { read_only, isolation, deferrable }))
 }
 
 fn setting(name: String, value: Option<SettingValue>, local: bool) -> Kind {

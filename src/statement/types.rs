@@ -47,6 +47,8 @@ impl Body {
 }
 
 /// The view that shows a session's prepared statements.
+/// Settings that are a transaction's own, and gone with it.
+pub const OF_TRANSACTION: [&str; 3] = ["transaction_isolation", "transaction_read_only", "transaction_deferrable"];
 pub const PREPARED_STATEMENTS: &str = "pg_prepared_statements";
 pub const LISTENING_CHANNELS: &str = "pg_listening_channels";
 
