@@ -21,6 +21,8 @@ pub struct Told {
     pub hint: Option<String>,
     /// Where in what was sent.
     pub context: Option<String>,
+    /// PostgreSQL's own that says the same: some clients go by it.
+    pub routine: Option<&'static str>,
 }
 
 /// A five-letter code of PostgreSQL's appendix A.
@@ -64,12 +66,19 @@ impl SqlState {
 impl Error {
     #[cold]
     pub fn new(sqlstate: SqlState, message: impl Into<String>) -> Self {
-        Self(Box::new(Told { sqlstate, message: message.into(), detail: None, hint: None, context: None }))
+        Self(Box::new(Told {
+            sqlstate,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            context: None,
+            routine: None,
+        }))
     }
 
     /// What a CancelRequest ends is told this, as by a server.
     pub fn canceled() -> Self {
-        Self::new(SqlState::CANCELED, "canceling statement due to user request")
+        Self::new(SqlState::CANCELED, "canceling statement due to user request").of_routine("ProcessInterrupts")
     }
 
     /// A construct that cannot be carried out across shards: it names the construct, the hint the way out.
@@ -97,6 +106,12 @@ impl Error {
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    #[must_use]
+    pub fn of_routine(mut self, routine: &'static str) -> Self {
+        self.routine = Some(routine);
         self
     }
 }

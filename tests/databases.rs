@@ -121,6 +121,13 @@ fn a_database_that_is_left_goes() {
         assert_eq!(bench.client(name).value("select current_database()"), name);
     }
     assert_eq!(bench.refusal("Left Alone").0, "3D000");
+    // What a new one is copied from, if nothing else is said.
+    bench.client("template1").rows("select 1");
+    for sql in ["create database plain", "create database as_ever with template default"] {
+        assert_eq!(master.query(sql).error, None, "{sql}");
+    }
+    master.rows("drop database plain");
+    master.rows("drop database as_ever");
     master.rows("drop database copied");
     master.rows("drop database renamed");
 }

@@ -1110,6 +1110,11 @@ fn a_notification_names_its_client_whoever_shares_the_connection() {
     listener.send(&raw::query("notify gossip"));
     let told = |listener: &mut Raw| std::iter::from_fn(|| listener.frame()).find(|(kind, _)| *kind == b'A').unwrap().1;
     assert_eq!(told(&mut listener)[..4], own.to_be_bytes());
+    // Who listens only from now on hears it of the server itself.
+    let mut new = bench.client();
+    new.rows("begin; listen news; notify news");
+    new.send(&raw::query("commit"));
+    assert_eq!(told(&mut new)[..4], number(&new).to_be_bytes());
     // Who has asked the server for its number knows itself by that.
     let mut asker = bench.client();
     asker.rows("listen gossip");

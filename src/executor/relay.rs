@@ -53,6 +53,9 @@ pub trait Unit: Send {
 
     /// A NotificationResponse is for this client; `body` is that of the message.
     fn wants_notification(&self, body: &[u8]) -> bool;
+
+    /// The number of its client's process, as others are told it.
+    fn own_number(&self) -> i32;
 }
 
 /// Why a relay ended early.
@@ -235,7 +238,13 @@ impl Relay {
         let mut hopes = false;
         match (settled.verdict, settled.event) {
             (Verdict::Parameter, _) => to_client = told(unit, body),
-            (Verdict::Notification, _) => to_client = unit.wants_notification(body),
+            (Verdict::Notification, _) => {
+                to_client = unit.wants_notification(body);
+                if to_client && body.starts_with(&connection.target().process().to_be_bytes()) {
+                    let own = unit.own_number().to_be_bytes();
+                    connection.channel.input[Header::BYTES..][..own.len()].copy_from_slice(&own);
+                }
+            }
             (_, Event::Failed(true)) if crate::backend::is_fatal(body) => {
                 let error = fatal_of(connection, body);
                 return Err(Broken::Server { error, midway: false });

@@ -532,6 +532,10 @@ impl Unit for Carried<'_> {
         stranger.is_none_or(|process| self.session.station.shared.registry.find(process).is_none())
     }
 
+    fn own_number(&self) -> i32 {
+        self.session.client.number()
+    }
+
     fn wants_notification(&self, body: &[u8]) -> bool {
         (self.listens || self.session.pinned.is_some()) && !self.session.is_told_elsewhere(body)
     }

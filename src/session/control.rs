@@ -33,6 +33,11 @@ impl Answer {
     pub(super) fn warned(tag: &str, sqlstate: SqlState, warning: &str) -> Self {
         Self { warning: Some(Error::new(sqlstate, warning)), ..Self::tag(tag) }
     }
+
+    fn of_routine(mut self, routine: &'static str) -> Self {
+        self.warning = self.warning.map(|warning| warning.of_routine(routine));
+        self
+    }
 }
 
 impl Session {
@@ -254,9 +259,10 @@ fn sets_transaction(text: &str) -> bool {
 
 pub(super) fn already_begun(text: &str) -> Answer {
     let warning = "there is already a transaction in progress";
-    Answer::warned(begin_tag(text), SqlState::ACTIVE_TRANSACTION, warning)
+    Answer::warned(begin_tag(text), SqlState::ACTIVE_TRANSACTION, warning).of_routine("BeginTransactionBlock")
 }
 
 pub(super) fn nothing_to_end(tag: &str) -> Answer {
-    Answer::warned(tag, SqlState("25P01"), "there is no transaction in progress")
+    let routine = if tag == "COMMIT" { "EndTransactionBlock" } else { "UserAbortTransactionBlock" };
+    Answer::warned(tag, SqlState("25P01"), "there is no transaction in progress").of_routine(routine)
 }

@@ -149,7 +149,7 @@ pub(super) fn unknown(name: &str) -> Error {
         "" => "unnamed prepared statement does not exist".to_owned(),
         name => format!("prepared statement \"{name}\" does not exist"),
     };
-    Error::new(SqlState::UNKNOWN_STATEMENT, message)
+    Error::new(SqlState::UNKNOWN_STATEMENT, message).of_routine("FetchPreparedStatement")
 }
 
 /// Statements are made known, described and forgotten, none is bound: that leaves no trace in a transaction, and the

@@ -645,6 +645,7 @@ pub(super) fn shutting_down() -> Error {
 /// As a server says it of a process that `pg_terminate_backend` ends.
 pub(super) fn terminated() -> Error {
     Error::new(SqlState::SHUTTING_DOWN, "terminating connection due to administrator command")
+        .of_routine("ProcessInterrupts")
 }
 
 pub(super) fn not_utf8() -> Error {

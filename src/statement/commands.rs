@@ -473,11 +473,11 @@ fn vacated(verb: &str, mut cursor: Cursor<'_>) -> Option<Vacated> {
         "ALTER" => (cursor.take(&["RENAME"]) || cursor.take(&["SET", "TABLESPACE"])).then_some(name),
         _ => loop {
             if cursor.tokens.is_empty() {
-                break None;
+                break Some("template1".to_owned());
             }
             if cursor.take(&["TEMPLATE"]) {
                 cursor.take(&["="]);
-                break Some(cursor.name());
+                break Some(if cursor.take(&["DEFAULT"]) { "template1".to_owned() } else { cursor.name() });
             }
             cursor.skip(1);
         },

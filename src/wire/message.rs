@@ -67,6 +67,7 @@ fn info(severity: &str, error: &Error) -> ErrorInfo {
     info.detail = error.detail.as_deref().map(plain);
     info.hint = error.hint.as_deref().map(plain);
     info.where_context = error.context.as_deref().map(plain);
+    info.routine = error.routine.map(str::to_owned);
     info
 }
 
