@@ -77,7 +77,7 @@ fn a_cancel_request_among_settings_ends_the_statement_behind_them() {
     let _request = Raw::begin_cancel(stage.proxy.port, &client.key);
     carry_out(&kept);
     stage.server.say(on, &messages("C(RESET) Z(I)"));
-    assert_told(&mut client, "E(57014 canceling statement due to user request) Z(I)", "cancelled");
+    assert_told(&mut client, "E(57014) Z(I)", "cancelled");
     stage.server.expect_closed(on);
 }
 
