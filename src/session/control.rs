@@ -30,13 +30,8 @@ impl Answer {
         Self { tag: tag.to_owned(), ..Self::default() }
     }
 
-    pub(super) fn warned(tag: &str, sqlstate: SqlState, warning: &str) -> Self {
-        Self { warning: Some(Error::new(sqlstate, warning)), ..Self::tag(tag) }
-    }
-
-    fn of_routine(mut self, routine: &'static str) -> Self {
-        self.warning = self.warning.map(|warning| warning.of_routine(routine));
-        self
+    fn warned(tag: &str, warning: Error) -> Self {
+        Self { warning: Some(warning), ..Self::tag(tag) }
     }
 }
 
@@ -158,7 +153,7 @@ impl Session {
                 let setting = wishes::Setting { name, value, local: *local };
                 let set = self.wishes.set(&setting, in_block, &self.snapshot.database);
                 Some(set.map(|()| match *local && !in_block {
-                    true => Answer::warned("SET", SqlState("25P01"), LOCAL_OUTSIDE),
+                    true => Answer::warned("SET", Error::new(SqlState("25P01"), LOCAL_OUTSIDE)),
                     false => Answer::tag("SET"),
                 }))
             }
@@ -258,11 +253,12 @@ fn sets_transaction(text: &str) -> bool {
 }
 
 pub(super) fn already_begun(text: &str) -> Answer {
-    let warning = "there is already a transaction in progress";
-    Answer::warned(begin_tag(text), SqlState::ACTIVE_TRANSACTION, warning).of_routine("BeginTransactionBlock")
+    let warning = Error::new(SqlState::ACTIVE_TRANSACTION, "there is already a transaction in progress");
+    Answer::warned(begin_tag(text), warning.of_routine("BeginTransactionBlock"))
 }
 
 pub(super) fn nothing_to_end(tag: &str) -> Answer {
     let routine = if tag == "COMMIT" { "EndTransactionBlock" } else { "UserAbortTransactionBlock" };
-    Answer::warned(tag, SqlState("25P01"), "there is no transaction in progress").of_routine(routine)
+    let warning = Error::new(SqlState("25P01"), "there is no transaction in progress");
+    Answer::warned(tag, warning.of_routine(routine))
 }

@@ -9,7 +9,7 @@ use super::by_name::ByName;
 use super::prepared::{Kin, Prepared};
 use super::run::End;
 use crate::backend::{PREFIX, statement_name};
-use crate::statement::{PREPARED_STATEMENTS, Tokens, bytes_of, plain_literal, token_ranges, with_channels};
+use crate::statement::{PREPARED_STATEMENTS, Tokens, bytes_of, channels_shown, plain_literal, spliced, token_ranges};
 use crate::wire::Channel;
 use crate::wire::frame::Header;
 
@@ -44,38 +44,27 @@ impl Session {
         let analysis = Arc::clone(&self.station.resolve(text).0.analysis);
         let blocks = analysis.statements.iter().flat_map(|statement| &statement.blocks);
         let relations = blocks.flat_map(|block| &block.relations);
-        let mut places: Vec<(Tokens, &str, &str)> = relations
+        let tables = relations
             .filter(|relation| relation.table.as_ref().is_some_and(|table| table.name == PREPARED_STATEMENTS))
-            .filter_map(|relation| Some((relation.place?, "", if relation.aliased { "" } else { ALIAS })))
-            .collect();
-        let (query, ranges) = (self.own_statements(own), token_ranges(text));
-        places.extend(commands(text, &ranges).map(|tokens| (tokens, "SELECT * FROM ", ALIAS)));
-        let shows_statements = !places.is_empty();
-        places.sort_by_key(|(tokens, ..)| tokens.start);
-        let (mut written, mut from, mut shifts) = (String::with_capacity(text.len() + query.len()), 0, Vec::new());
-        for (tokens, verb, alias) in places {
-            let place = bytes_of(&ranges, tokens);
-            written.push_str(&text[from..place.start]);
-            let (before, instead) = (written.len(), text[place.clone()].chars().count());
-            [verb, &query, alias].into_iter().for_each(|words| written.push_str(words));
-            let longer = written[before..].chars().count().cast_signed() - instead.cast_signed();
-            shifts.push((written.chars().count() + 1, longer));
-            from = place.end;
+            .filter_map(|relation| Some((relation.place?, "", if relation.aliased { "" } else { ALIAS })));
+        let ranges = token_ranges(text);
+        let commands = commands(text, &ranges).map(|tokens| (tokens, "SELECT * FROM ", ALIAS));
+        let views: Vec<_> = tables.chain(commands).collect();
+        let (mut places, mut needs) = (Vec::new(), Vec::new());
+        if !views.is_empty() {
+            let query = self.own_statements(own);
+            let instead = |(tokens, verb, alias)| (bytes_of(&ranges, tokens), format!("{verb}{query}{alias}"));
+            places.extend(views.into_iter().map(instead));
+            let number = |prepared: &Prepared| prepared.number ^ self.variant();
+            let all = self.names.all().map(|(_, named)| (number(&named.prepared), Arc::clone(&named.prepared)));
+            needs.extend(all.take(self.snapshot.topology.process.prepared_statements_limit));
         }
-        written.push_str(&text[from..]);
         if let Some(ears) = &self.ears {
-            let (heard, longer) = with_channels(&written, ears.channels());
-            written = heard;
-            shifts.extend(longer);
+            places.extend(channels_shown(text, ears.channels()));
         }
-        let number = |prepared: &Prepared| prepared.number ^ self.variant();
-        let needs = self
-            .names
-            .all()
-            .filter(|_| shows_statements)
-            .map(|(_, named)| (number(&named.prepared), Arc::clone(&named.prepared)));
-        let most = self.snapshot.topology.process.prepared_statements_limit;
-        (written, ByName::listing(text, needs.take(most).collect(), shifts))
+        places.sort_by_key(|(place, _)| place.start);
+        let (written, shifts) = spliced(text, places);
+        (written, ByName::listing(text, needs, shifts))
     }
 
     /// In parentheses. What the server does not have, because it holds so many only, is shown as it is known here.

@@ -365,7 +365,8 @@ impl Session {
         }
         if is_implicit && matches!(control, Control::Commit { .. } | Control::Rollback { .. }) {
             *implicit = false;
-            let warning = nothing_to_end("").warning;
+            let tag = if matches!(control, Control::Commit { .. }) { "COMMIT" } else { "ROLLBACK" };
+            let warning = nothing_to_end(tag).warning;
             warning.iter().for_each(|warning| self.warn(&mut client.output, warning));
             if !self.has_open_block() {
                 self.transaction = Transaction::Begun(Begun::implicit());

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Buf;
@@ -432,22 +432,24 @@ impl Session {
         self.wait(client).await
     }
 
-    /// Waits for more of a unit; its servers, and who wants it to go, are heard meanwhile.
+    /// Waits for more of a unit.
     pub(super) async fn read_within(&mut self, client: &mut Channel) -> Result<(), End> {
-        let filled = std::future::poll_fn(|cx| {
-            if let Some(error) = self.transaction.poll_expired(cx) {
-                return Poll::Ready(Err(End::Refused(error)));
-            }
-            self.client.waits(cx.waker());
-            if self.client.is_terminated() {
-                return Poll::Ready(Err(End::Refused(terminated())));
-            }
-            client.poll_fill(cx).map_err(End::Gone)
-        });
-        match filled.await? {
-            0 => Err(End::Gone(std::io::ErrorKind::UnexpectedEof.into())),
-            _ => Ok(()),
+        std::future::poll_fn(|cx| self.poll_client(cx, client)).await
+    }
+
+    /// What the client sends. The servers of its transaction, and who wants it to go, are heard meanwhile.
+    fn poll_client(&mut self, cx: &mut Context<'_>, client: &mut Channel) -> Poll<Result<(), End>> {
+        if let Some(error) = self.transaction.poll_expired(cx) {
+            // Its client hears of it as of a server that it is connected to itself.
+            return Poll::Ready(Err(End::Refused(error)));
         }
+        match client.poll_fill(cx) {
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::Gone(std::io::ErrorKind::UnexpectedEof.into()))),
+            Poll::Ready(filled) => return Poll::Ready(filled.map(|_| ()).map_err(End::Gone)),
+            Poll::Pending => {}
+        }
+        self.client.waits(cx.waker());
+        if self.client.is_terminated() { Poll::Ready(Err(End::Refused(terminated()))) } else { Poll::Pending }
     }
 
     /// Drops everything up to the client's Sync, that too.
@@ -476,30 +478,18 @@ impl Session {
             {
                 return Poll::Ready(Heard::Server);
             }
-            if let Some(error) = self.transaction.poll_expired(cx) {
-                return Poll::Ready(Heard::Expired(error));
-            }
-            if let Poll::Ready(filled) = client.poll_fill(cx) {
-                return Poll::Ready(Heard::Client(filled));
+            if let Poll::Ready(came) = self.poll_client(cx, client) {
+                return Poll::Ready(Heard::Client(came));
             }
             if self.hears(cx.waker()) {
                 return Poll::Ready(Heard::Notified);
             }
-            self.client.waits(cx.waker());
             self.client.meets_early_cancel(|| client.has_unread());
-            if self.client.is_terminated() {
-                return Poll::Ready(Heard::Terminated);
-            }
             if may_end && self.station.shared.registry.is_ending() { Poll::Ready(Heard::End) } else { Poll::Pending }
         });
         match heard.await {
             Heard::End => Err(End::Refused(shutting_down())),
-            Heard::Terminated => Err(End::Refused(terminated())),
-            // Its client hears of it as of a server that it is connected to itself.
-            Heard::Expired(error) => Err(End::Refused(error)),
-            Heard::Client(Ok(0)) => Err(End::Gone(std::io::ErrorKind::UnexpectedEof.into())),
-            Heard::Client(Ok(_)) => Ok(()),
-            Heard::Client(Err(cause)) => Err(End::Gone(cause)),
+            Heard::Client(came) => came,
             Heard::Server => self.hear_pinned(client),
             Heard::Notified => {
                 self.put_notifications(&mut client.output);
@@ -558,16 +548,12 @@ impl Session {
 }
 
 enum Heard {
-    Client(std::io::Result<usize>),
+    Client(Result<(), End>),
     Server,
-    /// A server has ended the block.
-    Expired(Error),
     /// What others told, by the shared connection.
     Notified,
     /// The process ends.
     End,
-    /// Somebody has ended the session.
-    Terminated,
 }
 
 fn concerns_all_of(analysis: &crate::statement::Analysis) -> bool {

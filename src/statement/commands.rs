@@ -267,14 +267,17 @@ fn modes(mut cursor: Cursor<'_>) -> Option<Modes> {
 }
 
 fn isolation_level(cursor: &mut Cursor<'_>) -> Option<Isolation> {
-    let levels: [(&[&str], Isolation); 4] = [
-        (&["READ", "COMMITTED"], Isolation::ReadCommitted),
-        (&["READ", "UNCOMMITTED"], Isolation::ReadUncommitted),
-        (&["REPEATABLE", "READ"], Isolation::RepeatableRead),
-        (&["SERIALIZABLE"], Isolation::Serializable),
-    ];
-    levels.into_iter().find(|(words, _)| cursor.take(words)).map(|(_, level)| level)
+    let mut is_next = |name: &str| cursor.take(&name.split(' ').collect::<Vec<_>>());
+    LEVELS.into_iter().find(|(name, _)| is_next(name)).map(|(_, level)| level)
 }
+
+/// By the values of `transaction_isolation`.
+const LEVELS: [(&str, Isolation); 4] = [
+    ("read committed", Isolation::ReadCommitted),
+    ("read uncommitted", Isolation::ReadUncommitted),
+    ("repeatable read", Isolation::RepeatableRead),
+    ("serializable", Isolation::Serializable),
+];
 
 fn set(mut cursor: Cursor<'_>) -> Kind {
     if cursor.take(&["TRANSACTION"]) || cursor.take(&["LOCAL", "TRANSACTION"]) {
@@ -323,13 +326,8 @@ fn modes_by_setting(name: &str, cursor: Cursor<'_>) -> Option<Kind> {
         "off" | "false" | "no" | "0" if setting == name => Some(false),
         _ => None,
     };
-    let isolation = match value.as_str() {
-        "serializable" => Some(Isolation::Serializable),
-        "repeatable read" => Some(Isolation::RepeatableRead),
-        "read committed" => Some(Isolation::ReadCommitted),
-        "read uncommitted" => Some(Isolation::ReadUncommitted),
-        _ => None,
-    };
+    let known = LEVELS.into_iter().find(|(level, _)| name == "transaction_isolation" && value == *level);
+    let isolation = known.map(|(_, isolation)| isolation);
     let (read_only, deferrable) = (switch("transaction_read_only"), switch("transaction_deferrable"));
     if (read_only, deferrable, isolation) == (None, None, None) && value != "default" {
         return Some(Kind::Unknown { keyword: "SET".to_owned() });
@@ -345,12 +343,7 @@ fn setting(name: String, value: Option<SettingValue>, local: bool) -> Kind {
 fn characteristics(cursor: Cursor<'_>) -> Kind {
     let Modes { read_only, isolation, deferrable } = modes(cursor).unwrap_or_default();
     let switch = |on: bool| if on { "on" } else { "off" };
-    let level = isolation.map(|isolation| match isolation {
-        Isolation::ReadUncommitted => "read uncommitted",
-        Isolation::ReadCommitted => "read committed",
-        Isolation::RepeatableRead => "repeatable read",
-        Isolation::Serializable => "serializable",
-    });
+    let level = LEVELS.into_iter().find(|(_, level)| isolation == Some(*level)).map(|(name, _)| name);
     let settings = [("isolation", level), ("read_only", read_only.map(switch)), ("deferrable", deferrable.map(switch))];
     let set = |(mode, value): (&str, Option<&str>)| {
         let value = value?;
@@ -471,18 +464,18 @@ fn vacated(verb: &str, mut cursor: Cursor<'_>) -> Option<Vacated> {
     let database = match verb {
         "DROP" => Some(name),
         "ALTER" => (cursor.take(&["RENAME"]) || cursor.take(&["SET", "TABLESPACE"])).then_some(name),
-        _ => loop {
-            if cursor.tokens.is_empty() {
-                break Some("template1".to_owned());
-            }
-            if cursor.take(&["TEMPLATE"]) {
-                cursor.take(&["="]);
-                break Some(if cursor.take(&["DEFAULT"]) { "template1".to_owned() } else { cursor.name() });
-            }
-            cursor.skip(1);
-        },
+        _ => Some(template(cursor)),
     };
     database.map(|database| Vacated { database, forced: verb == "DROP" && cursor.has("FORCE") })
+}
+
+/// What CREATE DATABASE copies.
+fn template(mut cursor: Cursor<'_>) -> String {
+    while !cursor.tokens.is_empty() && !cursor.take(&["TEMPLATE"]) {
+        cursor.skip(1);
+    }
+    cursor.take(&["="]);
+    if cursor.tokens.is_empty() || cursor.take(&["DEFAULT"]) { "template1".to_owned() } else { cursor.name() }
 }
 
 /// `TABLE [IF NOT EXISTS] name`

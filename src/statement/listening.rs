@@ -1,16 +1,20 @@
 //! Texts that ask which channels their session listens to: it is another connection than theirs that does.
 
-use super::commands::folded;
+use std::ops::Range;
+
+use super::commands::{Cursor, folded};
 use super::quoting::plain_literal;
 use super::scan::{Lexer, Token, TokenKind};
 use super::types::LISTENING_CHANNELS;
 
-/// The text with the names of these channels in the place of `pg_listening_channels()`, and where that made it longer: its
-/// end, in characters from 1, and by how much.
-pub fn with_channels(text: &str, channels: &[String]) -> (String, Vec<(usize, isize)>) {
+/// Where the text calls `pg_listening_channels()`, and what gives these channels there.
+pub fn channels_shown(text: &str, channels: &[String]) -> Vec<(Range<usize>, String)> {
     let tokens: Vec<Token> = Lexer::new(text.as_bytes()).collect();
-    let word = |at: usize| tokens.get(at).map(|token| folded(written(text, token), token.kind)).unwrap_or_default();
-    let (mut made, mut shifts, mut from) = (String::with_capacity(text.len() + 64), Vec::new(), 0);
+    let cursor = Cursor { text, tokens: &tokens, first: 0 };
+    let word = |at: usize| tokens.get(at).map(|token| folded(cursor.written(token), token.kind)).unwrap_or_default();
+    let names: Vec<_> = channels.iter().map(|name| plain_literal(name)).collect();
+    let rows = format!("pg_catalog.unnest(ARRAY[{}]::pg_catalog.text[])", names.join(","));
+    let mut places = Vec::new();
     // Of each level of parentheses: whether what stands there may be given a name.
     let mut nameable = vec![false];
     for at in 0..tokens.len() {
@@ -20,32 +24,20 @@ pub fn with_channels(text: &str, channels: &[String]) -> (String, Vec<(usize, is
             TokenKind::Punctuation(b')') if level > 0 => nameable.truncate(level),
             TokenKind::Word if SELECTS.contains(&&*word(at)) => nameable[level] = true,
             TokenKind::Word if ENDS.contains(&&*word(at)) => nameable[level] = false,
-            TokenKind::Word | TokenKind::QuotedName if word(at) == LISTENING_CHANNELS && word(at + 1) == "(" => {
-                let Some(end) = tokens.get(at + 2).filter(|token| written(text, token) == ")") else { continue };
-                let is_qualified = at >= 2 && word(at - 1) == "." && word(at - 2) == "pg_catalog";
-                let start = tokens[if is_qualified { at - 2 } else { at }].start as usize;
-                made.push_str(&text[from..start]);
-                let before = made.chars().count();
-                let names: Vec<_> = channels.iter().map(|name| plain_literal(name)).collect();
-                made.push_str(&format!("pg_catalog.unnest(ARRAY[{}]::pg_catalog.text[])", names.join(",")));
-                let next = word(at + 3);
-                if nameable[level] && (NEXT.contains(&&*next) || ENDS.contains(&&*next) || SELECTS.contains(&&*next)) {
-                    made.push_str(ALIAS);
-                }
-                from = end.end as usize;
-                let length = made.chars().count() - before;
-                let longer = length.cast_signed() - text[start..from].chars().count().cast_signed();
-                shifts.push((before + length + 1, longer));
+            TokenKind::Word | TokenKind::QuotedName
+                if word(at) == LISTENING_CHANNELS && cursor.nth(at + 1) == "(" && cursor.nth(at + 2) == ")" =>
+            {
+                let is_qualified = at >= 2 && cursor.nth(at - 1) == "." && word(at - 2) == "pg_catalog";
+                let start = if is_qualified { at - 2 } else { at };
+                let next = &*word(at + 3);
+                let is_last = NEXT.contains(&next) || ENDS.contains(&next) || SELECTS.contains(&next);
+                let alias = if nameable[level] && is_last { ALIAS } else { "" };
+                places.push((tokens[start].start as usize..tokens[at + 2].end as usize, format!("{rows}{alias}")));
             }
             _ => {}
         }
     }
-    made.push_str(&text[from..]);
-    (made, shifts)
-}
-
-fn written<'t>(text: &'t str, token: &Token) -> &'t str {
-    &text[token.start as usize..token.end as usize]
+    places
 }
 
 const ALIAS: &str = " AS pg_listening_channels";
@@ -77,6 +69,7 @@ const NEXT: [&str; 4] = ["", ",", ")", ";"];
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::statement::spliced;
 
     #[test]
     fn channels_stand_in_the_place_of_the_call() {
@@ -102,9 +95,10 @@ mod tests {
             ("select 1", None),
         ] {
             let expected = expected.map(|expected| expected.replace('@', MADE));
-            assert_eq!(with_channels(text, &channels).0, expected.unwrap_or(text.to_owned()), "{text}");
+            assert_eq!(spliced(text, channels_shown(text, &channels)).0, expected.unwrap_or(text.to_owned()), "{text}");
         }
-        let (_, shifts) = with_channels("select pg_listening_channels() c, ö", &channels);
+        let text = "select pg_listening_channels() c, ö";
+        let (_, shifts) = spliced(text, channels_shown(text, &channels));
         assert_eq!(shifts, [(8 + MADE.len(), MADE.len().cast_signed() - 23)]);
     }
 }

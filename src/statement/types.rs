@@ -46,10 +46,11 @@ impl Body {
     }
 }
 
-/// The view that shows a session's prepared statements.
 /// Settings that are a transaction's own, and gone with it.
 pub const OF_TRANSACTION: [&str; 3] = ["transaction_isolation", "transaction_read_only", "transaction_deferrable"];
+/// The view that shows a session's prepared statements.
 pub const PREPARED_STATEMENTS: &str = "pg_prepared_statements";
+/// The function that shows what a session listens to.
 pub const LISTENING_CHANNELS: &str = "pg_listening_channels";
 
 impl Analysis {
