@@ -94,7 +94,7 @@ async fn an_index_that_fails_on_one_shard_is_mended_by_the_statements_that_the_e
         broken.sql(1, Role::Primary, "drop index marked; alter table marks add extra text; update marks set extra = repeat('x', 10)");
         broken.sql(1, Role::Primary, "create function halved(n int) returns int immutable language sql as 'select 10 / (n - coalesce(nullif(current_setting(''halved.by'', true), ''''), ''0'')::int)'");
         broken.sql(1, Role::Primary, "create index marked on marks (halved(mark)); alter database shop set halved.by = '1'");
-        broken.sql(1, Role::Primary, "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'app'");
+        broken.sql(1, Role::Primary, "select pg_terminate_backend(pid, 10000) from pg_stat_activity where usename = 'app'");
     })
     .await
     .unwrap();

@@ -261,7 +261,7 @@ impl Pair {
         let left = next.value("show timezone");
         if left != "UTC" {
             // Not to be found again by the next trial.
-            let others = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'app'";
+            let others = "select pg_terminate_backend(pid, 10000) from pg_stat_activity where usename = 'app'";
             self.superuser.rows(others);
             (self.direct, self.superuser) = log_in(&self.cluster);
             return Err(TestCaseError::fail(format!("the next client finds the time zone of this one: {left}")));
