@@ -74,6 +74,23 @@ fn databases_come_and_go_under_their_own_names() {
     assert_eq!(bench.refusal("of_test_1' or true --").0, "3D000");
 }
 
+/// A table of which nobody knows yet may ask for a number: the one that another client drew is not told.
+#[test]
+fn what_was_made_a_moment_ago_finds_no_number_of_others() {
+    let bench = Bench(Proxy::start(&config().replace("[general]\n", "[general]\ndefault_pool_size = 1\n")));
+    bench.client("postgres").rows("create database drawing");
+    let (mut client, mut other) = (bench.client("drawing"), bench.client("drawing"));
+    other.rows("create sequence drawn");
+    let parameters = [("user", APP), ("database", "drawing")];
+    let mut straight = Raw::log_in(cluster().primary(0).port(), &parameters, PASSWORD);
+    for round in 0..5 {
+        other.rows("select nextval('drawn')");
+        straight.rows(&format!("create table made_{round} (id int default currval('drawn'))"));
+        assert_eq!(client.refusal(&format!("insert into made_{round} default values")), "55000");
+        straight.rows(&format!("drop table made_{round}"));
+    }
+}
+
 /// As PostgreSQL does: who is connected keeps it, unless he is sent away.
 #[test]
 fn a_database_in_use_stays() {

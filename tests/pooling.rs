@@ -12,6 +12,8 @@ mod identity;
 mod outdated;
 #[path = "pooling/peers.rs"]
 mod peers;
+#[path = "pooling/processes.rs"]
+mod processes;
 #[path = "support/raw.rs"]
 mod raw;
 #[path = "pooling/replay.rs"]
@@ -133,7 +135,8 @@ fn soon(mut condition: impl FnMut() -> bool) {
 }
 
 /// The number of the server's process tells connections apart.
-const PID: &str = "select pg_backend_pid()";
+/// The server's process, not the client's own number.
+const PID: &str = "select pid from pg_stat_activity where pid = pg_backend_pid()";
 
 #[test]
 fn transactions_of_many_clients_share_one_connection() {
@@ -195,7 +198,7 @@ fn pool_size_holds_for_all_workers_together() {
     let pids: HashSet<String> = thread::scope(|scope| {
         let one = || {
             let mut client = bench.client();
-            (0..20).map(|_| client.value("select pg_backend_pid() from pg_sleep(0.005)")).collect::<Vec<_>>()
+            (0..20).map(|_| client.value(&format!("{PID} and pg_sleep(0.005) is not null"))).collect::<Vec<_>>()
         };
         let clients: Vec<_> = (0..50).map(|_| scope.spawn(one)).collect();
         while clients.iter().any(|client| !client.is_finished()) {
@@ -698,7 +701,7 @@ fn a_cancel_request_that_comes_late_hits_nobody() {
     let bench = Bench::start("missing", "default_pool_size = 1");
     let (mut one, mut other) = (bench.client(), bench.client());
     let pid = one.value(PID);
-    other.send(&raw::query("select pg_backend_pid() from pg_sleep(0.3)"));
+    other.send(&raw::query(&format!("{PID} and pg_sleep(0.3) is not null")));
     until(|| bench.server_connections("active") == 1);
     (0..20).for_each(|_| bench.cancel(&one.key));
     assert_eq!(other.reply().rows, [pid]);
@@ -719,10 +722,10 @@ fn prepared_statements_go_where_their_client_goes() {
     let bench = Bench::start("preparing", "default_pool_size = 3\nworkers = 1");
     let (mut client, mut other, mut blocker) = (bench.client(), bench.client(), bench.client());
     let run = |client: &mut Raw, name: &str, value: &str| client.extended(&[bind(name, &[value]), execute()]);
-    let ask = "select $1::int + 1, pg_backend_pid()";
+    let ask = "select $1::int + 1, pid from pg_stat_activity where pid = pg_backend_pid()";
     assert_eq!(client.extended(&[parse("s", ask)]).kinds, "1Z");
     // The same name is another statement to another client.
-    other.extended(&[parse("s", "select 'other ' || $1::text, pg_backend_pid()")]);
+    other.extended(&[parse("s", "select 'other ' || $1::text, 1")]);
     let mut pids = HashSet::new();
     for round in 0..6 {
         let reply = run(&mut client, "s", "41");
@@ -1115,10 +1118,15 @@ fn a_notification_names_its_client_whoever_shares_the_connection() {
     new.rows("begin; listen news; notify news");
     new.send(&raw::query("commit"));
     assert_eq!(told(&mut new)[..4], number(&new).to_be_bytes());
-    // Who has asked the server for its number knows itself by that.
+    // Who has asked for its number was told that, too; if the server gave it, it knows itself by the server's.
     let mut asker = bench.client();
     asker.rows("listen gossip");
-    let asked: i32 = asker.value("select pg_backend_pid()").parse().unwrap();
+    assert_eq!(asker.value("select pg_backend_pid()"), number(&asker).to_string());
+    asker.send(&raw::query("notify gossip"));
+    assert_eq!(told(&mut asker)[..4], number(&asker).to_be_bytes());
+    let mut asker = bench.client();
+    asker.rows("listen gossip");
+    let asked: i32 = asker.value(PID).parse().unwrap();
     asker.send(&raw::query("notify gossip"));
     assert_eq!(told(&mut asker)[..4], asked.to_be_bytes());
 }
@@ -1351,10 +1359,13 @@ fn a_client_is_ended_by_the_number_that_it_was_told() {
     // One that idles, one in a block, and by a parameter.
     let (mut idle, mut in_block) = (bench.client(), bench.client());
     in_block.rows("begin; select 1");
-    other.query(&terminate(&idle));
+    assert_eq!(other.value(&terminate(&idle)), "t");
     let numbered = number(&in_block).to_string();
-    other.extended(&[parse("", "select pg_terminate_backend($1)"), bind("", &[&numbered]), execute()]);
+    let asks = [parse("", "select pg_terminate_backend($1)"), bind("", &[&numbered]), execute()];
+    assert_eq!(other.extended(&asks).rows, ["t"]);
     assert_eq!((ended(&mut idle), ended(&mut in_block)), (gone(), gone()));
+    let again = other.query(&terminate(&idle));
+    assert_eq!((again.rows, again.kinds.contains('N')), (vec!["f".to_owned()], true), "it is nobody's any more");
     // In a pipeline without its end, or one that has failed.
     let (mut flushed, mut failed) = (bench.client(), bench.client());
     flushed.send(&[parse("", "select 1"), bind("", &[]), execute(), flush()].concat());
@@ -1386,14 +1397,14 @@ fn a_client_is_ended_by_the_number_that_it_was_told() {
     assert_eq!(other.value("select 1"), "1");
     // By the number that the server has told it, oneself or another.
     let (mut asker, mut another) = (bench.client(), bench.client());
-    let process = asker.value("select pg_backend_pid()");
+    let process = asker.value(PID);
     other.query(&format!("select pg_terminate_backend({process})"));
-    let process = another.value("select pg_backend_pid()");
+    let process = another.value(PID);
     another.send(&raw::query(&format!("select pg_terminate_backend({process})")));
     assert_eq!((ended(&mut asker), ended(&mut another)), (gone(), gone()));
     // At the beginning of a block, too, though that would be on the very connection.
     let mut asker = bench.client();
-    let process = asker.value("select pg_backend_pid()");
+    let process = asker.value(PID);
     other.rows("begin");
     other.rows(&format!("select pg_terminate_backend({process})"));
     other.rows("commit");
@@ -1407,13 +1418,13 @@ fn a_client_is_ended_by_the_number_that_it_was_told() {
     assert_eq!((ended(&mut busy), ended(&mut by_code)), (gone(), gone()));
     // A process that several had is somebody's by now, maybe one's own: nobody else is meant.
     let (mut asker, mut last) = (bench.client(), bench.client());
-    let processes = (asker.value("select pg_backend_pid()"), last.value("select pg_backend_pid()"));
+    let processes = (asker.value(PID), last.value(PID));
     assert_eq!(processes.0, processes.1);
     assert_eq!(last.query(&format!("select pg_terminate_backend({})", processes.0)).status, 'I');
     assert_eq!([&mut asker, &mut last, &mut other].map(|client| client.value("select 1")), ["1", "1", "1"]);
     // Who has it at the moment is meant.
-    let process = asker.value("select pg_backend_pid()");
-    let in_use = last.rows("begin; select pg_backend_pid()").concat();
+    let process = asker.value(PID);
+    let in_use = last.rows(&format!("begin; {PID}")).concat();
     assert!(in_use.contains(&process), "{in_use}");
     other.query(&format!("select pg_terminate_backend({process})"));
     assert_eq!(asker.value("select 1"), "1");
@@ -1429,7 +1440,7 @@ fn a_statement_is_cancelled_by_the_number_of_its_client_and_only_its_own_users()
     until(|| bench.server_connections("active") == 1);
     stranger.query(&format!("select pg_terminate_backend({})", number(&busy)));
     assert_eq!(bench.server_connections("active"), 1, "another user's is left alone");
-    other.query(&format!("select pg_cancel_backend({})", number(&busy)));
+    assert_eq!(other.value(&format!("select pg_cancel_backend({})", number(&busy))), "t");
     assert_eq!(busy.reply().sqlstate(), "57014");
     assert_eq!(busy.value("select 1"), "1");
 }

@@ -11,7 +11,7 @@ use super::{Access, Cacheable, Keeping, Part, Plan, Route, Spread, Tag, Touches,
 use crate::cache::Reason;
 use crate::catalog::Catalog;
 use crate::error::{Error, SqlState};
-use crate::statement::{CacheHint, Hints, Kind, ObjectName, Statement, Values};
+use crate::statement::{CacheHint, Call, Hints, Kind, ObjectName, Statement, Values};
 use crate::topology::{Database, Key, ShardId, ShardSet};
 
 /// A statement in its surroundings, its values left open.
@@ -27,6 +27,7 @@ pub struct Template {
     pub(super) tables: Vec<(String, String)>,
     placement: Placement,
     opaque: bool,
+    names_unknown: bool,
     cacheable: Result<Cacheable, Reason>,
     touches: Touches,
     floats: bool,
@@ -78,6 +79,7 @@ impl Template {
             tables: resolved.iter().map(|relation| (relation.name.clone(), word(&relation.class))).collect(),
             placement,
             opaque: statement.calls.iter().any(|call| access::is_opaque(call, catalog)),
+            names_unknown: names_unknown(statement, &resolved, catalog),
             floats: floats(statement, catalog),
             views: views::places(statement, &resolved),
             changes_unknown: changes_unknown(&statement.kind, surroundings),
@@ -106,6 +108,11 @@ impl Template {
     /// Calls functions that may change the server's session.
     pub fn is_opaque(&self) -> bool {
         self.opaque
+    }
+
+    /// Names what the catalog does not know, made a moment ago perhaps: what it does out of sight, nobody can tell.
+    pub fn names_unknown(&self) -> bool {
+        self.names_unknown
     }
 
     /// Changes nothing, as far as parse tree and catalog prove.
@@ -282,6 +289,12 @@ impl Template {
     fn is_sharded(&self) -> bool {
         self.shards > 1
     }
+}
+
+fn names_unknown(statement: &Statement, resolved: &[Resolved], catalog: &Catalog) -> bool {
+    let is_unknown = |call: &Call| catalog.functions(call.name.schema.as_deref(), &call.name.name).next().is_none();
+    resolved.iter().any(|relation| matches!(relation.class, Class::Unknown) && relation.catalog.is_none())
+        || statement.calls.iter().any(is_unknown)
 }
 
 /// Names no table, and does nothing that others look for on one shard.

@@ -264,7 +264,7 @@ impl Session {
             let planned = prepared.plans.get(&prepared.analysis, &self.snapshot, &self.search_path);
             for (statement, template) in prepared.analysis.statements.iter().zip(&planned.templates) {
                 effects::of(statement, None::<&Values<'_>>, effects);
-                effects.extend(template.is_opaque().then_some(Effect::Unseen));
+                effects::of_template(template, effects);
             }
         }
     }

@@ -149,7 +149,8 @@ impl Session {
             _ => None,
         };
         let taken = self.take_live_connection(shard, access, effects).await;
-        let recalls = std::mem::take(&mut self.recalls);
+        let may_recall = access == Access::Write && effects.contains(&Effect::MayRecall);
+        let recalls = std::mem::take(&mut self.recalls) || may_recall;
         let taken = match taken {
             Ok(open) if recalls || self.may_be_misled(access, &open) => {
                 Box::pin(self.with_own_numbers(open, effects)).await

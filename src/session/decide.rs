@@ -240,7 +240,7 @@ impl Session {
             }
             self.check_made(statement)?;
             effects::of(statement, Some(values), effects);
-            effects.extend(template.is_opaque().then_some(Effect::Unseen));
+            effects::of_template(template, effects);
             wanted.touched.merge(&template.touches().what);
             wanted.keeping = wanted.keeping.or(template.keeping());
             if let Kind::Do(body) = &statement.kind

@@ -6,6 +6,7 @@ use super::transaction::Begun;
 use crate::backend::PREFIX;
 use crate::backend::settings::local;
 use crate::error::Error;
+use crate::plan::Template;
 use crate::statement::{
     Call, CopyFormat, Given, Isolation, Kind, OF_TRANSACTION, SettingControl, Statement, TransactionControl, Vacated,
     Value, Values, quoted_name,
@@ -59,6 +60,8 @@ pub(super) enum Effect {
     },
     /// `currval` and `lastval`: numbers that the session drew.
     Recalls,
+    /// The same out of sight, perhaps.
+    MayRecall,
     /// `pg_backend_pid`: whose process that is, others may refer to.
     Number,
     /// COPY to or from the client, which may be in binary.
@@ -69,6 +72,12 @@ pub(super) enum Effect {
 pub(super) fn of(statement: &Statement, values: Option<&Values<'_>>, effects: &mut Vec<Effect>) {
     of_kind(&statement.kind, statement, values, effects);
     statement.calls.iter().for_each(|call| of_call(call, values, effects));
+}
+
+/// Appends what a statement may do out of sight.
+pub(super) fn of_template(template: &Template, effects: &mut Vec<Effect>) {
+    effects.extend(template.is_opaque().then_some(Effect::Unseen));
+    effects.extend(template.names_unknown().then_some(Effect::MayRecall));
 }
 
 fn of_kind(kind: &Kind, statement: &Statement, values: Option<&Values<'_>>, effects: &mut Vec<Effect>) {

@@ -1,5 +1,6 @@
 //! What a session shows of itself, as the client would see it alone with a server: `pg_prepared_statements` has its own
-//! statements under its own names, and nobody else's; `pg_listening_channels()` what it listens to.
+//! statements under its own names, and nobody else's; `pg_listening_channels()` what it listens to; processes have the
+//! numbers that clients were told (see [`super::processes`]).
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -16,7 +17,10 @@ use crate::wire::frame::Header;
 impl Session {
     /// The Query at the front of the input, which shows its session.
     pub(super) async fn serve_listing(&mut self, client: &mut Channel, header: Header, text: &str) -> Result<(), End> {
-        let (written, by_name) = self.with_own(text, None);
+        let (written, by_name) = match self.with_own(text, None) {
+            Some(own) => own,
+            None => (text.to_owned(), ByName::listing(text, Vec::new(), Vec::new())),
+        };
         self.by_name = Some(Box::new(by_name));
         self.serve_instead(client, header, &written).await
     }
@@ -24,13 +28,13 @@ impl Session {
     /// The statement of a Parse that shows its session: what there is when it is prepared, by this name.
     pub(super) fn listing(&self, name: &str, prepared: &Prepared) -> Option<Arc<Prepared>> {
         let own = Some((name, prepared)).filter(|_| !name.is_empty());
-        let (written, by_name) = self.with_own(prepared.readable()?, own);
+        let (written, by_name) = self.with_own(prepared.readable()?, own)?;
         Some(self.made_of(&written, by_name, &prepared.types))
     }
 
     /// The same as it is to be when it is bound, if this statement, which has a name, shows its session.
     pub(super) fn listing_now(&self, prepared: &Prepared) -> Option<Arc<Prepared>> {
-        let (written, by_name) = self.with_own(prepared.names()?.listed()?, None);
+        let (written, by_name) = self.with_own(prepared.names()?.listed()?, None)?;
         (*written.as_bytes() != *prepared.text).then(|| self.made_of(&written, by_name, &prepared.types))
     }
 
@@ -40,7 +44,8 @@ impl Session {
     }
 
     /// The text with what there is in the places of view and function; `own`: a statement that is there from now on.
-    fn with_own(&self, text: &str, own: Option<(&str, &Prepared)>) -> (String, ByName) {
+    /// `None`: nothing is to stand anywhere.
+    fn with_own(&self, text: &str, own: Option<(&str, &Prepared)>) -> Option<(String, ByName)> {
         let analysis = Arc::clone(&self.station.resolve(text).0.analysis);
         let blocks = analysis.statements.iter().flat_map(|statement| &statement.blocks);
         let relations = blocks.flat_map(|block| &block.relations);
@@ -62,9 +67,13 @@ impl Session {
         if let Some(ears) = &self.ears {
             places.extend(channels_shown(text, ears.channels()));
         }
+        places.extend(self.numbers_shown(text, &analysis, &ranges));
+        if places.is_empty() {
+            return None;
+        }
         places.sort_by_key(|(place, _)| place.start);
         let (written, shifts) = spliced(text, places);
-        (written, ByName::listing(text, needs, shifts))
+        Some((written, ByName::listing(text, needs, shifts)))
     }
 
     /// In parentheses. What the server does not have, because it holds so many only, is shown as it is known here.

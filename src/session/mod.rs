@@ -36,6 +36,7 @@ mod planned;
 mod portals;
 mod position;
 mod prepared;
+mod processes;
 mod recall;
 mod registry;
 mod replan;

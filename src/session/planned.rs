@@ -60,9 +60,9 @@ impl Planned {
 fn plain(analysis: &Analysis, templates: &[Template]) -> Option<(ShardId, Access)> {
     let ([statement], [template]) = (analysis.statements.as_slice(), templates) else { return None };
     let is_plain = matches!(statement.kind, Kind::Query | Kind::Insert(_) | Kind::Update(_) | Kind::Delete { .. })
-        && statement.calls.is_empty()
-        && !template.is_opaque();
+        && statement.calls.is_empty();
     let mut effects = Vec::new();
     effects::of(statement, None, &mut effects);
+    effects::of_template(template, &mut effects);
     template.fixed().filter(|_| is_plain && effects.is_empty())
 }

@@ -75,6 +75,9 @@ struct Bound {
     pinned: Option<&'static str>,
     /// The connection whose server told it the number of its process.
     asked: Weak<CancelTarget>,
+    /// It was told its own number by a statement, too: which process it used last may be asked for.
+    numbered: bool,
+    last: Weak<CancelTarget>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +105,8 @@ impl Registry {
     ) -> Registered {
         let mut clients = self.lock();
         loop {
-            // Positive, as process numbers are.
-            let process = wanted.take().unwrap_or_else(|| rand::random::<i32>() & i32::MAX);
+            // Above those of the servers' processes, which Linux gives up to 2²².
+            let process = wanted.take().unwrap_or_else(|| rand::random_range((1 << 22)..=i32::MAX));
             let key = CancelKey::random(process, minor);
             if let std::collections::hash_map::Entry::Vacant(place) = clients.entry(key.process) {
                 let client = Arc::clone(place.insert(Arc::new(make(key))));
@@ -321,6 +324,9 @@ impl Client {
     /// No CancelRequest that comes from now on reaches the connection; one on its way keeps it from being used again.
     pub(super) fn unbind(&self, target: &Arc<CancelTarget>) {
         let mut bound = self.lock();
+        if bound.numbered {
+            bound.last = Arc::downgrade(target);
+        }
         bound.targets.retain(|known| !Arc::ptr_eq(known, target));
         if bound.targets.len() < 2 {
             bound.several_since = None;
@@ -340,6 +346,17 @@ impl Client {
     /// Who it is to those whom it notifies: by the number that it asked for last, else by its own.
     pub(super) fn number(&self) -> i32 {
         self.lock().asked.upgrade().map_or(self.key.process, |target| target.process())
+    }
+
+    /// A statement tells it its own number.
+    pub(super) fn is_numbered(&self) {
+        self.lock().numbered = true;
+    }
+
+    /// The number of the server's process that it uses, or did when it used one, as far as others can have asked.
+    pub(super) fn process(&self) -> Option<i32> {
+        let bound = self.lock();
+        bound.targets.first().cloned().or_else(|| bound.last.upgrade()).map(|target| target.process())
     }
 
     /// Since when it uses more than one connection, if it does.

@@ -222,7 +222,12 @@ impl Session {
             Effect::Counts => self.recalled = None,
             Effect::Local => self.local_variant = rand::random(),
             // The former is waited for when the unit has been settled.
-            Effect::Ddl | Effect::Untie | Effect::Signal { .. } | Effect::Number | Effect::Recalls => {}
+            Effect::Ddl
+            | Effect::Untie
+            | Effect::Signal { .. }
+            | Effect::Number
+            | Effect::Recalls
+            | Effect::MayRecall => {}
             Effect::Vacates(_) | Effect::Copies => {}
         }
     }

@@ -77,9 +77,7 @@ impl Session {
         let registry = &self.station.shared.registry;
         // What is cancelled, the server knows best.
         let user = || registry.find_user(process, place.filter(|_| end)?, &self.client);
-        registry.find(process).or_else(user).filter(|client| {
-            client.user == self.client.user || self.reported.get("is_superuser").is_some_and(|is| is == "on")
-        })
+        registry.find(process).or_else(user).filter(|client| self.may_signal(client))
     }
 }
 

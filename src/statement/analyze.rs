@@ -18,6 +18,7 @@ use super::names::last_part;
 use super::naming::names_prepared;
 use super::plainer::{BEFORE_QUERIES, plainer};
 use super::procedural::body_made_and_dropped;
+use super::processes;
 use super::scan::{Lexer, Token, TokenKind};
 use super::types::{
     Analysis, Filled, Hints, Insert, InsertPlaces, InsertSource, Kind, LISTENING_CHANNELS, ObjectName, Overriding,
@@ -49,6 +50,7 @@ pub fn analyze(text: &str) -> Analysis {
     let numbers = parameters.filter_map(|token| text[token.start as usize + 1..token.end as usize].parse().ok());
     let names_prepared = statements.iter().any(|statement| names_prepared(&statement.kind));
     let shows_session = statements.iter().any(|statement| shows_session(statement));
+    let names_processes = statements.iter().any(|statement| processes::names_processes(statement));
     let parameters = numbers.max().unwrap_or(0);
     let body = match statements.as_slice() {
         [made, called, dropped] => {
@@ -56,7 +58,15 @@ pub fn analyze(text: &str) -> Analysis {
         }
         _ => None,
     };
-    Analysis { statements, parameters, literal_sensitive: sensitive, names_prepared, shows_session, body }
+    Analysis {
+        statements,
+        parameters,
+        literal_sensitive: sensitive,
+        names_prepared,
+        shows_session,
+        names_processes,
+        body,
+    }
 }
 
 fn shows_session(statement: &Statement) -> bool {
@@ -67,6 +77,9 @@ fn shows_session(statement: &Statement) -> bool {
     let mut tables = relations.filter_map(|relation| relation.table.as_ref());
     tables.any(|table| is(table, PREPARED_STATEMENTS))
         || statement.calls.iter().any(|call| is(&call.name, LISTENING_CHANNELS))
+        || processes::shows_number(statement)
+        || processes::names_processes(statement)
+        || processes::signals(statement)
 }
 
 /// A text with its tokens, numbered from 0.

@@ -23,8 +23,11 @@ pub struct Analysis {
     pub literal_sensitive: bool,
     /// Some statement names a prepared one: see [`super::prepared_names`].
     pub names_prepared: bool,
-    /// Some statement reads [`PREPARED_STATEMENTS`], or calls [`LISTENING_CHANNELS`]: it shows its session.
+    /// Some statement reads [`PREPARED_STATEMENTS`], calls [`LISTENING_CHANNELS`] or has to do with numbers of processes: it
+    /// shows its session, or others.
     pub shows_session: bool,
+    /// Some statement knows processes by the server's numbers.
+    pub names_processes: bool,
     /// All it does it does by a function for its session alone, which it makes, calls and drops.
     pub body: Option<Body>,
 }
@@ -52,6 +55,10 @@ pub const OF_TRANSACTION: [&str; 3] = ["transaction_isolation", "transaction_rea
 pub const PREPARED_STATEMENTS: &str = "pg_prepared_statements";
 /// The function that shows what a session listens to.
 pub const LISTENING_CHANNELS: &str = "pg_listening_channels";
+/// The function that gives the number of the session's own process.
+pub const BACKEND_PID: &str = "pg_backend_pid";
+/// The functions that signal processes.
+pub const SIGNALS: [&str; 2] = ["pg_cancel_backend", "pg_terminate_backend"];
 
 impl Analysis {
     /// Of a text that cannot be read at all.
@@ -63,6 +70,7 @@ impl Analysis {
             literal_sensitive: true,
             names_prepared: false,
             shows_session: false,
+            names_processes: false,
             body: None,
         }
     }

@@ -77,6 +77,27 @@ impl<'a> Bind<'a> {
         });
     }
 
+    /// The whole message with other values in the places of some; `other` is given index, bytes, and whether they are binary.
+    /// `None`: none is another.
+    pub fn put_others(&self, out: &mut BytesMut, other: impl Fn(usize, &[u8], bool) -> Option<Vec<u8>>) -> Option<()> {
+        let others = self.values.iter().enumerate();
+        let others = others.map(|(index, value)| other(index, (*value)?, self.format(index) == BINARY));
+        let others: Vec<Option<Vec<u8>>> = others.collect();
+        others.iter().any(Option::is_some).then_some(())?;
+        put(out, client::BIND, |body| {
+            put_text(body, self.portal);
+            put_text(body, self.statement);
+            put_count(body, self.formats.len());
+            self.formats.iter().for_each(|&format| body.put_u16(format));
+            put_count(body, self.values.len());
+            let values = self.values.iter().zip(&others);
+            values.for_each(|(value, other)| put_value(body, other.as_deref().or(*value)));
+            put_count(body, self.result_formats.len());
+            self.result_formats.iter().for_each(|&format| body.put_u16(format));
+        });
+        Some(())
+    }
+
     /// The same, its answer as text.
     #[must_use]
     pub fn as_text(&self) -> Self {

@@ -45,6 +45,8 @@ def main():
                 print(f"    {name}: {direct} directly, {through} through", flush=True)
             for name, why in row["known"]:
                 print(f"    {name}: known: {why}", flush=True)
+            for name in row["once"]:
+                print(f"    {name}: passed when all was run again", flush=True)
     print("\n" + table(rows))
     if differing:
         raise SystemExit(f"{differing} tests do not come out through pgweir as they do directly")
@@ -67,6 +69,16 @@ def wanted(suite, options):
 
 
 def compare(servers, suite, options):
+    row = try_both(servers, suite, options)
+    if not row["differ"] or suite.exact:
+        return row | {"once": []}
+    # Some of clients' own tests count milliseconds: what they see of a busy machine, they see once.
+    names, row = {name for name, *_ in row["differ"]}, try_both(servers, suite, options)
+    row["differ"] = [found for found in row["differ"] if found[0] in names]
+    return row | {"once": sorted(names - {name for name, *_ in row["differ"]})}
+
+
+def try_both(servers, suite, options):
     folder = suite.get()
     options.logs.mkdir(parents=True, exist_ok=True)
     found, names_of = {}, suite.short if options.short else suite.whole

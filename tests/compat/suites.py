@@ -456,18 +456,13 @@ DJANGO = [
 
 
 # By the end of a suite's name and of a test's. A difference that is gone is to be taken out here.
-OTHERS = "another session's process, by the number that its server gave it: the client's own one is another"
 SEEN = "the server's prepared statements are pgweir's, under its names"
 KNOWN = {
     "libpq (ours)": {"extended: too few": SEEN},
-    "psycopg2": {
-        "test_backend_pid": OTHERS,
-    },
     "asyncpg": {
         "test_executemany_server_failure_during_writes": "how much is sent before an error comes is a matter of time",
     },
 }  # fmt: skip
-KNOWN["psycopg2 green"] = KNOWN["psycopg2"]
 
 
 def all_suites():

@@ -73,10 +73,18 @@ fn sessions_of_everybody_outlive_reloads() {
         let mut pids = Vec::new();
         for _ in 0..3 {
             client.batch_execute("begin").await.unwrap();
-            let row = client.query_one("select pg_backend_pid()", &[]).await.unwrap();
+            let row =
+                client.query_one("select pid from pg_stat_activity where pid = pg_backend_pid()", &[]).await.unwrap();
             pids.push(row.get::<_, i32>(0));
             assert!(tokio::task::spawn_blocking(reload).await.unwrap());
-            assert_eq!(client.query_one("select pg_backend_pid()", &[]).await.unwrap().get::<_, i32>(0), pids[0]);
+            assert_eq!(
+                client
+                    .query_one("select pid from pg_stat_activity where pid = pg_backend_pid()", &[])
+                    .await
+                    .unwrap()
+                    .get::<_, i32>(0),
+                pids[0]
+            );
             client.batch_execute("commit").await.unwrap();
         }
         pids
