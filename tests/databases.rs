@@ -91,6 +91,20 @@ fn what_was_made_a_moment_ago_finds_no_number_of_others() {
     }
 }
 
+/// Connections of the one that was dropped are nobody's.
+#[test]
+fn a_role_may_be_dropped_and_made_anew() {
+    let user = format!("[[users]]\nname = \"again\"\nauth = \"trust\"\npassword = \"{PASSWORD}\"\n");
+    let bench = Bench(Proxy::start(&(config() + &user)));
+    let mut master = bench.client_as(SUPERUSER, "postgres");
+    for _ in 0..2 {
+        master.rows(&format!("create role again login password '{PASSWORD}'"));
+        let mut clients = [bench.client_as("again", "postgres"), bench.client_as("again", "postgres")];
+        clients.iter_mut().for_each(|client| assert_eq!(client.value("select current_user"), "again"));
+        master.rows("drop role again");
+    }
+}
+
 /// As PostgreSQL does: who is connected keeps it, unless he is sent away.
 #[test]
 fn a_database_in_use_stays() {

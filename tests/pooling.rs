@@ -1251,6 +1251,25 @@ fn a_write_that_draws_nothing_makes_no_number_ones_own() {
 }
 
 #[test]
+fn a_number_is_found_that_is_asked_for_late_in_a_block() {
+    let bench = Bench::start("asking_late", "default_pool_size = 4");
+    direct("create table asked_late(id serial, b int); grant all on asked_late, asked_late_id_seq to asking_late");
+    let mut others = [(); 4].map(|()| bench.client());
+    others.iter_mut().for_each(|other| _ = other.rows("begin; select 1"));
+    others.iter_mut().for_each(|other| _ = other.rows("rollback"));
+    others[0].rows("insert into asked_late(b) values (0)");
+    assert_eq!(others[0].value("select currval('asked_late_id_seq')"), "1");
+    for number in 2..6 {
+        let mut client = bench.client();
+        client.rows("insert into asked_late(b) values (1)");
+        client.rows("begin");
+        client.rows("select 1 from asked_late limit 1");
+        assert_eq!(client.value("select currval('asked_late_id_seq')"), number.to_string());
+        client.rows("commit");
+    }
+}
+
+#[test]
 fn numbers_are_found_while_others_write() {
     let bench = Bench::start("recalling", "default_pool_size = 4");
     direct("create table recalled(id serial); grant all on recalled, recalled_id_seq to recalling");

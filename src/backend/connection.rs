@@ -60,6 +60,8 @@ pub struct Connection {
     outdated: bool,
     /// See [`Connection::doubt_role`].
     roles: u64,
+    /// Those of its pool before it was opened.
+    pub(super) renewals: u64,
 }
 
 /// A client's write.
@@ -113,6 +115,7 @@ impl Connection {
             unclean: false,
             outdated: false,
             roles: 0,
+            renewals: 0,
         })
     }
 

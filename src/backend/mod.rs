@@ -121,6 +121,12 @@ impl Pools {
         self.roles.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// Roles are gone, or sessions begin with other settings: connections that are there already, of those pools whom this
+    /// concerns, serve no session more.
+    pub fn renew(&self, concerns: impl Fn(&Pool) -> bool) {
+        self.all().iter().filter(|pool| concerns(pool)).for_each(|pool| pool.renew());
+    }
+
     pub fn all(&self) -> Vec<Arc<Pool>> {
         self.lock().pools.values().cloned().collect()
     }

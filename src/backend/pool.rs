@@ -59,6 +59,8 @@ struct State {
     closed: bool,
     /// Lends nothing, and keeps nothing that comes back.
     paused: bool,
+    /// How often connections have been found to be of no use any more: see [`Pool::renew`].
+    renewals: u64,
     /// Connections that were opened, those that are gone among them.
     opened: Vec<Weak<CancelTarget>>,
 }
@@ -151,10 +153,21 @@ impl Pool {
         None
     }
 
-    /// The connection on which this client wrote last, if nobody else did since and it is free.
-    /// `recalls`: it asks for numbers that it drew.
-    pub fn lend_of(&self, client: i32, recalls: bool, worker: usize, now: Instant) -> Option<Box<Connection>> {
-        self.recalls.fetch_or(recalls, Ordering::Relaxed);
+    /// The connection on which this client wrote last, if nobody else did since and it is free: where clients ask for
+    /// numbers that they drew. `recalls`: this one does; `counts`: it has drawn some.
+    pub fn lend_of(
+        &self,
+        client: i32,
+        (recalls, counts): (bool, bool),
+        worker: usize,
+        now: Instant,
+    ) -> Option<Box<Connection>> {
+        if recalls {
+            self.recalls.store(true, Ordering::Relaxed);
+        }
+        if !counts && !self.recalls.load(Ordering::Relaxed) {
+            return None;
+        }
         let mut state = self.lock();
         let nth =
             |connection: &Connection| connection.writer.filter(|writer| writer.client == client).map(|own| own.nth);
@@ -182,8 +195,9 @@ impl Pool {
     async fn open(&self, place: Place, worker: usize) -> Result<Box<Connection>, Error> {
         let Limits { connect_timeout, keepalive, .. } = self.limits;
         let terms = OpeningTerms { parameters: &[], connect_timeout, keepalive, worker };
+        let renewals = self.lock().renewals;
         let mut connection = Box::new(Connection::open(&self.server, &self.login, terms).await?);
-        connection.place = Some(place);
+        (connection.place, connection.renewals) = (Some(place), renewals);
         let mut state = self.lock();
         connection.reported = state.agree(&connection.reported);
         state.note_opened(connection.target());
@@ -275,6 +289,11 @@ impl Pool {
             self.tell_if_empty(&state);
             return;
         }
+        if connection.renewals != state.renewals {
+            // Its place goes to whoever waits.
+            drop(state);
+            return;
+        }
         while let Some(waiter) = state.waiters.pop_front() {
             match waiter.send(Handed::Connection(connection)) {
                 Ok(()) => return,
@@ -287,6 +306,15 @@ impl Pool {
         } else {
             state.idle.push(connection);
         }
+    }
+
+    /// Connections that are there now are lent to nobody more, and what new ones report is to be heard.
+    pub(super) fn renew(&self) {
+        let mut state = self.lock();
+        state.renewals += 1;
+        state.reported = Arc::new(Vec::clone(&state.reported));
+        let idle = std::mem::take(&mut state.idle);
+        idle.into_iter().for_each(|connection| state.forget(connection));
     }
 
     /// Closes what idled too long or grew old; opens nothing.

@@ -1,5 +1,6 @@
 //! `pgweir serve`: everything is built here and ends here.
 
+use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -103,6 +104,7 @@ async fn run(
         }
     };
     tokio::spawn(tend(Arc::clone(&shared)));
+    tokio::spawn(follow_defaults(Arc::clone(&shared)));
     tokio::spawn(average(Arc::clone(&shared)));
     tokio::spawn(watch_deadlocks(Arc::clone(&shared)));
     let mut hangups = signal(SignalKind::hangup())?;
@@ -227,6 +229,15 @@ async fn tend(shared: Arc<Shared>) {
     }
 }
 
+/// Lends no connections that began with other settings than sessions begin with now.
+async fn follow_defaults(shared: Arc<Shared>) {
+    let mut known = HashMap::new();
+    loop {
+        sleep(DEFAULTS_INTERVAL).await;
+        shared.follow_defaults(&mut known);
+    }
+}
+
 /// Turns the periods that averages are taken over.
 async fn average(shared: Arc<Shared>) {
     loop {
@@ -274,4 +285,5 @@ const FIRST_EPOCH: u64 = 1;
 const NO_WORKER: usize = usize::MAX;
 const WIND_DOWN_STEP: Duration = Duration::from_millis(20);
 const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
+const DEFAULTS_INTERVAL: Duration = Duration::from_millis(500);
 const TEND_INTERVAL: Duration = Duration::from_secs(5);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -32,11 +32,17 @@ pub struct CatalogCell {
     looked: Notify,
     /// What an earlier look has told may not hold any more. Held while `current` is replaced.
     doubted: Mutex<u64>,
+    defaults: ArcSwapOption<Defaults>,
 }
 
 impl CatalogCell {
     pub fn current(&self) -> Arc<Catalog> {
         self.current.load_full()
+    }
+
+    /// `None`: they are not known yet.
+    pub fn defaults(&self) -> Option<Defaults> {
+        self.defaults.load().as_deref().cloned()
     }
 
     pub fn changed(&self) {
@@ -132,7 +138,12 @@ struct Fingerprint {
     functions: String,
     /// Of what is loaded whenever either changes.
     relations: String,
+    defaults: Defaults,
 }
+
+/// What sessions of a database begin with (`ALTER DATABASE … SET`, `ALTER ROLE … SET`), a line for each: something that
+/// changes with it, and the role, if it is for one only.
+pub type Defaults = Arc<str>;
 
 type Functions = HashMap<String, Vec<Function>>;
 
@@ -165,6 +176,7 @@ async fn look(
             seen.give_blocks(primaries, database, &catalog).await;
         }
     }
+    cell.defaults.store(Some(Arc::new(Arc::clone(&seen.fingerprint.defaults))));
     if cell.tell(look, &seen.catalog) {
         // Sessions compare this number before each unit.
         epochs.fetch_add(1, Ordering::AcqRel);
@@ -182,7 +194,7 @@ fn next(epochs: &AtomicU64) -> u64 {
 async fn fingerprint(client: &Client) -> Result<Fingerprint, SqlError> {
     let rows = client.rows(FINGERPRINT).await?;
     let row = rows.first().map_or(&[][..], Vec::as_slice);
-    Ok(Fingerprint { functions: text(row, 0), relations: text(row, 1) })
+    Ok(Fingerprint { functions: text(row, 0), relations: text(row, 1), defaults: Arc::from(text(row, 2)) })
 }
 
 impl Seen {
@@ -411,8 +423,10 @@ const FINGERPRINT: &str = "WITH \
      (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_type \
        WHERE oid >= 16384 AND typnamespace NOT IN (SELECT oid FROM spaces WHERE passes)), \
      (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_enum), \
-     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_auth_members), \
-     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_db_role_setting))";
+     (SELECT concat(count(*), '.', sum(xmin::text::bigint)) FROM pg_auth_members)), \
+     (SELECT string_agg(concat_ws(' ', s.xmin, r.rolname), E'\\n' ORDER BY r.rolname) FROM pg_db_role_setting s \
+       LEFT JOIN pg_roles r ON r.oid = s.setrole JOIN pg_database d ON s.setdatabase IN (0, d.oid) \
+       WHERE d.datname = current_database())";
 const DEFAULT_COLLATION: &str = "SELECT datcollate IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8') \
      FROM pg_database WHERE datname = current_database()";
 const RELATIONS: &str = "SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence <> 'p', c.relrowsecurity \

@@ -13,6 +13,7 @@ use super::describing::Describing;
 use super::digest::{Step, Steps, only_prepares};
 use super::effects::Effect;
 use super::numbers::{Portals, copy_comes_late};
+use super::replan::columns_changed;
 use super::run::terminated;
 use super::ties;
 use super::transaction::Open;
@@ -74,6 +75,12 @@ pub(super) struct Carried<'s> {
     signals: bool,
     /// Those that the server does not have.
     pub strangers: Vec<i32>,
+    /// See [`Open::renamed`].
+    renamed: bool,
+    /// It makes statements,
+    parses: bool,
+    /// or uses one of an earlier unit.
+    reuses: bool,
     /// Of messages that were not known while deciding.
     effects: Vec<Effect>,
     /// Where numbers in values count; else nobody asks.
@@ -97,8 +104,11 @@ impl<'s> Carried<'s> {
             session,
             heard: Vec::new(),
             listens: effects.contains(&Effect::Pin(ties::LISTEN)),
-            signals: effects.iter().any(|effect| matches!(effect, Effect::Signal { process: None, .. })),
+            signals: effects.iter().any(|effect| matches!(effect, Effect::Signal { .. })),
             strangers: Vec::new(),
+            parses: false,
+            reuses: false,
+            renamed: open.renamed || effects.iter().any(Effect::renames),
             prepares: only_prepares(&steps),
             steps: steps.into_iter(),
             shard: open.lent.shard,
@@ -506,6 +516,13 @@ impl Unit for Carried<'_> {
         // What comes before the Sync, the server would skip without an answer.
         self.skipping |= !self.complete;
         self.session.meter.failed(body);
+        // As many formats as the statement had columns. The server's copy was made after they had changed.
+        if self.reuses
+            && fault == Fault::Use
+            && error_field(body, b'M').is_some_and(|message| message.contains("result formats but query has"))
+        {
+            return Some(BytesMut::from(&columns_changed()[..]));
+        }
         self.session.in_own_words(body)
     }
 
@@ -529,7 +546,8 @@ impl Unit for Carried<'_> {
     fn noticed(&mut self, body: &[u8]) -> bool {
         let stranger = process_in(body).filter(|_| self.signals);
         self.strangers.extend(stranger);
-        stranger.is_none_or(|process| self.session.station.shared.registry.find(process).is_none())
+        let client = stranger.and_then(|process| self.session.station.shared.registry.find(process));
+        client.is_none_or(|client| !self.session.may_signal(&client))
     }
 
     fn own_number(&self) -> i32 {

@@ -119,8 +119,10 @@ impl Session {
                     };
                 }
                 self.settle_answered(open, &effects, failed, was_in_block).await;
-                if !strangers.is_empty() {
+                if !strangers.is_empty() || effects.iter().any(|effect| matches!(effect, Effect::Signal { .. })) {
+                    self.send_answers(client).await?;
                     Box::pin(self.signal_strangers(&strangers, &effects)).await;
+                    Box::pin(self.end_clients(&effects)).await;
                 }
                 if leaves {
                     return Err(End::Left);

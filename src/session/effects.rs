@@ -51,6 +51,8 @@ pub(super) enum Effect {
     Replay(String),
     /// Catalogs may have changed.
     Ddl,
+    /// Who logs in from now on is somebody else than before.
+    Renews,
     /// Nobody else may be using a database.
     Vacates(Vacated),
     /// `pg_cancel_backend`, or `pg_terminate_backend` (`end`): of the process of this number, if that is known.
@@ -66,6 +68,19 @@ pub(super) enum Effect {
     Number,
     /// COPY to or from the client, which may be in binary.
     Copies,
+}
+
+impl Effect {
+    /// What names in a text mean may be another thing after it, within its transaction.
+    pub(super) fn renames(&self) -> bool {
+        match self {
+            Self::Ddl | Self::Pin(_) | Self::RollbackTo(_) | Self::Unseen => true,
+            Self::Setting(Change::Set { name, .. } | Change::Reset(name)) => name == "search_path",
+            Self::Setting(Change::ResetAll) => true,
+            Self::Replay(text) => text.contains("search_path"),
+            _ => false,
+        }
+    }
 }
 
 /// Appends what `statement` does, executed with `values`, if they are known.
@@ -92,6 +107,7 @@ fn of_kind(kind: &Kind, statement: &Statement, values: Option<&Values<'_>>, effe
         Kind::Ddl(ddl) => {
             effects.extend(ddl.vacates.clone().map(Effect::Vacates));
             effects.push(Effect::Ddl);
+            effects.extend(ddl.renews.then_some(Effect::Renews));
         }
         Kind::Copy(copy) if copy.is_client => {
             let is_binary = copy.options.as_ref().is_none_or(|options| options.format == CopyFormat::Binary);

@@ -277,7 +277,8 @@ impl Session {
             figures: &self.meter.figures,
             begun: self.meter.lately(),
             without,
-            writer: self.counts.then_some(self.client.key.process),
+            writer: Some(self.client.key.process),
+            counts: self.counts,
             recalls: self.recalls || (self.counts && self.snapshot.catalog.has_hidden_recalls),
         }
     }

@@ -130,6 +130,8 @@ pub struct Session {
     last_write: Writer,
     /// By what has run since everybody was told.
     altered: Altered,
+    /// By statements of that kind, see [`effects::Effect::Renews`].
+    renews: bool,
     /// Of a session that listens to notifications.
     ears: Option<Box<Ears>>,
     /// The epoch of the topology that `user` is of.
@@ -214,6 +216,7 @@ impl Session {
             pinned: None,
             doubtful: false,
             altered: Altered::Not,
+            renews: false,
             recalls: false,
             counts: false,
             asks: false,

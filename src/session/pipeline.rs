@@ -515,6 +515,7 @@ impl Session {
                 self.note_doubts(doubts);
                 self.warn_of_constraints(client, request.text());
             }
+            self.renews |= effects.contains(&Effect::Renews);
             self.note_ddl(&[]);
             self.settle_catalog().await;
         }
@@ -525,6 +526,7 @@ impl Session {
     pub(super) fn note_ddl(&mut self, effects: &[Effect]) {
         let how = if effects.contains(&Effect::Unseen) { Altered::Maybe } else { Altered::Surely };
         self.altered = self.altered.max(how);
+        self.renews |= effects.contains(&Effect::Renews);
         self.names.hold_to_told();
     }
 
@@ -532,6 +534,9 @@ impl Session {
     pub(super) async fn settle_catalog(&mut self) {
         if self.altered != Altered::Not && matches!(self.transaction, Transaction::Idle) {
             let is_sure = std::mem::replace(&mut self.altered, Altered::Not) == Altered::Surely;
+            if std::mem::take(&mut self.renews) {
+                self.station.shared.pools.renew(|_| true);
+            }
             self.station.shared.catalog_changed(&self.snapshot.database, is_sure).await;
             self.meter.answered();
         }

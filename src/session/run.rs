@@ -177,7 +177,8 @@ impl Session {
         self.names.forget_unnamed();
         let body = &client.input[Header::BYTES..header.length];
         let Some(text) = body.strip_suffix(&[0]).filter(|text| memchr::memchr(0, text).is_none()) else {
-            return Err(End::Refused(malformed("a query without its end")));
+            let message = if body.contains(&0) { "invalid message format" } else { "invalid string in message" };
+            return self.serve_decided(client, header, Err(Error::new(SqlState::PROTOCOL, message))).await;
         };
         let decided = match std::str::from_utf8(text) {
             Ok(text) if self.is_unreadable(text.as_bytes()) => self.decide_unreadable(),

@@ -155,6 +155,7 @@ impl Session {
     }
 
     pub(super) fn take_effect(&mut self, effect: &Effect, open: &mut Open, pin: &mut Option<&'static str>) {
+        open.renamed |= effect.renames();
         match effect {
             Effect::Setting(change) => {
                 if *change == super::settings::Change::ResetAll {
@@ -221,14 +222,8 @@ impl Session {
             Effect::Unseen => open.lent.connection.distrust(),
             Effect::Counts => self.recalled = None,
             Effect::Local => self.local_variant = rand::random(),
-            // The former is waited for when the unit has been settled.
-            Effect::Ddl
-            | Effect::Untie
-            | Effect::Signal { .. }
-            | Effect::Number
-            | Effect::Recalls
-            | Effect::MayRecall => {}
-            Effect::Vacates(_) | Effect::Copies => {}
+            // Those of DDL are waited for when the unit has been settled.
+            _ => {}
         }
     }
 

@@ -25,6 +25,8 @@ impl Session {
             let Effect::Signal { process: Some(process), end } = effect else { continue };
             match self.addressed(*process, *end, Some(open.lent.connection.target())) {
                 Some(client) if *end && Arc::ptr_eq(&client, &self.client) => return Err(End::Refused(terminated())),
+                // By its own number: see `end_clients`.
+                Some(client) if *end && client.key.process == *process => {}
                 Some(client) if *end => client.terminate().await,
                 Some(client) => client.cancel().await,
                 None => {}
@@ -60,9 +62,25 @@ impl Session {
         }
     }
 
+    /// The clients that a statement of these effects ends by their own numbers. It has been answered: as from a server, who
+    /// asks hears of it first.
+    pub(super) async fn end_clients(&self, effects: &[Effect]) {
+        for effect in effects {
+            if let Effect::Signal { process: Some(process), end: true } = effect
+                && let Some(client) = self.addressed(*process, true, None)
+            {
+                client.terminate().await;
+            }
+        }
+    }
+
     /// The same of those whose numbers the server has been given at execution, and did not know.
     pub(super) async fn signal_strangers(&self, processes: &[i32], effects: &[Effect]) {
-        let end = ends_processes(effects);
+        let unknown = effects.iter().find_map(|effect| match effect {
+            Effect::Signal { process: None, end } => Some(*end),
+            _ => None,
+        });
+        let Some(end) = unknown else { return };
         for client in processes.iter().filter_map(|&process| self.addressed(process, end, None)) {
             match end {
                 true => client.terminate().await,

@@ -1,6 +1,6 @@
 //! What sessions share: of one worker, and of the whole process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -19,7 +19,7 @@ use crate::backend::settings::Settings;
 use crate::backend::{Connection, Pool, Pools, Reported};
 use crate::balance::{Access, Choice, Fleet, InFlight, Need, Unfit};
 use crate::cache::Cache;
-use crate::control::{Cluster, Control};
+use crate::control::{Cluster, Control, Defaults};
 use crate::error::{Error, SqlState};
 use crate::figures::{DatabaseFigures, Figures};
 use crate::statement::{Analysis, Entry, Isolation, LiteralSpan, ShapeCache};
@@ -91,9 +91,11 @@ pub(super) struct Borrower<'a> {
     pub begun: Instant,
     /// The server that has just failed it: any other is better.
     pub without: Option<ServerId>,
-    /// The client that asks for numbers which it drew, now and then: where it wrote last is better.
+    /// The client, where it may ask for numbers which it drew: where it wrote last is better then.
     pub writer: Option<i32>,
-    /// It does so now.
+    /// It has drawn some.
+    pub counts: bool,
+    /// It asks for them now.
     pub recalls: bool,
 }
 
@@ -237,13 +239,13 @@ impl Shared {
         need: &Need<'_>,
         known: &mut KnownPools,
     ) -> Option<Borrowed> {
-        let Borrower { snapshot, user, worker, begun, without, writer, recalls, .. } = *borrower;
+        let Borrower { snapshot, user, worker, begun, without, writer, recalls, counts, .. } = *borrower;
         if without.is_some() {
             return None;
         }
         let choice = snapshot.fleet.choose(need, begun, &[]).ok()?;
         let pool = known.get(choice.server, &snapshot.topology, |server| self.pool(server, user, snapshot));
-        let written = writer.and_then(|writer| pool.lend_of(writer, recalls, worker, begun));
+        let written = writer.and_then(|writer| pool.lend_of(writer, (recalls, counts), worker, begun));
         let connection = match written {
             Some(connection) => connection,
             None => pool.lend_at_once(worker, begun)?,
@@ -328,6 +330,7 @@ impl Shared {
             begun: Instant::now(),
             without: None,
             writer: None,
+            counts: false,
             recalls: false,
         };
         let borrowed = match self.lend(&borrower, &need, &mut known).await {
@@ -375,6 +378,22 @@ impl Shared {
     /// Before anything of such a write is done.
     pub(super) fn check_two_phase(&self, database: &str) -> Result<(), Error> {
         self.control.check_write(database)
+    }
+
+    /// Connections that began with other settings than sessions of their role begin with now are lent no more. `known`: what
+    /// was found before, of each database.
+    pub fn follow_defaults(&self, known: &mut HashMap<String, Defaults>) {
+        for name in self.control.topology().databases.keys() {
+            let Some(now) = self.control.catalog(name).and_then(|cell| cell.defaults()) else { continue };
+            let Some(before) = known.insert(name.clone(), Arc::clone(&now)).filter(|before| *before != now) else {
+                continue;
+            };
+            let lines = |defaults: &Defaults| defaults.lines().map(str::to_owned).collect::<HashSet<_>>();
+            let changed: Vec<_> = lines(&before).symmetric_difference(&lines(&now)).cloned().collect();
+            let concerns =
+                |user: &str| changed.iter().any(|line| line.split_once(' ').is_none_or(|(_, role)| role == user));
+            self.pools.renew(|pool| pool.server.database == *name && concerns(&pool.login.user));
+        }
     }
 
     /// DDL has run: nobody's next statement is to go by what was there before.

@@ -62,6 +62,8 @@ pub(super) struct Open {
     pub doubtful: HashSet<String>,
     /// Temporary tables that it has made.
     pub temporary: HashSet<String>,
+    /// Names in texts may mean something else by now than when their statements were prepared.
+    pub renamed: bool,
 }
 
 /// A cursor of a block.
@@ -105,7 +107,21 @@ impl Open {
         let (others, changes, heard) = (Vec::new(), Vec::new(), Vec::new());
         let (cursors, doubtful, temporary) = (Vec::new(), HashSet::new(), HashSet::new());
         let (wrote, forgot) = (false, false);
-        Self { lent, wrote, reads_plainly, others, begun, changes, forgot, heard, cursors, doubtful, temporary }
+        let renamed = false;
+        Self {
+            lent,
+            wrote,
+            reads_plainly,
+            others,
+            begun,
+            changes,
+            forgot,
+            heard,
+            cursors,
+            doubtful,
+            temporary,
+            renamed,
+        }
     }
 
     /// Makes a part of the block the current one; `false`: that shard has none.
@@ -192,6 +208,7 @@ impl Open {
     pub(super) fn begin_anew(&mut self) {
         self.begun.iter_mut().for_each(|begun| begun.texts.truncate(1));
         self.doubtful.clear();
+        self.renamed = false;
     }
 
     pub(super) fn spans(&self) -> bool {

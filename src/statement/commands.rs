@@ -449,11 +449,16 @@ fn ddl(mut cursor: Cursor<'_>) -> Ddl {
         && matches!(verb.as_str(), "CREATE" | "DROP" | "ALTER");
     let makes = (temporary && object == "TABLE").then(|| name_of_new(cursor));
     let vacates = (object == "DATABASE").then(|| vacated(&verb, cursor)).flatten();
+    let renews = match (&*verb, &*object) {
+        ("DROP", "ROLE" | "USER" | "GROUP") => true,
+        ("ALTER", "ROLE" | "USER" | "DATABASE") => cursor.has("SET") || cursor.has("RESET"),
+        _ => false,
+    };
     let index = index_if_not_exists(&verb, &object, cursor);
     let tables = changed_tables(&verb, &object, &mut cursor);
     let alters = if (&*verb, &*object) == ("ALTER", "TABLE") { alterations(cursor) } else { Vec::new() };
     let (what, transactional) = (format!("{verb} {materialized}{object}"), !concurrently && !outside);
-    Ddl { what, transactional, temporary, makes, tables, alters, index, filled: None, vacates }
+    Ddl { what, transactional, temporary, makes, tables, alters, index, filled: None, vacates, renews }
 }
 
 /// `DATABASE …`

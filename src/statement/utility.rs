@@ -92,6 +92,8 @@ pub struct Ddl {
     /// CREATE TABLE … AS, CREATE MATERIALIZED VIEW.
     pub filled: Option<Filled>,
     pub vacates: Option<Vacated>,
+    /// Sessions that begin after it are others by it than those before: DROP ROLE, ALTER ROLE and ALTER DATABASE … SET.
+    pub renews: bool,
 }
 
 /// A database that nobody else may be using: what DROP DATABASE drops, ALTER DATABASE … RENAME or SET TABLESPACE changes,

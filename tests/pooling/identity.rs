@@ -1,6 +1,6 @@
 //! Who a session is, and what it has set before it became that, on whichever connection it is served.
 
-use super::{Bench, direct};
+use super::{Bench, direct, soon};
 
 #[test]
 fn another_session_user_has_no_role_of_the_one_before() {
@@ -76,4 +76,26 @@ fn a_role_made_anew_is_the_one_that_is_meant() {
         assert_eq!(client.value("select current_user"), "renewed");
         other.rows("commit");
     }
+}
+
+/// A new session begins with what the role and the database have for it, whoever has set that.
+#[test]
+fn what_sessions_begin_with_is_known_to_those_that_begin() {
+    let bench = Bench::start("beginner", "default_pool_size = 2");
+    direct("alter role beginner superuser");
+    let mut owner = bench.client();
+    owner.rows("alter role beginner set work_mem = '5MB'");
+    assert_eq!(bench.client().value("show work_mem"), "5MB");
+    owner.rows("begin");
+    owner.rows(
+        "alter role beginner in database shop set work_mem = '6MB'; alter role beginner set timezone = 'Asia/Tokyo'",
+    );
+    owner.rows("commit");
+    let mut new = bench.client();
+    assert_eq!((new.value("show work_mem"), new.parameters["TimeZone"].as_str()), ("6MB".to_owned(), "Asia/Tokyo"));
+    // Past the proxy.
+    direct("alter role beginner in database shop set work_mem = '7MB'");
+    soon(|| bench.client().value("show work_mem") == "7MB");
+    direct("alter role beginner reset timezone");
+    soon(|| bench.client().parameters["TimeZone"] != "Asia/Tokyo");
 }

@@ -278,3 +278,48 @@ fn what_is_prepared_after_a_change_is_prepared_anew() {
         client.rows("commit");
     }
 }
+
+#[test]
+fn what_is_prepared_in_a_block_is_what_its_names_mean_by_then() {
+    let bench = Bench::start("renaming", "default_pool_size = 1");
+    direct("create schema one authorization renaming; create schema two authorization renaming");
+    let mut client = bench.client();
+    client.rows("create table one.seen (a int); create table two.seen (a text); create table one.kept (a int)");
+    for (number, (sql, change)) in [
+        ("select * from seen", "set search_path to two"),
+        ("select * from seen", "set local search_path to two"),
+        ("select * from kept", "alter table kept add column b int"),
+        ("select * from kept", "drop table kept; create table kept (x text, y text)"),
+        ("select * from kept", "create temporary table kept (x text)"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        client.rows("begin; set search_path to one");
+        let (before, after) = (format!("before{number}"), format!("after{number}"));
+        assert_eq!(client.extended(&[parse(&before, sql), describe(&before)]).error, None);
+        client.rows(change);
+        let reply = client.extended(&[parse(&after, sql), describe(&after)]);
+        assert_eq!((reply.error, reply.kinds.as_str()), (None, "1tTZ"), "{change}");
+        assert_eq!(client.extended(&[bind(&after, &[]), execute()]).error, None);
+        client.rows("rollback");
+    }
+}
+
+/// As JDBC asks: a format for each column that it knows.
+#[test]
+fn who_names_formats_of_columns_that_are_others_now_is_told_so() {
+    let bench = Bench::start("formatting", "default_pool_size = 1");
+    table("formatted");
+    let (mut client, mut other) = (bench.client(), bench.client());
+    let with_formats = || raw::message(b'B', &[b"\0s\0\0\0\0\0\0\x02\0\0\0\0"]);
+    for client in [&mut client, &mut other] {
+        assert_eq!(client.extended(&[parse("s", "select * from formatted")]).error, None);
+        let reply = client.extended(&[with_formats(), describe_portal(""), execute()]);
+        assert_eq!((reply.error, reply.rows.len()), (None, 2));
+    }
+    direct("alter table formatted add c int");
+    for client in [&mut client, &mut other] {
+        assert_eq!(client.extended(&[with_formats(), describe_portal(""), execute()]).error, changed());
+    }
+}

@@ -188,10 +188,11 @@ fn whoever_breaks_the_protocol_after_the_log_in_is_told() {
         ("a negative length", length(b"Q", u32::MAX)),
         ("a length above a gigabyte", length(b"Q", 0x4000_0000)),
         ("an unknown kind behind a Parse", [parse("", "select 1"), message(b'?', &[])].concat()),
-        ("a query without its end", message(b'Q', &[b"select 1"])),
         ("a long function call", length(b"F", 1 << 29)),
     ];
     let statements: Vec<(&str, Vec<u8>)> = vec![
+        ("a query without its end", message(b'Q', &[b"select 1"])),
+        ("a query with a zero in it", message(b'Q', &[b"select '\0'\0"])),
         ("an empty Parse", message(b'P', &[])),
         ("an empty Bind", message(b'B', &[])),
         ("an empty Execute", message(b'E', &[])),

@@ -23,7 +23,10 @@ impl Carried<'_> {
     pub(super) fn send(&mut self, step: Step, frame: &[u8], connection: &mut Connection) {
         let body = &frame[Header::BYTES..];
         match step {
-            Step::Parse { prepared, named } => self.send_parse(&prepared, named, frame, connection),
+            Step::Parse { prepared, named } => {
+                self.parses = true;
+                self.send_parse(&prepared, named, frame, connection);
+            }
             Step::Bind { prepared, named, told } => self.send_bind(prepared, (named, told), frame, connection),
             Step::DescribeStatement { prepared, .. } if prepared.is_control() => {
                 let mut reply = vec![server::PARAMETER_DESCRIPTION, 0, 0, 0, 6, 0, 0];
@@ -113,6 +116,7 @@ impl Carried<'_> {
         }
         let body = &frame[Header::BYTES..];
         let looks = self.ensure(&prepared, named, connection);
+        self.reuses |= named && !self.parses;
         if told.description != 0 && looks != Some(told.description) {
             match self.may_bind(&prepared, (looks, told, body), connection) {
                 Some(true) => {}
@@ -179,7 +183,7 @@ impl Carried<'_> {
         let given = match connection.status {
             // The server lets nothing pass but the end of the block.
             Status::Failed => prepared.is_control() && prepared.ends_block(),
-            _ => prepared.is_control() || known,
+            _ => prepared.is_control() || (known && !self.renamed),
         };
         if given {
             give(connection, &bare(server::PARSE_COMPLETE), true);
