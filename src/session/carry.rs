@@ -119,10 +119,9 @@ impl Session {
                     };
                 }
                 self.settle_answered(open, &effects, failed, was_in_block).await;
-                if !strangers.is_empty() || effects.iter().any(|effect| matches!(effect, Effect::Signal { .. })) {
+                if effects.iter().any(|effect| matches!(effect, Effect::Signal { .. })) {
                     self.send_answers(client).await?;
-                    Box::pin(self.signal_strangers(&strangers, &effects)).await;
-                    Box::pin(self.end_clients(&effects)).await;
+                    Box::pin(self.signal_clients(&strangers, &effects)).await;
                 }
                 if leaves {
                     return Err(End::Left);

@@ -36,7 +36,8 @@ impl Session {
                 SIGNALS.iter().for_each(|name| places.extend(signals_shown(text, within(), name, &numbers)));
             }
             if names_processes(statement) {
-                let known = numbers_in(text, within(), |number| self.process_behind(number));
+                let own = self.client.key.process;
+                let known = numbers_in(text, within(), own, |number| self.process_behind(number));
                 let is_free = |place: &Range<usize>| places.iter().all(|(taken, _)| !taken.contains(&place.start));
                 let known: Vec<_> = known.into_iter().filter(|(place, _)| is_free(place)).collect();
                 places.extend(known);

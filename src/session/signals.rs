@@ -25,7 +25,7 @@ impl Session {
             let Effect::Signal { process: Some(process), end } = effect else { continue };
             match self.addressed(*process, *end, Some(open.lent.connection.target())) {
                 Some(client) if *end && Arc::ptr_eq(&client, &self.client) => return Err(End::Refused(terminated())),
-                // By its own number: see `end_clients`.
+                // By its own number: see [`Session::signal_clients`].
                 Some(client) if *end && client.key.process == *process => {}
                 Some(client) if *end => client.terminate().await,
                 Some(client) => client.cancel().await,
@@ -62,30 +62,27 @@ impl Session {
         }
     }
 
-    /// The clients that a statement of these effects ends by their own numbers. It has been answered: as from a server, who
-    /// asks hears of it first.
-    pub(super) async fn end_clients(&self, effects: &[Effect]) {
+    /// The clients whom a statement of these effects signals by their own numbers: those that it names, and `strangers`, which
+    /// the server was given at execution and did not know. It has been answered: as from a server, who asks hears first.
+    pub(super) async fn signal_clients(&self, strangers: &[i32], effects: &[Effect]) {
         for effect in effects {
-            if let Effect::Signal { process: Some(process), end: true } = effect
-                && let Some(client) = self.addressed(*process, true, None)
-            {
-                client.terminate().await;
+            match effect {
+                Effect::Signal { process: Some(process), end: true } => self.signal_client(*process, true).await,
+                Effect::Signal { process: None, end } => {
+                    for &process in strangers {
+                        self.signal_client(process, *end).await;
+                    }
+                }
+                _ => {}
             }
         }
     }
 
-    /// The same of those whose numbers the server has been given at execution, and did not know.
-    pub(super) async fn signal_strangers(&self, processes: &[i32], effects: &[Effect]) {
-        let unknown = effects.iter().find_map(|effect| match effect {
-            Effect::Signal { process: None, end } => Some(*end),
-            _ => None,
-        });
-        let Some(end) = unknown else { return };
-        for client in processes.iter().filter_map(|&process| self.addressed(process, end, None)) {
-            match end {
-                true => client.terminate().await,
-                false => client.cancel().await,
-            }
+    async fn signal_client(&self, process: i32, end: bool) {
+        match self.addressed(process, end, None) {
+            Some(client) if end => client.terminate().await,
+            Some(client) => client.cancel().await,
+            None => {}
         }
     }
 

@@ -67,10 +67,12 @@ fn selected(call: &Call, name: &str, value: &str) -> (Range<usize>, String) {
     (call.place.clone(), format!("(SELECT {value} AS {name})"))
 }
 
-/// Where literals in this part of the text are such numbers, or hold some (`'{1,2}'`), and what is to stand there.
+/// Where literals in this part of the text are such numbers, or hold some (`'{1,2}'`), and what is to stand there; `own` is
+/// the number of whoever asks.
 pub fn numbers_in(
     text: &str,
     within: Range<usize>,
+    own: i32,
     instead: impl Fn(i32) -> Option<i32>,
 ) -> Vec<(Range<usize>, String)> {
     let tokens = Lexer::new(text.as_bytes());
@@ -79,7 +81,11 @@ pub fn numbers_in(
             && matches!(token.kind, TokenKind::Literal(LiteralKind::Integer | LiteralKind::Text | LiteralKind::Dollar))
     });
     let places = literals.map(|token| token.start as usize..token.end as usize);
-    places.filter_map(|place| Some((place.clone(), numbers_in_text(&text[place], &instead)?))).collect()
+    let other = |place: Range<usize>| match text[place.clone()].parse() == Ok(own) {
+        true => Some((place, format!("pg_catalog.{BACKEND_PID}()"))),
+        false => Some((place.clone(), numbers_in_text(&text[place], &instead)?)),
+    };
+    places.filter_map(other).collect()
 }
 
 /// The text with other numbers in the place of some that it holds, if it does.
@@ -191,8 +197,9 @@ mod tests {
             ("select * from pg_locks where pid = 142", "select * from pg_locks where pid = 42"),
             ("select f(101, '{142,3,143}', $$199$$), a142", "select f(1, '{42,3,43}', $$99$$), a142"),
             ("select '1.142', '142x', 99, 99999999999999", "select '1.142', '142x', 99, 99999999999999"),
+            ("select 7 = pid, '7'", "select pg_catalog.pg_backend_pid() = pid, '7'"),
         ] {
-            assert_eq!(of(text, numbers_in(text, 0..text.len(), instead)), expected, "{text}");
+            assert_eq!(of(text, numbers_in(text, 0..text.len(), 7, instead)), expected, "{text}");
         }
     }
 }

@@ -25,7 +25,9 @@ fn a_client_finds_its_own_number() {
             let row = client.extended(&[bind("own", &[&round.to_string()]), execute()]).rows;
             assert_eq!(row, [format!("{round}|{own}")]);
         }
-        assert_eq!(client.value("select count(*) from pg_stat_activity where pid = pg_backend_pid()"), "1");
+        let own_row = "select count(*) from pg_stat_activity where pid = $1";
+        assert_eq!(asked(client, own_row, number(client)).concat(), ["1", "1"]);
+        assert_eq!(client.value(&own_row.replace("$1", "pg_backend_pid()")), "1");
     }
     let mut column = clients.remove(0);
     column.send(&query("select pg_backend_pid(), pg_backend_pid()::int8"));
