@@ -57,6 +57,7 @@ impl SqlState {
     pub const SHUTTING_DOWN: Self = Self("57P01");
     pub const UNAVAILABLE: Self = Self("57P03");
     pub const IDLE_IN_TRANSACTION: Self = Self("25P03");
+    pub const IDLE_SESSION: Self = Self("57P05");
     pub const CONNECTION_LOST: Self = Self("08006");
     pub const OUTCOME_UNKNOWN: Self = Self("08007");
     pub const PROTOCOL: Self = Self("08P01");

@@ -350,8 +350,16 @@ async fn a_session_never_goes_backwards_from_one_replica_to_another() {
     eprintln!("session: {backwards} backwards in {moved} moves");
     assert!(moved >= 10, "sessions move: {moved}");
     assert_eq!(backwards, 0, "in {moved} moves");
-    let (backwards, moved) = moves(&cluster, proxy.port, "eventual").await;
-    assert!(backwards > 0, "without the promise they go backwards: {moved} moves");
+    // Without the promise they do, sooner or later.
+    let mut moved = 0;
+    for _ in 0..10 {
+        let (backwards, more) = moves(&cluster, proxy.port, "eventual").await;
+        moved += more;
+        if backwards > 0 {
+            return;
+        }
+    }
+    panic!("without the promise they do not go backwards either: {moved} moves");
 }
 
 #[tokio::test(flavor = "multi_thread")]

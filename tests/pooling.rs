@@ -578,9 +578,19 @@ fn a_limit_of_idling_that_a_client_sets_itself_disconnects_it() {
     let (mut client, mut other) = (bench.client(), bench.client());
     client.rows("set idle_in_transaction_session_timeout = '100ms'");
     client.rows("begin; select 1");
-    let last = client.reply();
-    assert_eq!((last.sqlstate(), last.status), ("25P03", ' '));
-    assert_eq!(last.error.unwrap().1, "terminating connection due to idle-in-transaction timeout");
+    // A block that no server knows of yet, and none at all.
+    let mut begun = bench.client_with(&[("idle_in_transaction_session_timeout", "0.1s")]);
+    begun.rows("begin");
+    let mut idle = bench.client();
+    idle.rows("set idle_session_timeout = 100");
+    let in_transaction = ("25P03", "idle-in-transaction");
+    for (client, (sqlstate, what)) in
+        [(&mut client, in_transaction), (&mut begun, in_transaction), (&mut idle, ("57P05", "idle-session"))]
+    {
+        let last = client.reply();
+        let expected = (sqlstate.to_owned(), format!("terminating connection due to {what} timeout"));
+        assert_eq!((last.error, last.status), (Some(expected), ' '));
+    }
     assert_eq!(other.value("select 1"), "1");
 }
 

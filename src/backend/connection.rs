@@ -314,7 +314,7 @@ pub(super) struct OpeningTerms<'p> {
 }
 
 /// Limits of a session's own: `idle_in_transaction_session_timeout`, `transaction_timeout`, `idle_session_timeout`.
-const EXPIRED: [SqlState; 3] = [SqlState::IDLE_IN_TRANSACTION, SqlState("25P04"), SqlState("57P05")];
+const EXPIRED: [SqlState; 3] = [SqlState::IDLE_IN_TRANSACTION, SqlState("25P04"), SqlState::IDLE_SESSION];
 
 /// Message and SQLSTATE of an ErrorResponse's body, for logs.
 pub fn describe_failure(body: &[u8]) -> String {

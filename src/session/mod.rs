@@ -94,6 +94,7 @@ pub struct Session {
     snapshot: Snapshot,
     settings: Tracked,
     search_path: Arc<[String]>,
+    idling: settings::Idling,
     /// The settings that `search_path` and `variant` were read from.
     derived_from: Settings,
     variant: u64,
@@ -201,6 +202,7 @@ impl Session {
             snapshot,
             settings,
             search_path: Arc::clone(&welcome.search_path),
+            idling: settings::Idling::default(),
             derived_from: Settings::default(),
             variant: 0,
             local_variant: 0,
@@ -319,6 +321,7 @@ impl Session {
         if path != self.search_path {
             self.search_path = path;
         }
+        self.idling = settings::Idling::of(&self.derived_from);
         let isolation = self.settings.value("default_transaction_isolation").map(|level| level.trim_matches('\''));
         self.isolation = isolation.map_or(self.default_isolation, |level| {
             // Set by a way of writing that is not understood: the strictest.

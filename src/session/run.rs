@@ -421,16 +421,26 @@ impl Session {
         {
             return Err(End::Moves(worker));
         }
-        let process = &self.snapshot.topology.process;
-        let in_block = !matches!(self.transaction, Transaction::Idle);
-        let limit = process.idle_transaction_timeout;
-        if in_block && !limit.is_zero() && client.input.is_empty() {
-            return match timeout(limit, self.wait(client)).await {
+        self.derive();
+        match self.patience().filter(|_| client.input.is_empty()) {
+            None => self.wait(client).await,
+            Some((limit, idling)) => match timeout(limit, self.wait(client)).await {
                 Ok(outcome) => outcome,
-                Err(_) => Err(End::Refused(idle_too_long(limit))),
-            };
+                Err(_) => Err(End::Refused(idling.too_long(limit))),
+            },
         }
-        self.wait(client).await
+    }
+
+    /// How long its client may do nothing, and why no longer. Where a server waits, that has the session's own limits.
+    fn patience(&self) -> Option<(Duration, Idling)> {
+        let configured = (self.snapshot.topology.process.idle_transaction_timeout, Idling::Configured);
+        let limits = match self.transaction {
+            Transaction::Idle if self.pin.is_some() => return None,
+            Transaction::Idle => [Some((self.idling.session, Idling::Session)), None],
+            Transaction::Begun(_) => [Some((self.idling.in_transaction, Idling::InTransaction)), Some(configured)],
+            _ => [Some(configured), None],
+        };
+        limits.into_iter().flatten().filter(|(limit, _)| !limit.is_zero()).min_by_key(|(limit, _)| *limit)
     }
 
     /// Waits for more of a unit.
@@ -620,9 +630,27 @@ fn too_slow(limit: Duration) -> Error {
     Error::new(SqlState::CANCELED, message)
 }
 
-fn idle_too_long(limit: Duration) -> Error {
-    let message = format!("terminating connection due to idle_transaction_timeout ({} ms)", limit.as_millis());
-    Error::new(SqlState::IDLE_IN_TRANSACTION, message)
+/// What its client may do for so long only.
+enum Idling {
+    /// `idle_session_timeout`
+    Session,
+    /// `idle_in_transaction_session_timeout`
+    InTransaction,
+    /// The configuration's `idle_transaction_timeout`.
+    Configured,
+}
+
+impl Idling {
+    fn too_long(&self, limit: Duration) -> Error {
+        let (sqlstate, what) = match self {
+            Self::Session => (SqlState::IDLE_SESSION, "idle-session timeout".to_owned()),
+            Self::InTransaction => (SqlState::IDLE_IN_TRANSACTION, "idle-in-transaction timeout".to_owned()),
+            Self::Configured => {
+                (SqlState::IDLE_IN_TRANSACTION, format!("idle_transaction_timeout ({} ms)", limit.as_millis()))
+            }
+        };
+        Error::new(sqlstate, format!("terminating connection due to {what}"))
+    }
 }
 
 pub(super) fn shutting_down() -> Error {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::snapshot::names;
 use crate::backend::settings::{DATE_STYLE, SESSION_USER, Settings, date_style_over, is_identity, quoted};
@@ -166,6 +167,37 @@ pub(super) fn variant(settings: &Settings) -> u64 {
     let mut hasher = foldhash::fast::FixedState::default().build_hasher();
     settings.iter().filter(telling).for_each(|setting| setting.hash(&mut hasher));
     hasher.finish()
+}
+
+/// Limits that a session has set for itself; zero: none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Idling {
+    pub session: Duration,
+    pub in_transaction: Duration,
+}
+
+impl Idling {
+    pub(super) fn of(settings: &Settings) -> Self {
+        let limit = |name: &str| settings.get(name).and_then(|value| span(value)).unwrap_or_default();
+        Self { session: limit("idle_session_timeout"), in_transaction: limit("idle_in_transaction_session_timeout") }
+    }
+}
+
+/// A span of time as settings have it, in milliseconds if it says nothing else (PostgreSQL documentation, 20.1.1).
+fn span(value: &str) -> Option<Duration> {
+    let value = value.trim_matches('\'').trim();
+    let digits = value.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(value.len());
+    let number: f64 = value[..digits].parse().ok()?;
+    let seconds = match value[digits..].trim() {
+        "us" => 1e-6,
+        "" | "ms" => 1e-3,
+        "s" => 1.0,
+        "min" => 60.0,
+        "h" => 3_600.0,
+        "d" => 86_400.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(number * seconds).ok()
 }
 
 /// Whether statements mean the same whatever its value is.
