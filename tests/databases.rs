@@ -30,6 +30,11 @@ fn config() -> String {
     format!("[general]\n{control}{others}{}{}", user(APP), user(SUPERUSER))
 }
 
+/// Past the proxy.
+fn straight(database: &str) -> Raw {
+    Raw::log_in(cluster().primary(0).port(), &[("user", SUPERUSER), ("database", database)], PASSWORD)
+}
+
 struct Bench(Proxy);
 
 impl Bench {
@@ -74,6 +79,23 @@ fn databases_come_and_go_under_their_own_names() {
     assert_eq!(bench.refusal("of_test_1' or true --").0, "3D000");
 }
 
+/// Its catalogs are; but who comes then knows what there is.
+#[test]
+fn a_database_without_clients_is_looked_at_now_and_then() {
+    let bench = Bench::start();
+    bench.client("postgres").rows("create database resting");
+    let mut client = bench.client("resting");
+    client.rows("select 1");
+    let long_ago = "select count(*) from pg_stat_activity where datname = 'resting' \
+                    and query like 'WITH passing%' and now() - query_start > interval '2 s'";
+    assert_eq!(straight("postgres").value(long_ago), "0");
+    drop(client);
+    until(|| straight("postgres").value(long_ago) == "1");
+    straight("resting").rows("create table made_meanwhile (x int)");
+    let route = bench.client("resting").rows("explain route select * from made_meanwhile").concat();
+    assert!(route.contains("query: a read"), "{route}");
+}
+
 /// A table of which nobody knows yet may ask for a number: the one that another client drew is not told.
 #[test]
 fn what_was_made_a_moment_ago_finds_no_number_of_others() {
@@ -81,11 +103,12 @@ fn what_was_made_a_moment_ago_finds_no_number_of_others() {
     bench.client("postgres").rows("create database drawing");
     let (mut client, mut other) = (bench.client("drawing"), bench.client("drawing"));
     other.rows("create sequence drawn");
-    let parameters = [("user", APP), ("database", "drawing")];
-    let mut straight = Raw::log_in(cluster().primary(0).port(), &parameters, PASSWORD);
+    let mut straight = straight("drawing");
     for round in 0..5 {
         other.rows("select nextval('drawn')");
-        straight.rows(&format!("create table made_{round} (id int default currval('drawn'))"));
+        straight.rows(&format!(
+            "create table made_{round} (id int default currval('drawn')); grant all on made_{round} to public"
+        ));
         assert_eq!(client.refusal(&format!("insert into made_{round} default values")), "55000");
         straight.rows(&format!("drop table made_{round}"));
     }

@@ -1,7 +1,7 @@
 //! Loads what a database's catalogs say, and again when they change.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +33,19 @@ pub struct CatalogCell {
     /// What an earlier look has told may not hold any more. Held while `current` is replaced.
     doubted: Mutex<u64>,
     defaults: ArcSwapOption<Defaults>,
+    /// Sessions that go by it.
+    sessions: AtomicUsize,
+    /// There have been none for a while: it is looked at now and then only.
+    rests: AtomicBool,
+}
+
+/// That a session goes by a catalog.
+pub struct Attendance(Arc<CatalogCell>);
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        self.0.sessions.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl CatalogCell {
@@ -55,8 +68,34 @@ impl CatalogCell {
         self.reached(self.next()).await;
     }
 
+    /// One more session goes by it, from when it is known what there is.
+    pub async fn attend(self: &Arc<Self>) -> Attendance {
+        self.sessions.fetch_add(1, Ordering::AcqRel);
+        let attendance = Attendance(Arc::clone(self));
+        match self.rests.swap(false, Ordering::AcqRel) {
+            true => self.refreshed().await,
+            false => self.known().await,
+        }
+        attendance
+    }
+
+    /// How long to wait before the next look. `attended`: when there were sessions last.
+    fn pause(&self, attended: &mut Instant) -> Duration {
+        let is_attended = || self.sessions.load(Ordering::Acquire) > 0;
+        if is_attended() {
+            *attended = Instant::now();
+        } else if attended.elapsed() > LINGERING {
+            self.rests.store(true, Ordering::Release);
+            // Who has come meanwhile may not have seen it.
+            if !is_attended() {
+                return RARELY;
+            }
+        }
+        INTERVAL
+    }
+
     /// Waits until something is known.
-    pub async fn known(&self) {
+    async fn known(&self) {
         // A database whose catalog cannot be read is served as one of which nothing is known.
         self.reached(1).await;
     }
@@ -101,7 +140,7 @@ pub(super) async fn watch(
     primaries: Primaries,
     epochs: Arc<AtomicU64>,
 ) {
-    let mut seen = Seen::default();
+    let (mut seen, mut attended) = (Seen::default(), Instant::now());
     loop {
         if let Some(home) = primaries.home() {
             let of = (&primaries, &*database);
@@ -113,7 +152,7 @@ pub(super) async fn watch(
             }
         }
         tokio::select! {
-            () = sleep(INTERVAL) => {}
+            () = sleep(cell.pause(&mut attended)) => {}
             () = cell.changed.notified() => {}
         }
     }
@@ -157,6 +196,9 @@ async fn look(
     let look = cell.begun.fetch_add(1, Ordering::AcqRel) + 1;
     let fingerprint = fingerprint(client).await?;
     let is_new = fingerprint != seen.fingerprint;
+    if is_new {
+        cell.defaults.store(Some(Arc::new(Arc::clone(&fingerprint.defaults))));
+    }
     if is_new || seen.numbers_due.is_some_and(|due| due < Instant::now()) {
         let (oids, are_all) = numbers::load(client, primaries, &seen.catalog.oids).await?;
         if is_new || oids != seen.catalog.oids {
@@ -176,7 +218,6 @@ async fn look(
             seen.give_blocks(primaries, database, &catalog).await;
         }
     }
-    cell.defaults.store(Some(Arc::new(Arc::clone(&seen.fingerprint.defaults))));
     if cell.tell(look, &seen.catalog) {
         // Sessions compare this number before each unit.
         epochs.fetch_add(1, Ordering::AcqRel);
@@ -505,6 +546,9 @@ const FUNCTIONS: &str = "SELECT p.proname, n.nspname, \
 /// Of columns that are declared without one.
 const DEFAULT_COLLATION_OID: u32 = 100;
 const INTERVAL: Duration = Duration::from_millis(250);
+/// Where no session has been for so long.
+const LINGERING: Duration = Duration::from_secs(10);
+const RARELY: Duration = Duration::from_secs(5);
 /// A server that hangs is left for another try.
 const DEADLINE: Duration = Duration::from_secs(10);
 const NUMBERS_AGAIN: Duration = Duration::from_secs(2);

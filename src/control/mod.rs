@@ -29,7 +29,7 @@ use arc_swap::ArcSwap;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-pub use catalog::{CatalogCell, Defaults};
+pub use catalog::{Attendance, CatalogCell, Defaults};
 pub use listen::{Inbox, Listener, Voice};
 pub use progress::{InProgress, Phase, Ticket, Write, participants};
 pub use recovery::{Fate, Found, recover_all};

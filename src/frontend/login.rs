@@ -155,9 +155,10 @@ impl Frontend {
             return self.begin_replication(channel, opening, &user, database).await;
         }
         let settings = from_startup(&opening.parameters)?;
-        if let Some(cell) = self.shared.control.catalog(database) {
-            cell.known().await;
-        }
+        let attendance = match self.shared.control.catalog(database) {
+            Some(cell) => Some(cell.attend().await),
+            None => None,
+        };
         let snapshot = self.shared.snapshot(database)?;
         if snapshot.database.is_sharded() {
             settings.iter().try_for_each(|(name, value)| check_readable(name, value.trim_matches('\'')))?;
@@ -169,7 +170,7 @@ impl Frontend {
         put_key_data(&mut channel.output, registered.client.key);
         put_ready(&mut channel.output, Status::Idle);
         let Learned { search_path, reported, isolation, .. } = learned;
-        let welcome = Welcome { user, settings, search_path, reported, isolation };
+        let welcome = Welcome { user, settings, search_path, reported, isolation, attendance };
         let session = Session::new(Arc::clone(station), Arc::clone(&registered.client), snapshot, welcome);
         Ok(Served::Session(Box::new(session), registered))
     }

@@ -120,8 +120,7 @@ impl Session {
                 }
                 self.settle_answered(open, &effects, failed, was_in_block).await;
                 if effects.iter().any(|effect| matches!(effect, Effect::Signal { .. })) {
-                    self.send_answers(client).await?;
-                    Box::pin(self.signal_clients(&strangers, &effects)).await;
+                    Box::pin(self.signal_clients(client, &strangers, &effects)).await?;
                 }
                 if leaves {
                     return Err(End::Left);

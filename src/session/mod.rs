@@ -72,6 +72,7 @@ pub use station::{Learned, Shared, Spill, Station};
 
 use crate::backend::Writer;
 use crate::backend::settings::Settings;
+use crate::control::Attendance;
 use crate::statement::{Analysis, Isolation, LiteralSpan, embeds_ascii};
 use crate::topology::{PoolerMode, User};
 use crate::wire::message::put_parameter_status;
@@ -92,6 +93,7 @@ pub struct Session {
     client: Arc<Client>,
     user: Arc<User>,
     snapshot: Snapshot,
+    _attendance: Option<Attendance>,
     settings: Tracked,
     search_path: Arc<[String]>,
     idling: settings::Idling,
@@ -181,6 +183,8 @@ pub struct Welcome {
     pub reported: Vec<(String, String)>,
     /// The server's default for transactions that say nothing of it.
     pub isolation: Isolation,
+    /// `None`: the database has no catalog.
+    pub attendance: Option<Attendance>,
 }
 
 impl Session {
@@ -200,6 +204,7 @@ impl Session {
             client,
             user: welcome.user,
             snapshot,
+            _attendance: welcome.attendance,
             settings,
             search_path: Arc::clone(&welcome.search_path),
             idling: settings::Idling::default(),

@@ -9,7 +9,7 @@ use super::run::{End, terminated};
 use super::transaction::{Begun, Open, Transaction};
 use crate::backend::CancelTarget;
 use crate::plan::Access;
-use crate::wire::Status;
+use crate::wire::{Channel, Status};
 
 impl Session {
     /// Clients know one another by process numbers of ours. Their own, or a superuser's, calls of the functions that signal
@@ -63,8 +63,14 @@ impl Session {
     }
 
     /// The clients whom a statement of these effects signals by their own numbers: those that it names, and `strangers`, which
-    /// the server was given at execution and did not know. It has been answered: as from a server, who asks hears first.
-    pub(super) async fn signal_clients(&self, strangers: &[i32], effects: &[Effect]) {
+    /// the server was given at execution and did not know. As from a server, who asks hears first.
+    pub(super) async fn signal_clients(
+        &self,
+        client: &mut Channel,
+        strangers: &[i32],
+        effects: &[Effect],
+    ) -> Result<(), End> {
+        let sent = self.send_answers(client).await;
         for effect in effects {
             match effect {
                 Effect::Signal { process: Some(process), end: true } => self.signal_client(*process, true).await,
@@ -76,6 +82,7 @@ impl Session {
                 _ => {}
             }
         }
+        sent
     }
 
     async fn signal_client(&self, process: i32, end: bool) {

@@ -49,17 +49,22 @@ pub fn number_shown(text: &str, within: Range<usize>, number: i32) -> Vec<(Range
 /// Where this part of the text signals processes by this function, and what answers there as it should if those of these
 /// numbers have been signalled.
 pub fn signals_shown(text: &str, within: Range<usize>, name: &str, numbers: &[i32]) -> Vec<(Range<usize>, String)> {
-    let listed: Vec<_> = numbers.iter().map(i32::to_string).collect();
+    let all: Vec<_> = numbers.iter().map(i32::to_string).collect();
     let calls = calls(text, within, name).into_iter().filter(|call| !call.arguments.is_empty() && !call.is_table);
     let instead = |call: Call| {
         let (written, process) = (&text[call.place.clone()], &text[call.arguments[0].clone()]);
-        let known = format!("'{{{}}}'::pg_catalog.int4[]", listed.join(","));
+        // Of a number that is written down, nothing else matters.
+        let listed = match process.parse::<i32>() {
+            Ok(number) => numbers.contains(&number).then(|| number.to_string())?,
+            Err(_) => all.join(","),
+        };
+        let known = format!("'{{{listed}}}'::pg_catalog.int4[]");
         let known = format!("pg_catalog.array_position({known}, {process}) IS NOT NULL");
         // The planner leaves out neither half, as it may do with OR.
         let both = format!("CASE WHEN {written} THEN true ELSE {known} END");
-        selected(&call, name, &both)
+        Some(selected(&call, name, &both))
     };
-    calls.map(instead).collect()
+    calls.filter_map(instead).collect()
 }
 
 /// A query for one value has the name of its column, also where it is cast.
@@ -184,6 +189,7 @@ mod tests {
                     known("greatest(a.pid, 1)")
                 ),
             ),
+            ("select pg_terminate_backend(7)", "select pg_terminate_backend(7)".to_owned()),
             ("select pg_terminate_backend(", "select pg_terminate_backend(".to_owned()),
         ] {
             assert_eq!(of(text, signals_shown(text, 0..text.len(), name, &[5, 6])), expected, "{text}");

@@ -1,6 +1,7 @@
 //! Who a session is, and what it has set before it became that, on whichever connection it is served.
 
-use super::{Bench, direct, soon};
+use super::{Bench, direct};
+use crate::support::until;
 
 #[test]
 fn another_session_user_has_no_role_of_the_one_before() {
@@ -95,7 +96,7 @@ fn what_sessions_begin_with_is_known_to_those_that_begin() {
     assert_eq!((new.value("show work_mem"), new.parameters["TimeZone"].as_str()), ("6MB".to_owned(), "Asia/Tokyo"));
     // Past the proxy.
     direct("alter role beginner in database shop set work_mem = '7MB'");
-    soon(|| bench.client().value("show work_mem") == "7MB");
+    until(|| bench.client().value("show work_mem") == "7MB");
     direct("alter role beginner reset timezone");
-    soon(|| bench.client().parameters["TimeZone"] != "Asia/Tokyo");
+    until(|| bench.client().parameters["TimeZone"] != "Asia/Tokyo");
 }

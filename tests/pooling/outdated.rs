@@ -281,13 +281,14 @@ fn what_is_prepared_after_a_change_is_prepared_anew() {
 
 #[test]
 fn what_is_prepared_in_a_block_is_what_its_names_mean_by_then() {
-    let bench = Bench::start("renaming", "default_pool_size = 1");
-    direct("create schema one authorization renaming; create schema two authorization renaming");
+    let bench = Bench::start("anew_in_block", "default_pool_size = 1");
+    direct("create schema seen_1 authorization anew_in_block; create schema seen_2 authorization anew_in_block");
     let mut client = bench.client();
-    client.rows("create table one.seen (a int); create table two.seen (a text); create table one.kept (a int)");
+    client
+        .rows("create table seen_1.seen (a int); create table seen_2.seen (a text); create table seen_1.kept (a int)");
     for (number, (sql, change)) in [
-        ("select * from seen", "set search_path to two"),
-        ("select * from seen", "set local search_path to two"),
+        ("select * from seen", "set search_path to seen_2"),
+        ("select * from seen", "set local search_path to seen_2"),
         ("select * from kept", "alter table kept add column b int"),
         ("select * from kept", "drop table kept; create table kept (x text, y text)"),
         ("select * from kept", "create temporary table kept (x text)"),
@@ -295,7 +296,7 @@ fn what_is_prepared_in_a_block_is_what_its_names_mean_by_then() {
     .into_iter()
     .enumerate()
     {
-        client.rows("begin; set search_path to one");
+        client.rows("begin; set search_path to seen_1");
         let (before, after) = (format!("before{number}"), format!("after{number}"));
         assert_eq!(client.extended(&[parse(&before, sql), describe(&before)]).error, None);
         client.rows(change);
