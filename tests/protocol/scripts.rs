@@ -264,8 +264,8 @@ fn copies() -> Vec<(&'static str, Vec<Act>)> {
                 Told("1 2 G C(COPY 2) Z(I)"),
             ],
         ),
-        ("a copy out", relayed(&[query("copy t to stdout")], "Q", "H d(1) d(2) c C(COPY 2) Z(I)")),
-        ("a copy out that fails", relayed(&[query("copy t to stdout")], "Q", "H d(1) E(22012 no) Z(I)")),
+        ("a copy out", relayed(&[query("copy (select 1) to stdout")], "Q", "H d(1) d(2) c C(COPY 2) Z(I)")),
+        ("a copy out that fails", relayed(&[query("copy (select 1) to stdout")], "Q", "H d(1) E(22012 no) Z(I)")),
     ]
 }
 
