@@ -1627,6 +1627,11 @@ fn who_listens_is_told_to_what() {
     listener.rows("listen e");
     let asked = listener.extended(&[parse("", "select pg_listening_channels()"), bind("", &[]), execute()]);
     assert_eq!(asked.rows, ["e"]);
+    // What was prepared before the first of them shows them, too.
+    let mut late = bench.client();
+    assert_eq!(late.extended(&[parse("asks", "select pg_listening_channels()")]).error, None);
+    late.rows("listen f");
+    assert_eq!(late.extended(&[bind("asks", &[]), execute()]).rows, ["f"]);
 }
 
 #[test]

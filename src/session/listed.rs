@@ -17,10 +17,7 @@ use crate::wire::frame::Header;
 impl Session {
     /// The Query at the front of the input, which shows its session.
     pub(super) async fn serve_listing(&mut self, client: &mut Channel, header: Header, text: &str) -> Result<(), End> {
-        let (written, by_name) = match self.with_own(text, None) {
-            Some(own) => own,
-            None => (text.to_owned(), ByName::listing(text, Vec::new(), Vec::new())),
-        };
+        let (written, by_name) = self.with_own(text, None);
         self.by_name = Some(Box::new(by_name));
         self.serve_instead(client, header, &written).await
     }
@@ -28,13 +25,13 @@ impl Session {
     /// The statement of a Parse that shows its session: what there is when it is prepared, by this name.
     pub(super) fn listing(&self, name: &str, prepared: &Prepared) -> Option<Arc<Prepared>> {
         let own = Some((name, prepared)).filter(|_| !name.is_empty());
-        let (written, by_name) = self.with_own(prepared.readable()?, own)?;
+        let (written, by_name) = self.with_own(prepared.readable()?, own);
         Some(self.made_of(&written, by_name, &prepared.types))
     }
 
     /// The same as it is to be when it is bound, if this statement, which has a name, shows its session.
     pub(super) fn listing_now(&self, prepared: &Prepared) -> Option<Arc<Prepared>> {
-        let (written, by_name) = self.with_own(prepared.names()?.listed()?, None)?;
+        let (written, by_name) = self.with_own(prepared.names()?.listed()?, None);
         (*written.as_bytes() != *prepared.text).then(|| self.made_of(&written, by_name, &prepared.types))
     }
 
@@ -44,8 +41,7 @@ impl Session {
     }
 
     /// The text with what there is in the places of view and function; `own`: a statement that is there from now on.
-    /// `None`: nothing is to stand anywhere.
-    fn with_own(&self, text: &str, own: Option<(&str, &Prepared)>) -> Option<(String, ByName)> {
+    fn with_own(&self, text: &str, own: Option<(&str, &Prepared)>) -> (String, ByName) {
         let analysis = Arc::clone(&self.station.resolve(text).0.analysis);
         let blocks = analysis.statements.iter().flat_map(|statement| &statement.blocks);
         let relations = blocks.flat_map(|block| &block.relations);
@@ -68,12 +64,9 @@ impl Session {
             places.extend(channels_shown(text, ears.channels()));
         }
         places.extend(self.numbers_shown(text, &analysis, &ranges));
-        if places.is_empty() {
-            return None;
-        }
         places.sort_by_key(|(place, _)| place.start);
         let (written, shifts) = spliced(text, places);
-        Some((written, ByName::listing(text, needs, shifts)))
+        (written, ByName::listing(text, needs, shifts))
     }
 
     /// In parentheses. What the server does not have, because it holds so many only, is shown as it is known here.

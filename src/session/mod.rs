@@ -96,7 +96,7 @@ pub struct Session {
     _attendance: Option<Attendance>,
     settings: Tracked,
     search_path: Arc<[String]>,
-    idling: settings::Idling,
+    idling: settings::IdleLimits,
     /// The settings that `search_path` and `variant` were read from.
     derived_from: Settings,
     variant: u64,
@@ -207,7 +207,7 @@ impl Session {
             _attendance: welcome.attendance,
             settings,
             search_path: Arc::clone(&welcome.search_path),
-            idling: settings::Idling::default(),
+            idling: settings::IdleLimits::default(),
             derived_from: Settings::default(),
             variant: 0,
             local_variant: 0,
@@ -326,7 +326,7 @@ impl Session {
         if path != self.search_path {
             self.search_path = path;
         }
-        self.idling = settings::Idling::of(&self.derived_from);
+        self.idling = settings::IdleLimits::of(&self.derived_from);
         let isolation = self.settings.value("default_transaction_isolation").map(|level| level.trim_matches('\''));
         self.isolation = isolation.map_or(self.default_isolation, |level| {
             // Set by a way of writing that is not understood: the strictest.

@@ -171,12 +171,12 @@ pub(super) fn variant(settings: &Settings) -> u64 {
 
 /// Limits that a session has set for itself; zero: none.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Idling {
+pub(super) struct IdleLimits {
     pub session: Duration,
     pub in_transaction: Duration,
 }
 
-impl Idling {
+impl IdleLimits {
     pub(super) fn of(settings: &Settings) -> Self {
         let limit = |name: &str| settings.get(name).and_then(|value| span(value)).unwrap_or_default();
         Self { session: limit("idle_session_timeout"), in_transaction: limit("idle_in_transaction_session_timeout") }

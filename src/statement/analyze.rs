@@ -14,7 +14,7 @@ use super::clauses;
 use super::commands::{Cursor, command, explained};
 use super::copying::{self, calls_of_filter};
 use super::hints;
-use super::names::last_part;
+use super::names::{is_own, last_part};
 use super::naming::names_prepared;
 use super::plainer::{BEFORE_QUERIES, plainer};
 use super::procedural::body_made_and_dropped;
@@ -49,8 +49,8 @@ pub fn analyze(text: &str) -> Analysis {
     let parameters = tokens.iter().filter(|token| token.kind == TokenKind::Parameter);
     let numbers = parameters.filter_map(|token| text[token.start as usize + 1..token.end as usize].parse().ok());
     let names_prepared = statements.iter().any(|statement| names_prepared(&statement.kind));
-    let shows_session = statements.iter().any(|statement| shows_session(statement));
     let names_processes = statements.iter().any(|statement| processes::names_processes(statement));
+    let shows_session = names_processes || statements.iter().any(|statement| shows_session(statement));
     let parameters = numbers.max().unwrap_or(0);
     let body = match statements.as_slice() {
         [made, called, dropped] => {
@@ -70,15 +70,11 @@ pub fn analyze(text: &str) -> Analysis {
 }
 
 fn shows_session(statement: &Statement) -> bool {
-    let is = |object: &ObjectName, name: &str| {
-        object.name == name && object.schema.as_ref().is_none_or(|schema| schema == "pg_catalog")
-    };
     let relations = statement.blocks.iter().flat_map(|block| &block.relations);
     let mut tables = relations.filter_map(|relation| relation.table.as_ref());
-    tables.any(|table| is(table, PREPARED_STATEMENTS))
-        || statement.calls.iter().any(|call| is(&call.name, LISTENING_CHANNELS))
+    tables.any(|table| is_own(table, |name| name == PREPARED_STATEMENTS))
+        || statement.calls.iter().any(|call| is_own(&call.name, |name| name == LISTENING_CHANNELS))
         || processes::shows_number(statement)
-        || processes::names_processes(statement)
         || processes::signals(statement)
 }
 

@@ -24,3 +24,8 @@ pub(super) fn object(name: &ast::ObjectName) -> ObjectName {
     let last = parts.next().unwrap_or_default();
     ObjectName { schema: parts.next(), name: last }
 }
+
+/// Something of PostgreSQL's own of such a name, unless another of that name comes first in the search path.
+pub(super) fn is_own(object: &ObjectName, is: impl Fn(&str) -> bool) -> bool {
+    object.schema.as_ref().is_none_or(|schema| schema == "pg_catalog") && is(&object.name)
+}

@@ -4,9 +4,10 @@
 
 use std::ops::Range;
 
+use super::names::is_own;
 use super::scan::{Lexer, LiteralKind, TokenKind};
 use super::showing::{Call, calls};
-use super::types::{BACKEND_PID, Kind, ObjectName, SIGNALS, Statement};
+use super::types::{BACKEND_PID, Kind, SIGNALS, Statement};
 
 /// A number of the session's own has to stand in the place of [`BACKEND_PID`]: the statement asks for it, and for nothing
 /// that knows processes by the server's numbers.
@@ -30,10 +31,6 @@ pub fn names_processes(statement: &Statement) -> bool {
         statement.blocks.iter().flat_map(|block| &block.relations).filter_map(|known| known.table.as_ref());
     tables.any(|table| is_own(table, |name| VIEWS.contains(&name) || name.starts_with(PROGRESS)))
         || statement.calls.iter().any(|call| is_own(&call.name, |name| FUNCTIONS.contains(&name)))
-}
-
-fn is_own(object: &ObjectName, is: impl Fn(&str) -> bool) -> bool {
-    object.schema.as_ref().is_none_or(|schema| schema == "pg_catalog") && is(&object.name)
 }
 
 /// Where this part of the text calls `pg_backend_pid()`, and what gives this number there.

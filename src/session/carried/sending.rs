@@ -137,9 +137,9 @@ impl Carried<'_> {
                 }
             },
         };
-        let told = prepared.analysis.names_processes.then(|| self.session.with_processes(body, &prepared.types));
-        let told = told.flatten();
-        let frame = told.as_deref().unwrap_or(frame);
+        let names_processes = prepared.analysis.names_processes;
+        let made = names_processes.then(|| self.session.with_processes(body, &prepared.types)).flatten();
+        let frame = made.as_deref().unwrap_or(frame);
         let body = &frame[Header::BYTES..];
         let out = &mut connection.channel.output;
         let start = out.len();
